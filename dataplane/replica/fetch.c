@@ -27,8 +27,11 @@ void fetch_vector_frame(struct replica *r, const struct replica_event_frame *fra
         if (!g)
             continue;
         g->peer_received[frame->peer] = entries[i].received;
-        if (entries[i].received > g->received && !g->behind && !(g->state == RANGE_SEALED && g->received >= g->logged))
-            fetch_want(r, g, r->now_ns + (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
+        if (entries[i].received > g->received && !g->behind &&
+            !(g->state == RANGE_SEALED && g->received >= g->logged))
+            fetch_want(r, g,
+                       r->now_ns +
+                           (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
     }
 }
 
@@ -38,18 +41,21 @@ static void vector_send(struct replica *r) {
         .exec_seq = r->exec_seq,
         .is_leader = r->role == REPLICA_ROLE_LEADER,
     };
-    struct wire_hash result = r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
+    struct wire_hash result =
+        r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
     memcpy(v.result_hash, result.bytes, sizeof v.result_hash);
     uint16_t count = 0;
     while (r->vector_dirty.count && count < VECTOR_ENTRIES_MAX) {
         struct range *g = &r->ranges[queue_pop(&r->vector_dirty)];
         g->vector_dirty = false;
-        r->vector_entries[count++] = (struct wire_vector_entry){g->range, g->received, g->committed};
+        r->vector_entries[count++] =
+            (struct wire_vector_entry){g->range, g->received, g->committed};
     }
     v.count = count;
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))
-            send_frame(r, i, WIRE_VECTOR, 0, &v, sizeof v, r->vector_entries, (uint32_t)(count * sizeof r->vector_entries[0]));
+            send_frame(r, i, WIRE_VECTOR, 0, &v, sizeof v, r->vector_entries,
+                       (uint32_t)(count * sizeof r->vector_entries[0]));
     r->vector_news = false;
     r->forced_vector_ns = r->now_ns + VECTOR_FORCED_NS;
 }
@@ -86,26 +92,32 @@ static uint32_t fetch_target(const struct replica *r, const struct range *g) {
     return (uint32_t)min_u64(target, max_u64(g->named, limit));
 }
 
-/* The next peer by turns among those that claim the body; whoever when none does but an epoch names it. */
+/* The next peer by turns among those that claim the body; whoever when none does but an epoch names
+ * it. */
 static uint8_t fetch_from(struct replica *r, const struct range *g, uint32_t offset) {
-    uint8_t first = g->fetch_peer == REPLICA_NODE_NONE ? (r->leader == REPLICA_NODE_NONE ? 0 : r->leader)
-                                                       : (uint8_t)((g->fetch_peer + (g->fetch_tries ? 1 : 0)) % peers_count(r));
+    uint8_t first = g->fetch_peer == REPLICA_NODE_NONE
+                        ? (r->leader == REPLICA_NODE_NONE ? 0 : r->leader)
+                        : (uint8_t)((g->fetch_peer + (g->fetch_tries ? 1 : 0)) % peers_count(r));
     for (uint32_t pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < peers_count(r); i++) {
             uint8_t peer = (uint8_t)((first + i) % peers_count(r));
-            if (is_peer(r, peer) && !(g->gone_mask & 1u << peer) && (pass || g->peer_received[peer] > offset))
+            if (is_peer(r, peer) && !(g->gone_mask >> peer & 1) &&
+                (pass || g->peer_received[peer] > offset))
                 return peer;
         }
     return REPLICA_NODE_NONE;
 }
 
-static void fetch_send(struct replica *r, struct range *g, uint8_t peer, uint32_t from, uint32_t count) {
+static void fetch_send(struct replica *r, struct range *g, uint8_t peer, uint32_t from,
+                       uint32_t count) {
     struct wire_fetch fetch = {wire_tx_id(g->range, from), count};
     send_frame(r, peer, WIRE_FETCH, 0, &fetch, sizeof fetch, NULL, 0);
     g->fetch_peer = peer;
     g->fetch_end = from + count;
-    uint64_t timeout = max_u64(4 * max_u64(r->peers[peer].rtt_ns, RTT_INITIAL_NS / 2), 400000) + count * 1000;
-    g->fetch_at_ns = r->now_ns + min_u64(timeout << min_u32(g->fetch_tries, 10), max_u64(r->slice_ns, timeout));
+    uint64_t timeout =
+        max_u64(4 * max_u64(r->peers[peer].rtt_ns, RTT_INITIAL_NS / 2), 400000) + count * 1000;
+    g->fetch_at_ns =
+        r->now_ns + min_u64(timeout << min_u32(g->fetch_tries, 10), max_u64(r->slice_ns, timeout));
     if (g->fetch_tries < 200)
         g->fetch_tries++;
     r->fetch_requests++;
@@ -144,7 +156,8 @@ void fetch_bodies_frame(struct replica *r, const struct replica_event_frame *fra
     const struct wire_fetch *fetch = (const void *)frame->payload;
     struct range *g = range_find(r, wire_tx_range(fetch->first_id));
     uint32_t offset = wire_tx_offset(fetch->first_id);
-    uint32_t end = (uint32_t)min_u64((uint64_t)offset + min_u32(fetch->count, SERVE_BODIES_MAX), WIRE_RANGE_OFFSETS);
+    uint32_t end = (uint32_t)min_u64((uint64_t)offset + min_u32(fetch->count, SERVE_BODIES_MAX),
+                                     WIRE_RANGE_OFFSETS);
     if (!g || offset >= max_u32(g->highest, g->received)) {
         struct wire_not_yet not_yet = {fetch->first_id};
         send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
@@ -176,7 +189,8 @@ void fetch_bodies_frame(struct replica *r, const struct replica_event_frame *fra
 void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_gone *gone = (const void *)frame->payload;
     struct range *g = range_find(r, wire_tx_range(gone->below_id));
-    if (!g || !g->behind || frame->peer != g->fetch_peer || wire_tx_offset(gone->below_id) <= g->received) {
+    if (!g || !g->behind || frame->peer != g->fetch_peer ||
+        wire_tx_offset(gone->below_id) <= g->received) {
         dropped(r, WIRE_DROP_STALE);
         return;
     }
@@ -192,15 +206,18 @@ void fetch_not_yet_frame(struct replica *r, const struct replica_event_frame *fr
         dropped(r, WIRE_DROP_STALE);
         return;
     }
-    g->peer_received[frame->peer] = min_u32(g->peer_received[frame->peer], wire_tx_offset(not_yet->above_id));
+    g->peer_received[frame->peer] =
+        min_u32(g->peer_received[frame->peer], wire_tx_offset(not_yet->above_id));
     g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns + hop_ns(r));
     r->next_fetch_ns = min_u64(r->next_fetch_ns, g->fetch_at_ns);
 }
 
 /* ---- epochs ---- */
 
-void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer, uint64_t to_seq) {
-    r->epoch_fetch = (struct epoch_fetch){.purpose = purpose, .peer = peer, .to_seq = to_seq, .retry_at_ns = r->now_ns};
+void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
+                  uint64_t to_seq) {
+    r->epoch_fetch = (struct epoch_fetch){
+        .purpose = purpose, .peer = peer, .to_seq = to_seq, .retry_at_ns = r->now_ns};
 }
 
 static uint64_t epochs_from(const struct replica *r) {
@@ -248,12 +265,14 @@ void fetch_epochs_frame(struct replica *r, const struct replica_event_frame *fra
     uint64_t to = min_u64(min_u64(ask->to_seq, r->last_seq + 1), ask->from_seq + SERVE_EPOCHS_MAX);
     for (uint64_t seq = ask->from_seq; seq < to; seq++) {
         struct epoch *e = epoch_at(r, seq);
-        send_frame(r, frame->peer, WIRE_EPOCH, 0, &answer, sizeof answer, e->bytes, e->length_bytes);
+        send_frame(r, frame->peer, WIRE_EPOCH, 0, &answer, sizeof answer, e->bytes,
+                   e->length_bytes);
     }
 }
 
 /* A learner takes committed epochs from anybody: the chain ties them to what it holds. */
-static void learn_epoch(struct replica *r, uint64_t peer_commit, const uint8_t *bytes, uint32_t length) {
+static void learn_epoch(struct replica *r, uint64_t peer_commit, const uint8_t *bytes,
+                        uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->seq != r->last_seq + 1 || head->seq > peer_commit)
         return;
@@ -287,7 +306,8 @@ void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *fram
     case FETCH_RECOVER: recovery_epoch(r, bytes, length); break;
     }
     f->tries = 0;
-    if (f->purpose != FETCH_NOTHING && (asked_to % SERVE_EPOCHS_MAX == 0 || epochs_from(r) >= f->to_seq))
+    if (f->purpose != FETCH_NOTHING &&
+        (asked_to % SERVE_EPOCHS_MAX == 0 || epochs_from(r) >= f->to_seq))
         f->retry_at_ns = r->now_ns; /* ask for the next batch before the time-out */
 }
 

@@ -20,28 +20,29 @@
 #define CHUNK_BODIES (1u << CHUNK_SHIFT)
 #define INDEX_NONE UINT32_MAX
 
-/* Work bounds of one TICK, so that its actions fit REPLICA_ACTIONS_MAX (asserted where they are added). */
-#define TICK_PROPOSALS_MAX 8   /* new epochs proposed */
-#define TICK_REPEATS_MAX 8     /* proposals sent again, per peer */
-#define TICK_RELEASES_MAX 256  /* body slots freed */
-#define TICK_PROGRESS_MAX 64   /* ranges told to their gateways */
-#define TICK_FETCHES_MAX 32    /* FETCH frames */
-#define SERVE_BODIES_MAX 256   /* bodies in answer to one FETCH */
-#define SERVE_EPOCHS_MAX 32    /* epochs in answer to one EPOCH_FETCH */
+/* Work bounds of one TICK, so that its actions fit REPLICA_ACTIONS_MAX (asserted where they are
+ * added). */
+#define TICK_PROPOSALS_MAX 8  /* new epochs proposed */
+#define TICK_REPEATS_MAX 8    /* proposals sent again, per peer */
+#define TICK_RELEASES_MAX 256 /* body slots freed */
+#define TICK_PROGRESS_MAX 64  /* ranges told to their gateways */
+#define TICK_FETCHES_MAX 32   /* FETCH frames */
+#define SERVE_BODIES_MAX 256  /* bodies in answer to one FETCH */
+#define SERVE_EPOCHS_MAX 32   /* epochs in answer to one EPOCH_FETCH */
 #define VECTOR_ENTRIES_MAX 80
 #define CONTROLS_WAITING_MAX 256
 
 /* Timers that follow from measurements have these floors and ceilings. */
 #define REPEAT_MIN_NS 50000u
 #define RTT_INITIAL_NS 200000u
-#define VECTOR_FORCED_NS 50000000u   /* a vector at least this often */
-#define ROTATE_NS 5000000u           /* the next ranges of the full vector */
+#define VECTOR_FORCED_NS 50000000u /* a vector at least this often */
+#define ROTATE_NS 5000000u         /* the next ranges of the full vector */
 #define ROTATE_RANGES 32
 #define PING_CALM_NS 500000000u
 #define GAP_WINDOW_NS 60000000000u
 #define RECHECK_RANGE_NS 500000000u
 
-struct chunk { /* CHUNK_BODIES consecutive offsets of one range */
+struct chunk {    /* CHUNK_BODIES consecutive offsets of one range */
     uint64_t key; /* id >> CHUNK_SHIFT */
     uint32_t next_free;
     uint32_t used;
@@ -58,18 +59,18 @@ struct range {
     uint64_t hello_owner; /* who showed it to us; 0: nobody */
     uint64_t hello_ns;
     uint64_t fetch_at_ns, check_at_ns;
-    uint32_t gateway;     /* handle of hello_owner's session */
-    uint32_t received;    /* position: bodies held without a gap */
-    uint32_t complete;    /* position: end of the last whole transaction in them */
-    uint32_t tx_end;      /* position: end of the transaction that holds `received` */
+    uint32_t gateway;  /* handle of hello_owner's session */
+    uint32_t received; /* position: bodies held without a gap */
+    uint32_t complete; /* position: end of the last whole transaction in them */
+    uint32_t tx_end;   /* position: end of the transaction that holds `received` */
     uint32_t logged, committed, executed, released;
-    uint32_t highest;     /* position: above the highest body held */
-    uint32_t named;       /* position: bodies below it are named by an epoch */
-    uint32_t fetch_end;   /* position: end of the fetch under way */
-    uint32_t hot_chunk;   /* chunk of the last access */
+    uint32_t highest;   /* position: above the highest body held */
+    uint32_t named;     /* position: bodies below it are named by an epoch */
+    uint32_t fetch_end; /* position: end of the fetch under way */
+    uint32_t hot_chunk; /* chunk of the last access */
     uint32_t peer_received[WIRE_NODES_MAX];
-    uint8_t state;        /* enum range_state */
-    uint8_t gone_mask;    /* peers that no longer keep what we fetch */
+    uint8_t state;     /* enum range_state */
+    uint8_t gone_mask; /* peers that no longer keep what we fetch */
     uint8_t fetch_peer, fetch_tries;
     bool sealed_executed; /* the SEAL was executed: final */
     bool waiting, vector_dirty, progress_dirty, behind, open_waiting, seal_waiting;
@@ -83,11 +84,12 @@ struct queue { /* of range places, each at most once (the range's flag says so) 
 
 struct epoch {
     uint64_t seq, term;
-    uint64_t need_position; /* journal position that makes it and its bodies stable; set when held */
+    uint64_t
+        need_position; /* journal position that makes it and its bodies stable; set when held */
     uint64_t proposed_ns;
     struct wire_hash hash, result_hash;
     uint32_t length_bytes, body_count;
-    uint32_t checked;       /* intervals known to be held */
+    uint32_t checked; /* intervals known to be held */
     bool hash_known, executed, repairing;
     uint8_t bytes[WIRE_EPOCH_MAX_BYTES];
 };
@@ -170,16 +172,16 @@ struct replica {
     uint32_t drain_place; /* range whose bodies are being dropped after its SEAL */
 
     /* leader */
-    uint64_t own_first_seq;       /* first epoch of our own term; 0: none yet */
+    uint64_t own_first_seq; /* first epoch of our own term; 0: none yet */
     uint64_t next_heartbeat_ns, last_proposed_ns;
     uint64_t leader_time_us, leader_time_ns; /* logical clock, and when it was read */
     struct wire_control controls[CONTROLS_WAITING_MAX];
     uint32_t control_head, control_count;
-    uint64_t progress;            /* of adoption, for preparing heartbeats */
+    uint64_t progress; /* of adoption, for preparing heartbeats */
 
     /* leadership */
-    uint8_t leader;               /* who leads promised_term; REPLICA_NODE_NONE: not known */
-    uint8_t last_leader;          /* for ring distance */
+    uint8_t leader;      /* who leads promised_term; REPLICA_NODE_NONE: not known */
+    uint8_t last_leader; /* for ring distance */
     bool key_known, campaigning, key_ours, extra_waited;
     uint64_t key_revision, own_revision;
     uint64_t leader_heard_ns, preparing_progress;
@@ -211,25 +213,29 @@ struct replica {
     bool recover_chosen;
 
     struct peer peers[WIRE_NODES_MAX];
-    uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests, fetched_bodies,
-        bodies_replaced;
+    uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
+        fetched_bodies, bodies_replaced;
 };
 
 /* ---- actions ---- */
 struct replica_action *action_new(struct replica *r, enum replica_action_kind kind);
 /* A frame to node `peer`: `length` bytes of payload, then `tail` (the replica's memory). */
-void send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags, const void *payload, size_t length,
-                const void *tail, uint32_t tail_bytes);
+void send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags,
+                const void *payload, size_t length, const void *tail, uint32_t tail_bytes);
 void dropped(struct replica *r, enum wire_drop reason);
 void fail_stop(struct replica *r, const char *reason);
 
 /* ---- ranges.c ---- */
 struct range *range_find(struct replica *r, uint64_t range);
-struct range *range_get(struct replica *r, uint64_t range); /* makes it; NULL when the table is full */
-static inline uint32_t range_place(const struct replica *r, const struct range *g) { return (uint32_t)(g - r->ranges); }
+struct range *range_get(struct replica *r,
+                        uint64_t range); /* makes it; NULL when the table is full */
+static inline uint32_t range_place(const struct replica *r, const struct range *g) {
+    return (uint32_t)(g - r->ranges);
+}
 void queue_push(struct queue *q, uint32_t place, bool *flag);
 uint32_t queue_pop(struct queue *q);
-uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset, struct wire_digest *ret_digest);
+uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
+                   struct wire_digest *ret_digest);
 bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
 void body_free(struct replica *r, struct range *g, uint32_t offset);
 void body_event(struct replica *r, const struct replica_event_body *body);
@@ -240,7 +246,8 @@ void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned
 void range_expired(struct replica *r, uint64_t range, uint64_t owner);
 void ranges_tick(struct replica *r);
 void ranges_reset(struct replica *r);
-bool interval_digest(struct replica *r, const struct wire_interval *interval, struct wire_digest *sum);
+bool interval_digest(struct replica *r, const struct wire_interval *interval,
+                     struct wire_digest *sum);
 
 /* ---- log.c ---- */
 static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {
@@ -277,7 +284,8 @@ void lead_ping_frame(struct replica *r, const struct replica_event_frame *frame)
 void lead_pong_frame(struct replica *r, const struct replica_event_frame *frame);
 void lead_handover_frame(struct replica *r, const struct replica_event_frame *frame);
 void lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node, bool ours);
-void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token, bool won);
+void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token,
+                          bool won);
 void lead_handover(struct replica *r);
 void lead_tick(struct replica *r);
 void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
@@ -294,7 +302,8 @@ void fetch_epochs_frame(struct replica *r, const struct replica_event_frame *fra
 void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *frame);
 void fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
 void fetch_want(struct replica *r, struct range *g, uint64_t at_ns);
-void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer, uint64_t to_seq);
+void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
+                  uint64_t to_seq);
 void fetch_tick(struct replica *r);
 uint64_t hop_ns(const struct replica *r);
 
@@ -305,16 +314,29 @@ void recovery_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
 void recovery_failed(struct replica *r);
 void recovery_tick(struct replica *r);
 void recovery_want_snapshot(struct replica *r, uint8_t peer);
-void recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner, uint32_t position, bool open);
+void recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner, uint32_t position,
+                            bool open);
 void recovery_restored(struct replica *r, const struct replica_event_restored *restored);
 void recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
 void recovery_replay_end(struct replica *r);
 
-static inline uint32_t peers_count(const struct replica *r) { return r->config.node_count; }
-static inline bool is_peer(const struct replica *r, uint32_t i) { return i < r->config.node_count && i != r->config.index; }
-static inline uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static inline uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
-static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
-static inline uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static inline uint32_t peers_count(const struct replica *r) {
+    return r->config.node_count;
+}
+static inline bool is_peer(const struct replica *r, uint32_t i) {
+    return i < r->config.node_count && i != r->config.index;
+}
+static inline uint64_t min_u64(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+static inline uint64_t max_u64(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+static inline uint32_t min_u32(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+static inline uint32_t max_u32(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
 
 #endif

@@ -50,7 +50,8 @@ static uint8_t ring_place(const struct replica *r, uint8_t node) {
     return 0;
 }
 
-/* Ring distance from the last leader, who has n itself; at the first start from the ring's beginning, plus one. */
+/* Ring distance from the last leader, who has n itself; at the first start from the ring's
+ * beginning, plus one. */
 uint8_t lead_distance(const struct replica *r) {
     uint8_t n = r->config.node_count, mine = ring_place(r, r->config.index);
     if (r->last_leader == REPLICA_NODE_NONE)
@@ -67,14 +68,16 @@ bool lead_hears(const struct replica *r) {
 static void slice_update(struct replica *r) {
     uint64_t rtt = 0;
     for (uint32_t i = 0; i < peers_count(r); i++)
-        if (is_peer(r, i) && r->peers[i].heard_ns && r->now_ns - r->peers[i].heard_ns < GAP_WINDOW_NS / 60)
+        if (is_peer(r, i) && r->peers[i].heard_ns &&
+            r->now_ns - r->peers[i].heard_ns < GAP_WINDOW_NS / 60)
             rtt = max_u64(rtt, r->peers[i].rtt_ns);
     uint64_t slice = max_u64(r->config.slice_floor_ns, 2 * max_u64(rtt, r->etcd_latency_ns));
     slice = max_u64(slice, 4 * max_u64(r->gap_now_ns, r->gap_before_ns));
     r->slice_ns = min_u64(slice, max_u64(r->config.slice_max_ns, 2 * r->etcd_latency_ns));
 }
 
-/* Gaps between frames of one term, of this minute and the last, not counting those in which our own loop stood still. */
+/* Gaps between frames of one term, of this minute and the last, not counting those in which our own
+ * loop stood still. */
 static void gap_note(struct replica *r, uint64_t term) {
     if (r->now_ns - r->gap_window_ns > GAP_WINDOW_NS) {
         r->gap_before_ns = r->gap_now_ns;
@@ -110,7 +113,8 @@ static void ping_all(struct replica *r) {
             send_frame(r, i, WIRE_PING, 0, &ping, sizeof ping, NULL, 0);
 }
 
-/* "Only if k nodes (itself counted) told it within the last slice that they hear no leader either." */
+/* "Only if k nodes (itself counted) told it within the last slice that they hear no leader either."
+ */
 static bool nobody_hears(struct replica *r, bool *ret_better) {
     uint32_t silent = 1;
     *ret_better = false;
@@ -120,14 +124,16 @@ static bool nobody_hears(struct replica *r, bool *ret_better) {
         if (!is_peer(r, i) || !p->pong_ns || r->now_ns - p->pong_ns > r->slice_ns)
             continue;
         silent += !p->pong_hears_leader;
-        if (p->pong_last_term > term || (p->pong_last_term == term && p->pong_last_seq > r->acked_seq))
+        if (p->pong_last_term > term ||
+            (p->pong_last_term == term && p->pong_last_seq > r->acked_seq))
             *ret_better = true;
     }
     return silent >= r->config.quorum;
 }
 
 static void follower_tick(struct replica *r) {
-    if (r->amnesiac || r->role != REPLICA_ROLE_FOLLOWER || r->campaigning || !r->key_known || lead_hears(r))
+    if (r->amnesiac || r->role != REPLICA_ROLE_FOLLOWER || r->campaigning || !r->key_known ||
+        lead_hears(r))
         return;
     if (r->now_ns - r->leader_heard_ns < lead_distance(r) * r->slice_ns)
         return;
@@ -149,8 +155,8 @@ void lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node,
     r->key_known = true;
     r->key_revision = node == REPLICA_NODE_NONE ? 0 : revision;
     r->key_ours = ours;
-    if (node != REPLICA_NODE_NONE && r->last_leader == REPLICA_NODE_NONE && node < r->config.node_count && !ours &&
-        r->promised_term == 0)
+    if (node != REPLICA_NODE_NONE && r->last_leader == REPLICA_NODE_NONE &&
+        node < r->config.node_count && !ours && r->promised_term == 0)
         r->leader_heard_ns = r->now_ns; /* somebody has just taken it: give it its turn */
 }
 
@@ -167,7 +173,8 @@ static void own_promise(struct replica *r) {
         p->incarnations[i] = r->peers[i].incarnation;
 }
 
-void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token, bool won) {
+void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token,
+                          bool won) {
     r->campaigning = false;
     if (!won) { /* "a loser resets its timer" */
         r->leader_heard_ns = r->now_ns;
@@ -175,7 +182,8 @@ void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, u
     }
     r->key_known = true;
     r->key_revision = r->own_revision = revision;
-    if (r->amnesiac || term <= r->promised_term || r->stopped) { /* won, but promised higher: give it back */
+    if (r->amnesiac || term <= r->promised_term ||
+        r->stopped) { /* won, but promised higher: give it back */
         action_new(r, REPLICA_ACTION_RESIGN)->revision = revision;
         return;
     }
@@ -193,7 +201,8 @@ void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, u
 
 /* ---- PREPARE, PROMISE ---- */
 
-static void send_promise(struct replica *r, uint8_t peer, uint64_t term, uint64_t token, bool refused) {
+static void send_promise(struct replica *r, uint8_t peer, uint64_t term, uint64_t token,
+                         bool refused) {
     struct wire_promise promise = {
         .term = term,
         .token = token,
@@ -205,8 +214,10 @@ static void send_promise(struct replica *r, uint8_t peer, uint64_t term, uint64_
     };
     memcpy(promise.last_hash, log_hash(r, r->acked_seq)->bytes, sizeof promise.last_hash);
     for (uint32_t i = 0; i < WIRE_NODES_MAX; i++)
-        promise.incarnations[i] = i == r->config.index ? r->config.incarnation : r->peers[i].incarnation;
-    send_frame(r, peer, WIRE_PROMISE, refused ? WIRE_PROMISE_REFUSED : 0, &promise, sizeof promise, NULL, 0);
+        promise.incarnations[i] =
+            i == r->config.index ? r->config.incarnation : r->peers[i].incarnation;
+    send_frame(r, peer, WIRE_PROMISE, refused ? WIRE_PROMISE_REFUSED : 0, &promise, sizeof promise,
+               NULL, 0);
 }
 
 void lead_prepare_frame(struct replica *r, const struct replica_event_frame *frame) {
@@ -216,7 +227,8 @@ void lead_prepare_frame(struct replica *r, const struct replica_event_frame *fra
     uint64_t term = prepare->term, token = prepare->token;
     if (term > r->promised_term)
         lead_raise_promise(r, term, frame->peer, token);
-    else if (term < r->promised_term || r->promised_winner != frame->peer || r->promised_token != token) {
+    else if (term < r->promised_term || r->promised_winner != frame->peer ||
+             r->promised_token != token) {
         send_promise(r, frame->peer, term, token, true);
         return;
     }
@@ -232,7 +244,8 @@ static bool outdated(const struct replica *r, uint8_t sender) {
     return sender != r->config.index && r->peers[sender].incarnation > incarnation;
 }
 
-/* Logical time starts at the greater of the log's and the lower median of the promises' wall clocks. */
+/* Logical time starts at the greater of the log's and the lower median of the promises' wall
+ * clocks. */
 static void clock_start(struct replica *r) {
     uint64_t walls[WIRE_NODES_MAX];
     uint32_t count = 0;
@@ -282,8 +295,10 @@ static void adopt_or_establish(struct replica *r) {
             continue;
         count++;
         const struct promise *b = best == REPLICA_NODE_NONE ? NULL : &r->peers[best].promise;
-        bool greater = !b || p->last_term > b->last_term || (p->last_term == b->last_term && p->last_seq > b->last_seq);
-        if (greater || (p->last_term == b->last_term && p->last_seq == b->last_seq && i == r->config.index))
+        bool greater = !b || p->last_term > b->last_term ||
+                       (p->last_term == b->last_term && p->last_seq > b->last_seq);
+        if (greater ||
+            (p->last_term == b->last_term && p->last_seq == b->last_seq && i == r->config.index))
             best = i;
     }
     if (count < r->config.quorum || !r->peers[r->config.index].promise.given)
@@ -337,7 +352,8 @@ void lead_promise_frame(struct replica *r, const struct replica_event_frame *fra
 void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     uint64_t seq = head->seq;
-    if (r->role != REPLICA_ROLE_PREPARING || !r->adopting || seq != r->matched + 1 || seq > r->adopt_seq)
+    if (r->role != REPLICA_ROLE_PREPARING || !r->adopting || seq != r->matched + 1 ||
+        seq > r->adopt_seq)
         return;
     if (memcmp(head->previous_hash, log_hash(r, seq - 1)->bytes, sizeof head->previous_hash))
         return;
@@ -393,7 +409,8 @@ static void preparing_tick(struct replica *r) {
         struct wire_heartbeat beat = {r->promised_term, r->last_seq, r->commit_seq, r->progress};
         for (uint8_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i) && r->peers[i].promise.given)
-                send_frame(r, i, WIRE_HEARTBEAT, WIRE_HEARTBEAT_PREPARING, &beat, sizeof beat, NULL, 0);
+                send_frame(r, i, WIRE_HEARTBEAT, WIRE_HEARTBEAT_PREPARING, &beat, sizeof beat, NULL,
+                           0);
         r->next_heartbeat_ns = r->now_ns + r->config.heartbeat_interval_ns;
     }
     /* No quorum for long, or the log cannot be had: let another try. */
@@ -412,7 +429,8 @@ void lead_ping_frame(struct replica *r, const struct replica_event_frame *frame)
         .last_term = r->amnesiac ? 0 : log_term(r, r->acked_seq),
         .last_seq = r->amnesiac ? 0 : r->acked_seq,
     };
-    send_frame(r, frame->peer, WIRE_PONG, lead_hears(r) ? WIRE_PONG_HEARS_LEADER : 0, &pong, sizeof pong, NULL, 0);
+    send_frame(r, frame->peer, WIRE_PONG, lead_hears(r) ? WIRE_PONG_HEARS_LEADER : 0, &pong,
+               sizeof pong, NULL, 0);
 }
 
 void lead_pong_frame(struct replica *r, const struct replica_event_frame *frame) {
@@ -440,7 +458,8 @@ void lead_handover(struct replica *r) {
         return;
     uint8_t best = REPLICA_NODE_NONE;
     for (uint8_t i = 0; i < peers_count(r); i++)
-        if (is_peer(r, i) && r->peers[i].acked && (best == REPLICA_NODE_NONE || r->peers[i].acked > r->peers[best].acked))
+        if (is_peer(r, i) && r->peers[i].acked &&
+            (best == REPLICA_NODE_NONE || r->peers[i].acked > r->peers[best].acked))
             best = i;
     if (best == REPLICA_NODE_NONE)
         return;
@@ -493,8 +512,10 @@ void lead_tick(struct replica *r) {
     }
     if (r->now_ns >= r->next_ping_ns) {
         ping_all(r);
-        bool calm = r->role == REPLICA_ROLE_LEADER || r->now_ns - r->leader_heard_ns < r->slice_ns / 2;
-        r->next_ping_ns = r->now_ns + (calm ? min_u64(PING_CALM_NS, 2 * r->slice_ns) : max_u64(r->slice_ns / 4, REPEAT_MIN_NS));
+        bool calm =
+            r->role == REPLICA_ROLE_LEADER || r->now_ns - r->leader_heard_ns < r->slice_ns / 2;
+        r->next_ping_ns = r->now_ns + (calm ? min_u64(PING_CALM_NS, 2 * r->slice_ns)
+                                            : max_u64(r->slice_ns / 4, REPEAT_MIN_NS));
     } else if (r->role == REPLICA_ROLE_FOLLOWER && r->now_ns - r->leader_heard_ns > r->slice_ns / 2)
         r->next_ping_ns = min_u64(r->next_ping_ns, r->now_ns + r->slice_ns / 4);
     if (r->role == REPLICA_ROLE_PREPARING)
@@ -502,7 +523,8 @@ void lead_tick(struct replica *r) {
     else if (r->role == REPLICA_ROLE_LEADER) {
         if (peers_count(r) > 1)
             leader_contact(r);
-        if (r->role == REPLICA_ROLE_LEADER && r->key_known && r->key_revision == 0 && !r->campaigning)
+        if (r->role == REPLICA_ROLE_LEADER && r->key_known && r->key_revision == 0 &&
+            !r->campaigning)
             campaign(r, true); /* the key is gone: take it again, as a new term */
     } else
         follower_tick(r);

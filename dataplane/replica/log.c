@@ -1,6 +1,8 @@
 #include "dataplane/replica/internal.h"
 
-static const struct wire_epoch_head *head_of(const struct epoch *e) { return (const struct wire_epoch_head *)e->bytes; }
+static const struct wire_epoch_head *head_of(const struct epoch *e) {
+    return (const struct wire_epoch_head *)e->bytes;
+}
 
 const struct wire_hash *log_hash(struct replica *r, uint64_t seq) {
     if (seq == r->base_seq)
@@ -32,8 +34,9 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
         struct range *g = range_get(r, controls[i].range);
         if (!g)
             return LOG_FULL;
-        if (controls[i].kind == WIRE_CONTROL_OPEN ? g->state == RANGE_OPEN
-                                                  : g->state != RANGE_OPEN || controls[i].value != g->logged)
+        if (controls[i].kind == WIRE_CONTROL_OPEN
+                ? g->state == RANGE_OPEN
+                : g->state != RANGE_OPEN || controls[i].value != g->logged)
             return LOG_IMPOSSIBLE;
     }
     for (uint32_t i = 0; i < head->interval_count; i++) {
@@ -137,7 +140,8 @@ void log_truncate(struct replica *r, uint64_t from_seq) {
 
 /* ---- held and acknowledgeable ---- */
 
-/* The digest is wrong: one of our bodies is not the one that was ordered. Fetch the epoch's bodies anew. */
+/* The digest is wrong: one of our bodies is not the one that was ordered. Fetch the epoch's bodies
+ * anew. */
 static void repair_want(struct replica *r, struct epoch *e) {
     if (!e->repairing) {
         e->repairing = true;
@@ -173,15 +177,17 @@ static bool becomes_held(struct replica *r, struct epoch *e) {
         return false;
     }
     e->repairing = false;
-    e->need_position = r->append_position; /* its record and its last body were appended before now */
+    e->need_position =
+        r->append_position; /* its record and its last body were appended before now */
     return true;
 }
 
 void log_advance(struct replica *r) {
     while (r->held_seq < r->last_seq && becomes_held(r, epoch_at(r, r->held_seq + 1)))
         r->held_seq++;
-    while (r->acked_seq < r->held_seq &&
-           (!r->config.durable || epoch_at(r, r->acked_seq + 1)->need_position <= r->stable_position))
+    while (
+        r->acked_seq < r->held_seq &&
+        (!r->config.durable || epoch_at(r, r->acked_seq + 1)->need_position <= r->stable_position))
         r->acked_seq++;
 }
 

@@ -35,7 +35,8 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
         }
     }
     /* "it lacks s-1, or its s-1 has another hash: nothing is cut" */
-    if (seq > r->last_seq + 1 || memcmp(head->previous_hash, log_hash(r, seq - 1)->bytes, sizeof head->previous_hash))
+    if (seq > r->last_seq + 1 ||
+        memcmp(head->previous_hash, log_hash(r, seq - 1)->bytes, sizeof head->previous_hash))
         return TAKEN_AGAIN;
     if (seq <= r->last_seq) { /* "its own s differs: s and all above are replaced" */
         if (seq <= r->commit_seq) {
@@ -80,7 +81,8 @@ void order_propose_frame(struct replica *r, const struct replica_event_frame *fr
         dropped(r, WIRE_DROP_FRAME_VALUE);
         return;
     }
-    r->peers[frame->peer].commit_seq = max_u64(r->peers[frame->peer].commit_seq, propose->commit_seq);
+    r->peers[frame->peer].commit_seq =
+        max_u64(r->peers[frame->peer].commit_seq, propose->commit_seq);
     if (r->amnesiac) {
         if (propose->term >= r->promised_term)
             lead_heard(r, frame->peer, propose->term);
@@ -186,7 +188,8 @@ void order_ack_frame(struct replica *r, const struct replica_event_frame *frame)
     }
 }
 
-/* Commits the highest epoch of our own term that k replicas acknowledged, and with it everything before it. */
+/* Commits the highest epoch of our own term that k replicas acknowledged, and with it everything
+ * before it. */
 void order_quorum(struct replica *r) {
     if (!r->own_first_seq)
         return;
@@ -202,11 +205,13 @@ void order_quorum(struct replica *r) {
     uint64_t seq = acked[r->config.quorum - 1];
     if (seq >= r->own_first_seq && seq > r->commit_seq) {
         log_commit(r, seq);
-        r->next_heartbeat_ns = min_u64(r->next_heartbeat_ns, r->now_ns + r->config.vector_interval_ns);
+        r->next_heartbeat_ns =
+            min_u64(r->next_heartbeat_ns, r->now_ns + r->config.vector_interval_ns);
     }
 }
 
-/* Leader time follows the monotonic clock and is slewed toward wall time by at most 1/1000 (protocol.md §4). */
+/* Leader time follows the monotonic clock and is slewed toward wall time by at most 1/1000
+ * (protocol.md §4). */
 static uint64_t logical_time(struct replica *r) {
     uint64_t elapsed_us = (r->now_ns - r->leader_time_ns) / 1000;
     if (elapsed_us) {
@@ -221,7 +226,8 @@ static uint64_t logical_time(struct replica *r) {
     return max_u64(log_time(r, r->last_seq) + 1, r->leader_time_us);
 }
 
-/* Moves waiting controls into the epoch; a SEAL's end is what the log itself names (protocol.md §8). */
+/* Moves waiting controls into the epoch; a SEAL's end is what the log itself names (protocol.md
+ * §8). */
 static uint32_t cut_controls(struct replica *r, struct wire_control *controls) {
     uint32_t count = 0;
     while (r->control_count && count < WIRE_EPOCH_CONTROLS_MAX) {
@@ -278,8 +284,9 @@ static uint32_t whole_transactions(struct replica *r, struct range *g, uint32_t 
     return end - g->logged;
 }
 
-static uint32_t cut_intervals(struct replica *r, const struct wire_control *controls, uint32_t control_count,
-                              struct wire_interval *intervals, struct wire_digest *digest) {
+static uint32_t cut_intervals(struct replica *r, const struct wire_control *controls,
+                              uint32_t control_count, struct wire_interval *intervals,
+                              struct wire_digest *digest) {
     uint32_t count = 0, room = r->config.epoch_cap;
     uint32_t turns = min_u32(r->waiting.count, WIRE_EPOCH_INTERVALS_MAX);
     uint32_t share = turns ? max_u32(1, room / turns) : 0;
@@ -289,9 +296,11 @@ static uint32_t cut_intervals(struct replica *r, const struct wire_control *cont
         if (g->state != RANGE_OPEN || g->complete <= g->logged)
             continue;
         uint32_t limit = min_u32(room, turn + 1 == turns ? room : max_u32(share, 1));
-        uint32_t bodies = has_control(controls, control_count, g->range) ? 0 : whole_transactions(r, g, limit);
+        uint32_t bodies =
+            has_control(controls, control_count, g->range) ? 0 : whole_transactions(r, g, limit);
         if (!bodies && limit < room) /* a long transaction may take more than its share */
-            bodies = has_control(controls, control_count, g->range) ? 0 : whole_transactions(r, g, room);
+            bodies =
+                has_control(controls, control_count, g->range) ? 0 : whole_transactions(r, g, room);
         if (bodies) {
             struct wire_interval v = {wire_tx_id(g->range, g->logged), (uint16_t)bodies};
             uint32_t at = count++;
@@ -331,7 +340,8 @@ static void propose(struct replica *r) {
     uint32_t length = wire_epoch_bytes(control_count, interval_count);
     memcpy(bytes, &head, sizeof head);
     memcpy(bytes + sizeof head, controls, control_count * sizeof controls[0]);
-    memcpy(bytes + sizeof head + control_count * sizeof controls[0], intervals, interval_count * sizeof intervals[0]);
+    memcpy(bytes + sizeof head + control_count * sizeof controls[0], intervals,
+           interval_count * sizeof intervals[0]);
     enum log_outcome outcome = log_append(r, bytes, length);
     assert(outcome == LOG_OK); /* room was checked, and it follows from our own ranges */
     r->last_proposed_ns = r->now_ns;
@@ -360,7 +370,8 @@ static void send_proposal(struct replica *r, uint8_t peer, uint64_t seq) {
     send_frame(r, peer, WIRE_PROPOSE, 0, &propose, sizeof propose, e->bytes, e->length_bytes);
 }
 
-/* New epochs go to everybody as they are made; to whom they are missing again after repeat_ns, doubling up to a slice. */
+/* New epochs go to everybody as they are made; to whom they are missing again after repeat_ns,
+ * doubling up to a slice. */
 static void send_proposals(struct replica *r, uint8_t peer) {
     struct peer *p = &r->peers[peer];
     if (p->acked >= r->last_seq)
@@ -403,7 +414,8 @@ void order_tick_leader(struct replica *r) {
         order_quorum(r); /* k = 1 */
         for (uint8_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i) && r->peers[i].acked >= before)
-                r->peers[i].repeat_at_ns = r->now_ns + max_u64(r->peers[i].repeat_ns, REPEAT_MIN_NS);
+                r->peers[i].repeat_at_ns =
+                    r->now_ns + max_u64(r->peers[i].repeat_ns, REPEAT_MIN_NS);
     }
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))

@@ -1,6 +1,7 @@
 #include "dataplane/replica/internal.h"
 
-/* ---- tables: open addressing, linear probing, deletion by shifting back (Knuth 6.4 algorithm R) ---- */
+/* ---- tables: open addressing, linear probing, deletion by shifting back (Knuth 6.4 algorithm R)
+ * ---- */
 
 static uint64_t mix(uint64_t x) { /* splitmix64's finalizer (Steele, Lea, Flood 2014) */
     x ^= x >> 30;
@@ -110,7 +111,8 @@ static void chunk_drop(struct replica *r, struct range *g, struct chunk *c) {
         g->hot_chunk = INDEX_NONE;
 }
 
-uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset, struct wire_digest *ret_digest) {
+uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
+                   struct wire_digest *ret_digest) {
     struct chunk *c = chunk_find(r, g, offset);
     if (!c)
         return REPLICA_SLOT_NONE;
@@ -129,7 +131,9 @@ bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *r
     return true;
 }
 
-static void slot_free(struct replica *r, uint32_t slot) { action_new(r, REPLICA_ACTION_FREE_SLOT)->slot = slot; }
+static void slot_free(struct replica *r, uint32_t slot) {
+    action_new(r, REPLICA_ACTION_FREE_SLOT)->slot = slot;
+}
 
 void body_free(struct replica *r, struct range *g, uint32_t offset) {
     struct chunk *c = chunk_find(r, g, offset);
@@ -145,7 +149,8 @@ void body_free(struct replica *r, struct range *g, uint32_t offset) {
 }
 
 /* Sum of the digests of an interval that is held; false when a body of it is missing. */
-bool interval_digest(struct replica *r, const struct wire_interval *interval, struct wire_digest *sum) {
+bool interval_digest(struct replica *r, const struct wire_interval *interval,
+                     struct wire_digest *sum) {
     struct range *g = range_find(r, wire_tx_range(interval->first_id));
     if (!g)
         return false;
@@ -154,7 +159,8 @@ bool interval_digest(struct replica *r, const struct wire_interval *interval, st
         struct chunk *c = chunk_find(r, g, offset);
         if (!c)
             return false;
-        for (uint32_t i = offset & (CHUNK_BODIES - 1); i < CHUNK_BODIES && offset < end; i++, offset++) {
+        for (uint32_t i = offset & (CHUNK_BODIES - 1); i < CHUNK_BODIES && offset < end;
+             i++, offset++) {
             if (c->slot[i] == REPLICA_SLOT_NONE)
                 return false;
             *sum = wire_digest_add(*sum, c->digest[i]);
@@ -174,8 +180,9 @@ void range_mark(struct replica *r, struct range *g) {
         queue_push(&r->waiting, place, &g->waiting);
 }
 
-/* The first part of a transaction says where it ends; one that would reach over its range's end is a transaction of
- * one (malformed) body. Contradicting later parts change nothing here: the runtime refuses them. */
+/* The first part of a transaction says where it ends; one that would reach over its range's end is
+ * a transaction of one (malformed) body. Contradicting later parts change nothing here: the runtime
+ * refuses them. */
 static void advance_over(struct range *g, uint16_t parts_following) {
     if (g->received == g->complete) {
         uint64_t end = (uint64_t)g->received + 1 + parts_following;
@@ -224,7 +231,8 @@ static void answer_sealed(struct replica *r, const struct range *g, uint32_t gat
 }
 
 /* What a gateway's body meets before it is looked at: true when it was answered or refused. */
-static bool gateway_refused(struct replica *r, struct range *g, const struct replica_event_body *b) {
+static bool gateway_refused(struct replica *r, struct range *g,
+                            const struct replica_event_body *b) {
     uint32_t offset = wire_tx_offset(b->id);
     if (g->state == RANGE_SEALED) {
         if (offset < g->logged)
@@ -246,15 +254,18 @@ static bool gateway_refused(struct replica *r, struct range *g, const struct rep
     return false;
 }
 
-/* A body whose id is held: the same bytes are a duplicate; others are put right only by a repair (log.c). */
-static void body_again(struct replica *r, struct range *g, const struct replica_event_body *b, struct chunk *c) {
+/* A body whose id is held: the same bytes are a duplicate; others are put right only by a repair
+ * (log.c). */
+static void body_again(struct replica *r, struct range *g, const struct replica_event_body *b,
+                       struct chunk *c) {
     uint32_t offset = wire_tx_offset(b->id), i = offset & (CHUNK_BODIES - 1);
     if (wire_digest_equal(c->digest[i], b->digest)) {
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
     bool repairing = b->peer != REPLICA_NODE_NONE && r->held_seq < r->last_seq &&
-                     epoch_at(r, r->held_seq + 1)->repairing && offset < g->named && offset >= g->executed;
+                     epoch_at(r, r->held_seq + 1)->repairing && offset < g->named &&
+                     offset >= g->executed;
     if (!repairing) {
         refuse(r, b, WIRE_DROP_CONFLICT);
         return;
@@ -296,7 +307,9 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
     if (offset == g->received)
         range_advance(r, g);
     else if (offset > g->received && !g->behind) /* a gap: what is below may be lost */
-        fetch_want(r, g, r->now_ns + (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
+        fetch_want(r, g,
+                   r->now_ns +
+                       (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
 }
 
 void body_event(struct replica *r, const struct replica_event_body *b) {
@@ -306,7 +319,8 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
         refuse(r, b, WIRE_DROP_FRAME_VALUE);
         return;
     }
-    struct range *g = from_gateway ? range_get(r, wire_tx_range(b->id)) : range_find(r, wire_tx_range(b->id));
+    struct range *g =
+        from_gateway ? range_get(r, wire_tx_range(b->id)) : range_find(r, wire_tx_range(b->id));
     if (!g) {
         refuse(r, b, WIRE_DROP_RANGE_UNKNOWN);
         return;
@@ -332,7 +346,8 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
         body_again(r, g, b, c);
         return;
     }
-    if (offset < g->received) { /* held once, dropped since: only what an epoch names is taken again */
+    if (offset <
+        g->received) { /* held once, dropped since: only what an epoch names is taken again */
         refuse(r, b, WIRE_DROP_STALE);
         return;
     }
@@ -368,14 +383,16 @@ void range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gat
         if (r->now_ns < g->check_at_ns || r->role != REPLICA_ROLE_LEADER)
             return; /* else the arbiter may know of a change of owner */
     } else {
-        if (g->hello_owner != owner && g->hello_owner && g->state == RANGE_UNOPENED && r->now_ns < g->hello_ns + r->config.seal_after_ns)
+        if (g->hello_owner != owner && g->hello_owner && g->state == RANGE_UNOPENED &&
+            r->now_ns < g->hello_ns + r->config.seal_after_ns)
             return; /* the first word counts until it falls silent */
         g->hello_owner = owner;
         g->hello_ns = r->now_ns;
         g->gateway = gateway;
         range_mark(r, g);
     }
-    bool to_open = g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
+    bool to_open = g->state == RANGE_UNOPENED ||
+                   (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
     if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting || r->now_ns < g->check_at_ns)
         return;
     g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
@@ -396,14 +413,16 @@ void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned
             g->hello_owner = 0;
         return;
     }
-    bool to_open = g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
+    bool to_open = g->state == RANGE_UNOPENED ||
+                   (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
     if (to_open && !g->open_waiting && control_waiting(r, WIRE_CONTROL_OPEN, range, owner))
         g->open_waiting = true;
 }
 
 void range_expired(struct replica *r, uint64_t range, uint64_t owner) {
     struct range *g = range_find(r, range);
-    if (!g || r->role != REPLICA_ROLE_LEADER || g->state != RANGE_OPEN || g->owner != owner || g->seal_waiting)
+    if (!g || r->role != REPLICA_ROLE_LEADER || g->state != RANGE_OPEN || g->owner != owner ||
+        g->seal_waiting)
         return;
     if (g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns)
         return; /* we hear it: its lease is late, not its process gone */
