@@ -123,6 +123,7 @@ static void fetch_send(struct replica *r, struct range *g, uint8_t peer, uint32_
     struct wire_fetch fetch = {wire_tx_id(g->range, from), count};
     send_frame(r, peer, WIRE_FETCH, 0, &fetch, sizeof fetch, NULL, 0);
     g->fetch_peer = peer;
+    g->fetch_first = from;
     g->fetch_end = from + count;
     uint64_t timeout =
         max_u64(4 * max_u64(r->peers[peer].rtt_ns, RTT_INITIAL_NS / 2), 400000) + count * 1000;
@@ -207,7 +208,7 @@ void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame
     const struct wire_gone *gone = (const void *)frame->payload;
     struct range *g = range_find(r, wire_tx_range(gone->below_id));
     if (!g || !g->behind || frame->peer != g->fetch_peer ||
-        wire_tx_offset(gone->below_id) <= g->received) {
+        wire_tx_offset(gone->below_id) <= g->fetch_first) {
         dropped(r, WIRE_DROP_STALE);
         return;
     }

@@ -66,6 +66,7 @@ struct range {
     uint32_t logged, committed, executed, released;
     uint32_t highest;   /* position: above the highest body held */
     uint32_t named;     /* position: bodies below it are named by an epoch */
+    uint32_t fetch_first; /* start of the fetch under way */
     uint32_t fetch_end; /* position: end of the fetch under way */
     uint32_t hot_chunk; /* chunk of the last access */
     uint32_t peer_received[WIRE_NODES_MAX];

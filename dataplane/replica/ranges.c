@@ -318,8 +318,8 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
         refuse(r, b, WIRE_DROP_FRAME_VALUE);
         return;
     }
-    struct range *g =
-        from_gateway ? range_get(r, wire_tx_range(b->id)) : range_find(r, wire_tx_range(b->id));
+    struct range *g = from_gateway || r->replaying ? range_get(r, wire_tx_range(b->id))
+                                                   : range_find(r, wire_tx_range(b->id));
     if (!g) {
         refuse(r, b, WIRE_DROP_RANGE_UNKNOWN);
         return;

@@ -243,6 +243,7 @@ static void execute(uint8_t index, uint64_t seq) {
             S->variant[range][offset] = (uint8_t)slot->variant;
         } else if (S->variant[range][offset] != slot->variant)
             violated("two bodies were executed under id %" PRIx64, id);
+        trace("  n%u executes id %" PRIx64 " variant %u", index, id, slot->variant);
         state->position[range] = offset + 1;
         uint64_t pair[2] = {id, slot->variant};
         state->hash = wire_hash_blake2b_pair(&state->hash, sizeof state->hash, pair, sizeof pair);
@@ -328,6 +329,11 @@ static void node_act(uint8_t index, const struct replica_action *a) {
     case REPLICA_ACTION_APPEND_PROMISE:
     case REPLICA_ACTION_APPEND_EPOCH:
     case REPLICA_ACTION_APPEND_BODY: {
+        trace("n%u appends %s at %" PRIu64, index,
+              a->kind == REPLICA_ACTION_APPEND_EPOCH  ? "epoch"
+              : a->kind == REPLICA_ACTION_APPEND_BODY ? "body"
+                                                      : "promise",
+              a->position);
         if (a->position != n->journal_next++)
             violated("journal positions are not dense on node %u", index);
         struct sim_record record = {
@@ -345,7 +351,10 @@ static void node_act(uint8_t index, const struct replica_action *a) {
         }
         break;
     }
-    case REPLICA_ACTION_DELIVER: execute(index, a->seq); break;
+    case REPLICA_ACTION_DELIVER:
+        trace("n%u executes %" PRIu64, index, a->seq);
+        execute(index, a->seq);
+        break;
     case REPLICA_ACTION_FREE_SLOT:
         if (!n->slots[a->slot].used) {
             violated("node %u frees slot %u twice", index, a->slot);
@@ -398,8 +407,10 @@ static void node_act(uint8_t index, const struct replica_action *a) {
     case REPLICA_ACTION_FAIL_STOP: violated("node %u stops: %s", index, a->reason); break;
     case REPLICA_ACTION_TX_STATE:
     case REPLICA_ACTION_NOT_OWNER:
-    case REPLICA_ACTION_RANGE_SEALED:
-    case REPLICA_ACTION_DROPPED: break;
+    case REPLICA_ACTION_RANGE_SEALED: break;
+    case REPLICA_ACTION_DROPPED:
+        trace("n%u drops: %s", index, wire_drop_label((enum wire_drop)a->outcome));
+        break;
     }
 }
 
@@ -414,8 +425,7 @@ static void node_config(uint8_t index, struct replica_config *c) {
 
 static void node_replay(uint8_t index) {
     struct sim_node *n = &S->nodes[index];
-    n->journal_next = 0;
-    for (uint32_t i = 0; i < n->journal_count && !S->failed; i++) {
+    for (uint32_t i = 0; i < n->journal_base && !S->failed; i++) {
         const struct sim_record *record = &n->journal[i];
         struct replica_event event = {0};
         if (record->kind == REPLICA_ACTION_APPEND_PROMISE) {
@@ -442,7 +452,6 @@ static void node_replay(uint8_t index) {
     }
     struct replica_event end = {.kind = REPLICA_EVENT_REPLAY_END};
     node_step(index, &end);
-    n->journal_count = 0; /* positions start anew: what was replayed stays below */
 }
 
 static void node_start(uint8_t index) {
@@ -463,17 +472,14 @@ static void node_start(uint8_t index) {
     n->replica = replica_init(n->memory, &c, S->now_ns);
     n->seen_term = n->seen_commit = 0;
     if (S->config.durable) {
-        struct sim_record *old = n->journal;
-        uint32_t count = n->journal_count;
+        n->journal_base = n->journal_count; /* positions count what is appended from here on */
+        n->journal_dropped = 0;
         if (n->disk_snapshot.exec_seq) {
             n->state = n->disk_snapshot;
             node_restored(index);
         }
         node_replay(index);
-        n->journal = old;
-        n->journal_count = n->journal_synced = count;
-        n->journal_base = count;
-        n->journal_dropped = 0;
+        n->journal_synced = n->journal_count;
     }
     trace("n%u starts, incarnation %" PRIu64, index, n->incarnation);
     push(rnd_below(10000), (struct sim_event){.kind = SIM_TICK, .node = index, .life = n->life});
@@ -704,6 +710,7 @@ static void dispatch(struct sim_event *e) {
             return;
         n->sync_pending = false;
         n->journal_synced = n->journal_count;
+        trace("n%u synced %u records", e->node, n->journal_synced);
         event.kind = REPLICA_EVENT_STABLE;
         event.stable.position = n->journal_count - n->journal_base + n->journal_dropped;
         node_step(e->node, &event);
