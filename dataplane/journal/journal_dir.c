@@ -95,7 +95,7 @@ int journal_dir_load(struct journal_dir *dir, char text[JOURNAL_TEXT_BYTES]) {
         return journal_say(text, MRN_ERR_NO_MEMORY, dir->path, "no memory");
     int fd = openat(dir->fd, "store", O_RDONLY | O_CLOEXEC), error = 0;
     if (fd < 0 && errno == ENOENT) {
-        int holds;
+        int holds = 0;
         error = dir_holds(dir, "segment-", &holds, text);
         if (!error && holds)
             error = journal_say(text, MRN_ERR_CORRUPT, dir->path,
