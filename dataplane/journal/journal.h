@@ -56,7 +56,7 @@ struct journal_identity {
     uint64_t configuration_id; /* from genesis */
 };
 
-enum journal_writer {
+enum journal_writer_kind {
     JOURNAL_WRITER_AUTO = 0,  /* io_uring where it can be had, else a thread */
     JOURNAL_WRITER_URING = 1, /* in a config: refuse to start without */
     JOURNAL_WRITER_THREAD = 2
@@ -78,7 +78,7 @@ struct journal_config {
     uint32_t body_sync_bytes;    /* default 64 KiB */
     uint64_t mark_delay_ns;      /* idle time after which the stable position is written down:
                                     default 50 ms */
-    enum journal_writer writer;
+    enum journal_writer_kind writer;
     const struct journal_faults *faults; /* NULL outside tests */
 };
 
@@ -138,7 +138,7 @@ uint32_t journal_poll(struct journal *journal, uint64_t now_ns);
 /* All records below this position are stable. As of the last journal_poll. */
 uint64_t journal_stable(const struct journal *journal);
 
-/* Nothing waits and nothing is in flight (protocol.md §4: propose then). */
+/* Every record appended is stable (protocol.md §4: propose then). */
 int journal_idle(const struct journal *journal);
 
 /* 0, or the error that made the journal fail; then *ret_text (if not NULL) says why: static in the

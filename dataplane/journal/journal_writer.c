@@ -52,11 +52,12 @@ static void *writer_main(void *context) {
         if (count == 0 && __atomic_load_n(&writer->stop, __ATOMIC_ACQUIRE))
             return NULL;
         for (uint32_t i = 0; i < count; i++)
-            writer->writes[taken[i]].result = write_all(&writer->writes[taken[i]]);
+            if (writer->writes[taken[i]].fd >= 0)
+                writer->writes[taken[i]].result = write_all(&writer->writes[taken[i]]);
         for (uint32_t i = 0; i < count; i++) {
             struct journal_write *write = &writer->writes[taken[i]];
             int covered = i + 1 < count && writer->writes[taken[i + 1]].fd == write->fd;
-            if (covered)
+            if (covered || write->fd < 0)
                 continue; /* the sync of a later one covers it */
             int error = fdatasync(write->fd) ? -errno : 0;
             for (uint32_t k = 0; error && k <= i; k++)
@@ -131,8 +132,10 @@ void journal_writer_start(struct journal_writer *writer, uint32_t slot,
         slots_put(&writer->done, slot);
         return;
     }
-    if (number) /* the thread meets a bad descriptor; the errno differs, the path is the same */
+    if (number) { /* the thread does not touch it, but it takes its way */
         writer->writes[slot].fd = -1;
+        writer->writes[slot].result = -number;
+    }
     if (!writer->uses_thread) {
         uring_start(writer, slot);
         return;

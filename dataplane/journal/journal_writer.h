@@ -44,7 +44,7 @@ struct journal_writer {
     int stop; /* atomic */
 };
 
-/* mode: enum journal_writer. Returns 0 or UNSUPPORTED, NO_MEMORY. */
+/* mode: enum journal_writer_kind. Returns 0 or UNSUPPORTED, NO_MEMORY. */
 int journal_writer_init(struct journal_writer *writer, int mode,
                         const struct journal_faults *faults);
 
