@@ -15,6 +15,7 @@ struct reader {
     uint64_t segment, block_count;
     uint64_t first, count; /* blocks in the buffer */
     int bad_errno;         /* of the last block that could not be read */
+    struct journal_end blame; /* the block that does not follow, to be named */
     struct journal_block *buffer;
     struct journal_block *peek; /* one more, for the next segment's first block */
 };
@@ -84,7 +85,13 @@ static int goes_on(struct reader *reader, const struct journal_scan *scan, uint6
         return 0;
     int number = read_blocks(reader, fd, next, 1, 1, reader->peek);
     close(fd);
+    if (number)
+        reader->bad_errno = number;
     return !number && journal_scan_follows(scan, reader->peek, next, 1, 1);
+}
+
+static int never_written(const struct journal_block *block) {
+    return block->checksum == 0 && block->generation == 0;
 }
 
 static int say_malformed(struct reader *reader, const struct journal_end *end, char *text) {
@@ -123,6 +130,10 @@ static int read_log(struct reader *reader, struct journal_scan *scan, journal_re
                 return say_malformed(reader, end, text);
         }
         int follows = goes_on(reader, scan, end->segment + 1, text, &error);
+        reader->blame = *end;
+        if (end->segment + 1 < store->segment_end &&
+            (full || never_written(reader_block(reader, end->block))))
+            reader->blame = (struct journal_end){end->segment + 1, 1};
         if (error || !follows) /* a full segment ends one past its last block */
             return error;
     }
@@ -164,12 +175,12 @@ int journal_recover(struct journal_dir *dir, struct journal_scan *scan, journal_
         error = survey(&reader, scan, &end, text);
     if (!error && !journal_scan_torn(scan)) {
         char name[32];
-        journal_segment_name(name, end.segment);
+        journal_segment_name(name, reader.blame.segment);
         error = journal_say(text, MRN_ERR_CORRUPT, dir->path,
                             "file %s, offset %" PRIu64 ": %s (%s), but positions below %" PRIu64
                             " were stable and the log is readable only below %" PRIu64
                             "; rebuild this node from its peers in an empty directory",
-                            name, end.block * JOURNAL_BLOCK_BYTES, "bad block",
+                            name, reader.blame.block * JOURNAL_BLOCK_BYTES, "bad block",
                             bad_errno ? strerror(bad_errno) : "checksum or order",
                             scan->stable_floor, scan->next);
     }
