@@ -78,6 +78,9 @@ struct journal_config {
     uint32_t body_sync_bytes;    /* default 64 KiB */
     uint64_t mark_delay_ns;      /* idle time after which the stable position is written down:
                                     default 50 ms */
+    int busy_never_yields; /* 1: journal_poll never calls sched_yield while a sync takes long; only
+                              where the kernel's workers have other CPUs, else a sync takes a tick
+                            */
     enum journal_writer_kind writer;
     const struct journal_faults *faults; /* NULL outside tests */
 };
@@ -101,7 +104,9 @@ int journal_open(const struct journal_config *config, journal_replay_fn *replay,
                  struct journal **ret_journal, char text[JOURNAL_TEXT_BYTES]);
 
 /* Writes and syncs what was appended, notes the stable position, joins the threads, frees. A failed
- * journal is only freed. Returns 0 or the error that made it fail; NULL is allowed. Blocking. */
+ * journal is only freed. Call it from the producer's thread, or while that one still lives: the
+ * kernel cancels the writes of a thread that ended. Returns 0 or the error that made it fail; NULL
+ * is allowed. Blocking. */
 int journal_close(struct journal *journal);
 
 /* One line for the log: writer and why, O_DIRECT or why not, segments, positions, what was cut. */
@@ -132,7 +137,8 @@ int journal_append(struct journal *journal, enum journal_kind kind, uint64_t pos
 /* Reaps finished writes and starts a write if the policy asks for it: something urgent waits,
  * body_sync_bytes wait, or the oldest record has waited for body_sync_delay, and fewer than
  * writes_max are in flight. Call it once per pass of the loop, after its appends. Returns how many
- * writes were reaped or started. Never blocks. */
+ * writes were reaped or started. Never blocks; while a sync is under way for over 20 us it yields
+ * the CPU now and then (see busy_never_yields). */
 uint32_t journal_poll(struct journal *journal, uint64_t now_ns);
 
 /* All records below this position are stable. As of the last journal_poll. */

@@ -13,8 +13,8 @@ struct reader {
     struct journal_dir *dir;
     int fd; /* -1: no segment open */
     uint64_t segment, block_count;
-    uint64_t first, count; /* blocks in the buffer */
-    int bad_errno;         /* of the last block that could not be read */
+    uint64_t first, count;    /* blocks in the buffer */
+    int bad_errno;            /* of the last block that could not be read */
     struct journal_end blame; /* the block that does not follow, to be named */
     struct journal_block *buffer;
     struct journal_block *peek; /* one more, for the next segment's first block */

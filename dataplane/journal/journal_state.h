@@ -32,8 +32,9 @@ struct journal {
     uint64_t done, submitted, filling; /* batch numbers */
     uint32_t in_flight;                /* writes not yet reaped */
 
-    uint64_t next, stable;            /* positions */
-    uint64_t marked;                  /* greatest stable position written down */
+    uint64_t next, stable; /* positions */
+    uint64_t marked;       /* greatest stable position written down */
+    uint64_t yielded_ns;
     uint64_t active_ns;               /* when a record was last appended or became stable */
     uint64_t segment, segment_begin;  /* in use; oldest kept */
     uint64_t block_next, block_count; /* in the segment in use */

@@ -305,7 +305,8 @@ static void says_when_the_disk_is_full(void **state) {
     assert_int_equal(opened, 0);
     assert_int_equal(failed, 1);
     assert_non_null(strstr(expected, "disk full: no room for segment-"));
-    assert_non_null(strstr(expected, " (131072 bytes); free space on this volume, then restart the node"));
+    assert_non_null(
+        strstr(expected, " (131072 bytes); free space on this volume, then restart the node"));
     assert_true(stable > 0 && replayed >= stable);
 }
 
