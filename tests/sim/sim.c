@@ -685,8 +685,8 @@ static void dispatch(struct sim_event *e) {
     struct replica_event event = {0};
     bool alive = n && n->up && (!e->life || e->life == n->life);
     if (alive && n->paused_until_ns > S->now_ns &&
-        e->kind != SIM_RESTART) { /* its process stands still */
-        push(n->paused_until_ns - S->now_ns + rnd_below(1000), *e);
+        e->kind != SIM_RESTART) {                 /* its process stands still */
+        push(n->paused_until_ns - S->now_ns, *e); /* in the same order */
         return;
     }
     switch (e->kind) {
