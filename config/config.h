@@ -99,9 +99,9 @@ struct config {
     struct config_link link[CONFIG_LINKS_MAX];
     uint32_t link_count;
     uint32_t cpu[CONFIG_CPUS_MAX];
-    uint32_t cpu_count;        /* 0: threads are not pinned */
-    char config_file[256];     /* "" when none was read */
-    uint64_t digest;           /* of all values; equal configs have equal digests */
+    uint32_t cpu_count;          /* 0: threads are not pinned */
+    char config_file[256];       /* "" when none was read */
+    uint64_t digest;             /* of all values; equal configs have equal digests */
     const char *const *eal_args; /* what followed "--"; NULL-terminated */
     uint32_t eal_arg_count;
     const char *arguments[16]; /* maroonctl: its words, and what of its flags is no key */
@@ -117,8 +117,8 @@ struct config {
 int config_load(struct config *ret_config, enum config_program program, int argc,
                 char *const argv[], char *const environment[], char *ret_error);
 
-/* Writes each key of the program with value, unit and source, a line each (--check-config). Passwords
- * are shown as "(set)". */
+/* Writes each key of the program with value, unit and source, a line each (--check-config).
+ * Passwords are shown as "(set)". */
 void config_print(const struct config *config, FILE *out);
 
 /* Writes --help: usage, each key with its unit, default, limits and sentence. */
