@@ -22,8 +22,10 @@ static char path[] = "/tmp/maroon-test-config-XXXXXX";
 /* Loads with the words of `line` (split at spaces) and the given environment. */
 static int load_with(enum config_program program, const char *line, char *const environment[]) {
     static char words[1024];
-    char *argv[ARGS_MAX] = {"program"};
+    static char *argv[ARGS_MAX]; /* eal_args points into it */
     int argc = 1;
+    memset(argv, 0, sizeof argv);
+    argv[0] = words;
     snprintf(words, sizeof words, "%s", line);
     for (char *word = strtok(words, " "); word != NULL; word = strtok(NULL, " "))
         argv[argc++] = word;
