@@ -32,7 +32,7 @@ enum fetch_state { FETCH_IDLE = 0, FETCH_WAITING, FETCH_LOADING, FETCH_RESTORING
 
 struct snapshot {
     struct snapshot_setup setup;
-    char dir[PATH_BYTES];
+    char dir[MAILBOX_PATH_MAX + 8];
     uint64_t number; /* of the next file */
 
     /* for peers */
