@@ -6,7 +6,7 @@ node=${NODE:-build/maroon-node}
 gateway=${GATEWAY:-build/maroon-gateway}
 port=${PORT:-3000}
 http_port=${GATEWAY_PORT:-5000}
-admin=127.0.0.1:9100
+admin=${ADMIN:-127.0.0.1:9100}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/maroon-demo.XXXXXX")
 node_pid= gateway_pid=
 
@@ -50,7 +50,7 @@ for program in "$node" "$gateway"; do
 done
 
 # No short names of the environment: they are read here and given as flags.
-unset PORT GATEWAY_PORT KEY_RANGE NODE_URLS CONSENSUS_NODES
+unset ADMIN PORT GATEWAY_PORT KEY_RANGE NODE_URLS CONSENSUS_NODES
 "$node" --port "$port" --admin "$admin" --data-dir "$dir/node" >"$dir/node.log" 2>&1 &
 node_pid=$!
 await node "$node_pid" "http://$admin/readyz"
