@@ -41,6 +41,11 @@ void sim_check_free(struct sim *sim) {
     free(c->reference);
 }
 
+static const struct sim_fact *fact_of(struct sim *sim, uint64_t id) {
+    const uint64_t *number = sim_map_get(&sim->checks.facts_by_id, id);
+    return number && *number ? &sim->checks.facts[*number - 1] : NULL;
+}
+
 /* ---- who holds what ---- */
 
 static bool body_in_memory(struct sim *sim, struct sim_node *node, uint64_t id,
@@ -306,7 +311,7 @@ void sim_check_step(struct sim *sim, struct sim_node *node) {
     check_commits(sim, node, &f, node->seen.facts.commit_seq);
     check_role(sim, node, &f);
     node->seen.facts = f;
-    if (sim->steps % sim->config.check_every == 0) {
+    if (sim->steps % sim->config.check_every == 0 && !node->restoring) {
         const char *broken = replica_check(node->replica);
         if (broken)
             sim_fail(sim, "replica_check", "n%u: %s", node->index, broken);
@@ -405,19 +410,18 @@ void sim_check_sent(struct sim *sim, struct sim_node *node, const struct replica
         check_votes(sim, node, "RECOVERED");
 }
 
-/* A body of the order may go only when this node has executed it; one that was just refused may. */
+/* A body of an epoch that was held here, so may have been acknowledged, may go only when this node
+ * has executed it; one that was just refused may. */
 void sim_check_freed(struct sim *sim, struct sim_node *node, const struct sim_slot *slot) {
-    struct sim_check *c = &sim->checks;
+    const uint64_t *body = sim_map_get(&sim->checks.body_by_id, slot->id);
+    const struct sim_fact *fact = fact_of(sim, slot->id);
     if (slot->given_step == sim->steps)
         return;
-    const struct sim_runtime_range *range =
-        sim_runtime_range(node->runtime, wire_tx_range(slot->id));
-    if (range && wire_tx_offset(slot->id) < range->position)
-        return;
-    const uint64_t *body = sim_map_get(&c->body_by_id, slot->id);
-    if (body && *body == (slot->digest.low ^ slot->digest.high) && node->recovered)
-        sim_fail(sim, "10.2 body dropped", "n%u frees body %llx of the order, not executed here",
-                 node->index, U(slot->id));
+    SIM_TRACE(sim, sim_name(node->index), "  free %llx", U(slot->id));
+    if (body && fact && *body == (slot->digest.low ^ slot->digest.high) && node->recovered &&
+        fact->result.seq > node->runtime->exec_seq && fact->result.seq <= node->seen.facts.held_seq)
+        sim_fail(sim, "10.2 body dropped", "n%u frees body %llx of epoch %llu, not executed here",
+                 node->index, U(slot->id), U(fact->result.seq));
 }
 
 /* ---- the reference executes each epoch once ---- */
@@ -556,16 +560,11 @@ void sim_check_deliver(struct sim *sim, struct sim_node *node, uint64_t seq) {
 void sim_check_executed(struct sim *sim, struct sim_node *node) {
     struct wire_hash hash = sim_runtime_hash(node->runtime);
     uint64_t seq = node->runtime->exec_seq;
-    if (!hash_equal(&hash, &sim->checks.epochs[seq].result_hash))
+    if (seq && !hash_equal(&hash, &sim->checks.epochs[seq].result_hash))
         sim_fail(sim, "10.7 state", "n%u has another state at %llu", node->index, U(seq));
 }
 
 /* ---- what gateways were told ---- */
-
-static const struct sim_fact *fact_of(struct sim *sim, uint64_t id) {
-    const uint64_t *number = sim_map_get(&sim->checks.facts_by_id, id);
-    return number && *number ? &sim->checks.facts[*number - 1] : NULL;
-}
 
 static bool result_equal(const struct sim_result *a, const struct sim_result *b) {
     return a->id == b->id && a->seq == b->seq && a->logical_time_us == b->logical_time_us &&
