@@ -1,0 +1,344 @@
+/* The replica's inside: one struct, shared by the files of this room and nobody else.
+ *
+ *   ranges.c      ranges, bodies, progress to gateways
+ *   log.c         the epoch log: append, replace, held, acknowledgeable, deliver, release
+ *   order.c       propose, take part, acknowledge, commit
+ *   leadership.c  ring and delays, campaign, prepare, promise, adoption, stepping down
+ *   fetch.c       vectors, fetching and serving bodies and epochs
+ *   recovery.c    amnesia, snapshots, replay of the journal
+ *   replica.c     size, init, step, reading
+ *   check.c       the invariants */
+#ifndef MAROON_REPLICA_INTERNAL_H
+#define MAROON_REPLICA_INTERNAL_H
+
+#include <assert.h>
+#include <string.h>
+
+#include "dataplane/replica/replica.h"
+
+#define CHUNK_SHIFT 5
+#define CHUNK_BODIES (1u << CHUNK_SHIFT)
+#define INDEX_NONE UINT32_MAX
+
+/* Work bounds of one TICK, so that its actions fit REPLICA_ACTIONS_MAX (asserted where they are
+ * added). */
+#define TICK_PROPOSALS_MAX 8  /* new epochs proposed */
+#define TICK_REPEATS_MAX 8    /* proposals sent again, per peer */
+#define TICK_RELEASES_MAX 256 /* body slots freed */
+#define TICK_PROGRESS_MAX 64  /* ranges told to their gateways */
+#define TICK_FETCHES_MAX 32   /* FETCH frames */
+#define SERVE_BODIES_MAX 256  /* bodies in answer to one FETCH */
+#define SERVE_EPOCHS_MAX 32   /* epochs in answer to one EPOCH_FETCH */
+#define VECTOR_ENTRIES_MAX 80
+#define CONTROLS_WAITING_MAX 256
+
+/* Timers that follow from measurements have these floors and ceilings. */
+#define REPEAT_MIN_NS 50000u
+#define RTT_INITIAL_NS 200000u
+#define VECTOR_FORCED_NS 50000000u /* a vector at least this often */
+#define ROTATE_NS 5000000u         /* the next ranges of the full vector */
+#define ROTATE_RANGES 32
+#define PING_CALM_NS 500000000u
+#define GAP_WINDOW_NS 60000000000u
+#define RECHECK_RANGE_NS 500000000u
+
+struct chunk {    /* CHUNK_BODIES consecutive offsets of one range */
+    uint64_t key; /* id >> CHUNK_SHIFT */
+    uint32_t next_free;
+    uint32_t used;
+    uint32_t slot[CHUNK_BODIES];
+    uint16_t parts[CHUNK_BODIES];
+    struct wire_digest digest[CHUNK_BODIES];
+};
+
+enum range_state { RANGE_UNOPENED = 0, RANGE_OPEN, RANGE_SEALED }; /* as the log's tail has it */
+
+struct range {
+    uint64_t range;
+    uint64_t owner;       /* by the log's last OPEN; 0 before */
+    uint64_t hello_owner; /* who showed it to us; 0: nobody */
+    uint64_t hello_ns;
+    uint64_t fetch_at_ns, check_at_ns;
+    uint32_t gateway;  /* handle of hello_owner's session */
+    uint32_t received; /* position: bodies held without a gap */
+    uint32_t complete; /* position: end of the last whole transaction in them */
+    uint32_t tx_end;   /* position: end of the transaction that holds `received` */
+    uint32_t logged, committed, executed, released;
+    uint32_t highest;   /* position: above the highest body held */
+    uint32_t named;     /* position: bodies below it are named by an epoch */
+    uint32_t fetch_first; /* start of the fetch under way */
+    uint32_t fetch_end; /* position: end of the fetch under way */
+    uint32_t hot_chunk; /* chunk of the last access */
+    uint32_t peer_received[WIRE_NODES_MAX];
+    uint8_t state;     /* enum range_state */
+    uint8_t gone_mask; /* peers that no longer keep what we fetch */
+    uint8_t fetch_peer, fetch_tries;
+    bool sealed_executed; /* the SEAL was executed: final */
+    bool waiting, vector_dirty, progress_dirty, behind, open_waiting, seal_waiting;
+    bool in_use;
+};
+
+struct queue { /* of range places, each at most once (the range's flag says so) */
+    uint32_t *items;
+    uint32_t head, count, mask;
+};
+
+struct epoch {
+    uint64_t seq, term;
+    uint64_t
+        need_position; /* journal position that makes it and its bodies stable; set when held */
+    uint64_t proposed_ns;
+    struct wire_hash hash, result_hash;
+    uint32_t length_bytes, body_count;
+    uint32_t checked; /* intervals known to be held */
+    bool hash_known, executed, repairing;
+    uint8_t bytes[WIRE_EPOCH_MAX_BYTES];
+};
+
+struct aside { /* a proposal that came before its predecessor */
+    uint64_t seq, term;
+    uint32_t length_bytes;
+    uint8_t bytes[WIRE_EPOCH_MAX_BYTES];
+};
+
+struct promise {
+    bool given;
+    uint64_t incarnation, last_term, last_seq, commit_seq, wall_us;
+    struct wire_hash last_hash;
+    uint64_t incarnations[WIRE_NODES_MAX];
+};
+
+struct answer { /* RECOVERED */
+    bool given, leads;
+    uint64_t promised_term, promised_token, last_term, last_seq, commit_seq;
+    uint8_t promised_index;
+    struct wire_hash last_hash;
+};
+
+struct peer {
+    uint64_t incarnation; /* newest known; 0: none */
+    uint64_t heard_ns, rtt_ns;
+    uint64_t vector_packet, commit_seq, exec_seq, acknowledged_seq;
+    /* leader's view */
+    uint64_t acked, sent, repeat_at_ns, repeat_ns, answered_ns;
+    /* candidate's view */
+    uint64_t pong_ns, pong_term, pong_last_term, pong_last_seq;
+    bool pong_hears_leader;
+    struct promise promise;
+    struct answer answer;
+};
+
+enum epoch_fetch_purpose { FETCH_NOTHING = 0, FETCH_LEARN, FETCH_ADOPT, FETCH_RECOVER };
+
+struct epoch_fetch {
+    enum epoch_fetch_purpose purpose;
+    uint8_t peer;
+    uint64_t to_seq; /* exclusive */
+    uint64_t retry_at_ns;
+    uint32_t tries;
+};
+
+struct replica {
+    struct replica_config config;
+    struct replica_actions *actions; /* of the step under way */
+    uint64_t now_ns, wall_us, last_tick_ns;
+
+    enum replica_role role;
+    bool amnesiac, stopped, replaying;
+
+    /* promise */
+    uint64_t promised_term, promised_token, promise_position;
+    uint8_t promised_winner;
+    bool promise_due; /* the winner waits for our PROMISE until it is stable */
+
+    /* log */
+    struct epoch *epochs;
+    uint64_t base_seq, base_term, base_time_us;
+    struct wire_hash base_hash, base_result_hash;
+    uint64_t last_seq, held_seq, acked_seq, matched, commit_seq, delivered_seq, exec_seq;
+    uint64_t append_position, stable_position;
+    uint32_t release_interval, release_offset; /* cursor in epoch base_seq + 1 */
+    struct aside *asides;
+
+    /* ranges and bodies */
+    struct range *ranges;
+    uint32_t *range_index;
+    uint32_t range_index_mask, range_count, range_free_hint;
+    struct queue waiting, vector_dirty, progress_dirty, behind;
+    uint32_t rotate_place;
+    struct chunk *chunks;
+    uint32_t *chunk_index;
+    uint32_t chunk_index_mask, chunk_count, chunk_free;
+    uint32_t slots_used;
+    uint32_t drain_place; /* range whose bodies are being dropped after its SEAL */
+
+    /* leader */
+    uint64_t own_first_seq; /* first epoch of our own term; 0: none yet */
+    uint64_t next_heartbeat_ns, last_proposed_ns;
+    uint64_t leader_time_us, leader_time_ns; /* logical clock, and when it was read */
+    struct wire_control controls[CONTROLS_WAITING_MAX];
+    uint32_t control_head, control_count;
+    uint64_t progress; /* of adoption, for preparing heartbeats */
+
+    /* leadership */
+    uint8_t leader;      /* who leads promised_term; REPLICA_NODE_NONE: not known */
+    uint8_t last_leader; /* for ring distance */
+    bool key_known, campaigning, key_ours, extra_waited;
+    uint64_t key_revision, own_revision;
+    uint64_t leader_heard_ns, preparing_progress;
+    uint64_t last_frame_term, last_frame_ns, gap_now_ns, gap_before_ns, gap_window_ns;
+    uint64_t etcd_latency_ns, slice_ns;
+    uint64_t prepare_at_ns, prepare_ns, next_ping_ns, won_ns, extra_until_ns;
+    uint8_t adopt_source;
+    uint64_t adopt_seq;
+    struct wire_hash adopt_hash;
+    bool adopting;
+
+    /* follower */
+    bool ack_due, again_due;
+    uint64_t ack_sent, again_at_ns;
+
+    /* dissemination */
+    uint64_t next_vector_ns, next_progress_ns, next_rotate_ns, forced_vector_ns, next_fetch_ns;
+    bool vector_news;
+    struct wire_vector_entry vector_entries[VECTOR_ENTRIES_MAX];
+    struct epoch_fetch epoch_fetch;
+    bool snapshot_wanted;
+    uint64_t snapshot_at_ns;
+
+    /* recovery */
+    uint64_t recover_nonce, recover_at_ns, recover_seq;
+    struct wire_hash recover_hash;
+    uint64_t recover_term, recover_token;
+    uint8_t recover_leader;
+    bool recover_chosen;
+
+    struct peer peers[WIRE_NODES_MAX];
+    uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
+        fetched_bodies, bodies_replaced;
+};
+
+/* ---- actions ---- */
+struct replica_action *action_new(struct replica *r, enum replica_action_kind kind);
+/* A frame to node `peer`: `length` bytes of payload, then `tail` (the replica's memory). */
+void send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags,
+                const void *payload, size_t length, const void *tail, uint32_t tail_bytes);
+void dropped(struct replica *r, enum wire_drop reason);
+void fail_stop(struct replica *r, const char *reason);
+
+/* ---- ranges.c ---- */
+struct range *range_find(struct replica *r, uint64_t range);
+struct range *range_get(struct replica *r,
+                        uint64_t range); /* makes it; NULL when the table is full */
+static inline uint32_t range_place(const struct replica *r, const struct range *g) {
+    return (uint32_t)(g - r->ranges);
+}
+void queue_push(struct queue *q, uint32_t place, bool *flag);
+uint32_t queue_pop(struct queue *q);
+uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
+                   struct wire_digest *ret_digest);
+bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
+void body_free(struct replica *r, struct range *g, uint32_t offset);
+void body_event(struct replica *r, const struct replica_event_body *body);
+void range_advance(struct replica *r, struct range *g);
+void range_mark(struct replica *r, struct range *g); /* its positions changed */
+void range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
+void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
+void range_expired(struct replica *r, uint64_t range, uint64_t owner);
+void ranges_tick(struct replica *r);
+void ranges_reset(struct replica *r);
+bool epoch_names(const struct epoch *e, uint64_t id);
+bool interval_digest(struct replica *r, const struct wire_interval *interval,
+                     struct wire_digest *sum);
+
+/* ---- log.c ---- */
+static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {
+    assert(seq > r->base_seq && seq <= r->last_seq);
+    return &r->epochs[seq & (r->config.log_epochs - 1)];
+}
+const struct wire_hash *log_hash(struct replica *r, uint64_t seq); /* base_seq..last_seq */
+uint64_t log_term(const struct replica *r, uint64_t seq);
+uint64_t log_time(const struct replica *r, uint64_t seq);
+enum log_outcome { LOG_OK = 0, LOG_FULL, LOG_IMPOSSIBLE };
+enum log_outcome log_append(struct replica *r, const uint8_t *bytes, uint32_t length);
+void log_truncate(struct replica *r, uint64_t from_seq);
+void log_advance(struct replica *r); /* held and acknowledgeable */
+void log_commit(struct replica *r, uint64_t seq);
+void log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result);
+void log_tick(struct replica *r); /* deliver, release */
+
+/* ---- order.c ---- */
+void order_propose_frame(struct replica *r, const struct replica_event_frame *frame);
+void order_heartbeat_frame(struct replica *r, const struct replica_event_frame *frame);
+void order_ack_frame(struct replica *r, const struct replica_event_frame *frame);
+void order_tick_leader(struct replica *r);
+void order_tick_follower(struct replica *r);
+void order_quorum(struct replica *r); /* commits what k replicas acknowledged */
+bool control_waiting(struct replica *r, uint8_t kind, uint64_t range, uint64_t value);
+
+/* ---- leadership.c ---- */
+void lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64_t token);
+void lead_step_down(struct replica *r);
+void lead_heard(struct replica *r, uint8_t peer, uint64_t term);
+void lead_prepare_frame(struct replica *r, const struct replica_event_frame *frame);
+void lead_promise_frame(struct replica *r, const struct replica_event_frame *frame);
+void lead_ping_frame(struct replica *r, const struct replica_event_frame *frame);
+void lead_pong_frame(struct replica *r, const struct replica_event_frame *frame);
+void lead_handover_frame(struct replica *r, const struct replica_event_frame *frame);
+void lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node, bool ours);
+void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token,
+                          bool won);
+void lead_handover(struct replica *r);
+void lead_tick(struct replica *r);
+void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void lead_adoption_failed(struct replica *r);
+uint8_t lead_distance(const struct replica *r);
+bool lead_hears(const struct replica *r);
+
+/* ---- fetch.c ---- */
+void fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_bodies_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_not_yet_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_epochs_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
+void fetch_want(struct replica *r, struct range *g, uint64_t at_ns);
+void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
+                  uint64_t to_seq);
+void fetch_tick(struct replica *r);
+uint64_t hop_ns(const struct replica *r);
+
+/* ---- recovery.c ---- */
+void recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame);
+void recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame);
+void recovery_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void recovery_failed(struct replica *r);
+void recovery_tick(struct replica *r);
+void recovery_want_snapshot(struct replica *r, uint8_t peer);
+void recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner, uint32_t position,
+                            bool open);
+void recovery_restored(struct replica *r, const struct replica_event_restored *restored);
+void recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void recovery_replay_end(struct replica *r);
+
+static inline uint32_t peers_count(const struct replica *r) {
+    return r->config.node_count;
+}
+static inline bool is_peer(const struct replica *r, uint32_t i) {
+    return i < r->config.node_count && i != r->config.index;
+}
+static inline uint64_t min_u64(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+static inline uint64_t max_u64(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+static inline uint32_t min_u32(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+static inline uint32_t max_u32(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
+#endif

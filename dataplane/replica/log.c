@@ -1,0 +1,302 @@
+#include "dataplane/replica/internal.h"
+
+static const struct wire_epoch_head *head_of(const struct epoch *e) {
+    return (const struct wire_epoch_head *)e->bytes;
+}
+
+const struct wire_hash *log_hash(struct replica *r, uint64_t seq) {
+    if (seq == r->base_seq)
+        return &r->base_hash;
+    struct epoch *e = epoch_at(r, seq);
+    if (!e->hash_known) {
+        e->hash = wire_hash_blake2b(e->bytes, e->length_bytes);
+        e->hash_known = true;
+    }
+    return &e->hash;
+}
+
+uint64_t log_term(const struct replica *r, uint64_t seq) {
+    return seq == r->base_seq ? r->base_term : epoch_at(r, seq)->term;
+}
+
+uint64_t log_time(const struct replica *r, uint64_t seq) {
+    return seq == r->base_seq ? r->base_time_us : head_of(epoch_at(r, seq))->logical_time_us;
+}
+
+/* ---- append and cut: what the log's tail says of each range ---- */
+
+/* Would this epoch continue its ranges? Everything is checked before anything changes. */
+static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
+    const struct wire_epoch_head *head = (const void *)bytes;
+    const struct wire_control *controls = wire_epoch_controls(bytes);
+    const struct wire_interval *intervals = wire_epoch_intervals(bytes);
+    for (uint32_t i = 0; i < head->control_count; i++) {
+        struct range *g = range_get(r, controls[i].range);
+        if (!g)
+            return LOG_FULL;
+        if (controls[i].kind == WIRE_CONTROL_OPEN
+                ? g->state == RANGE_OPEN
+                : g->state != RANGE_OPEN || controls[i].value != g->logged)
+            return LOG_IMPOSSIBLE;
+    }
+    for (uint32_t i = 0; i < head->interval_count; i++) {
+        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        if (!g || g->logged != wire_tx_offset(intervals[i].first_id))
+            return LOG_IMPOSSIBLE;
+    }
+    return LOG_OK;
+}
+
+static void apply(struct replica *r, struct epoch *e) {
+    const struct wire_control *controls = wire_epoch_controls(e->bytes);
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
+        struct range *g = range_find(r, controls[i].range);
+        if (controls[i].kind == WIRE_CONTROL_OPEN) {
+            g->state = RANGE_OPEN;
+            g->owner = controls[i].value;
+            g->open_waiting = false;
+            if (g->sealed_executed) { /* a pinned range goes on under a new owner */
+                g->sealed_executed = false;
+                g->complete = g->tx_end = max_u32(g->complete, g->logged);
+            }
+        } else {
+            g->state = RANGE_SEALED;
+            g->seal_waiting = false;
+        }
+        range_mark(r, g);
+    }
+    e->body_count = 0;
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
+        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        g->logged = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
+        g->named = max_u32(g->named, g->logged);
+        e->body_count += intervals[i].count;
+        if (g->received < g->logged)
+            fetch_want(r, g, r->now_ns + hop_ns(r));
+    }
+}
+
+static void undo(struct replica *r, const struct epoch *e) {
+    const struct wire_control *controls = wire_epoch_controls(e->bytes);
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
+        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        g->logged = wire_tx_offset(intervals[i].first_id);
+        range_mark(r, g);
+    }
+    for (uint32_t i = head_of(e)->control_count; i-- > 0;) {
+        struct range *g = range_find(r, controls[i].range);
+        if (controls[i].kind == WIRE_CONTROL_SEAL)
+            g->state = RANGE_OPEN;
+        else if (g->logged) { /* it went on after a SEAL, which was executed before this OPEN */
+            g->state = RANGE_SEALED;
+            g->sealed_executed = true;
+        } else
+            g->state = RANGE_UNOPENED;
+        range_mark(r, g);
+    }
+}
+
+enum log_outcome log_append(struct replica *r, const uint8_t *bytes, uint32_t length) {
+    const struct wire_epoch_head *head = (const void *)bytes;
+    assert(head->seq == r->last_seq + 1 && length <= WIRE_EPOCH_MAX_BYTES);
+    if (r->last_seq - r->base_seq >= r->config.log_epochs)
+        return LOG_FULL;
+    enum log_outcome outcome = continues(r, bytes);
+    if (outcome != LOG_OK)
+        return outcome;
+    r->last_seq++;
+    struct epoch *e = epoch_at(r, r->last_seq);
+    e->seq = head->seq;
+    e->term = head->term;
+    e->length_bytes = length;
+    e->hash_known = e->executed = e->repairing = false;
+    e->checked = 0;
+    e->need_position = UINT64_MAX;
+    e->proposed_ns = r->now_ns;
+    memcpy(e->bytes, bytes, length);
+    apply(r, e);
+    if (r->config.durable) {
+        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_EPOCH);
+        a->seq = e->seq;
+        a->position = r->append_position++;
+        a->tail = e->bytes;
+        a->tail_bytes = length;
+    }
+    return LOG_OK;
+}
+
+void log_truncate(struct replica *r, uint64_t from_seq) {
+    assert(from_seq > r->commit_seq);
+    while (r->last_seq >= from_seq) {
+        undo(r, epoch_at(r, r->last_seq));
+        r->last_seq--;
+    }
+    r->held_seq = min_u64(r->held_seq, r->last_seq);
+    r->acked_seq = min_u64(r->acked_seq, r->last_seq);
+    r->matched = min_u64(r->matched, r->last_seq);
+}
+
+/* ---- held and acknowledgeable ---- */
+
+/* The digest is wrong: one of our bodies is not the one that was ordered. Fetch the epoch's bodies
+ * anew. */
+static void repair_want(struct replica *r, struct epoch *e) {
+    if (!e->repairing) {
+        e->repairing = true;
+        r->divergence++;
+    }
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
+        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        if (!g->behind)
+            fetch_want(r, g, r->now_ns + hop_ns(r));
+    }
+}
+
+bool epoch_names(const struct epoch *e, uint64_t id) {
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++)
+        if (id >= intervals[i].first_id && id - intervals[i].first_id < intervals[i].count)
+            return true;
+    return false;
+}
+
+static bool digest_right(struct replica *r, const struct epoch *e) {
+    struct wire_digest sum = {0, 0};
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++)
+        if (!interval_digest(r, &intervals[i], &sum))
+            return false;
+    return sum.low == head_of(e)->digest_low && sum.high == head_of(e)->digest_high;
+}
+
+static bool becomes_held(struct replica *r, struct epoch *e) {
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (; e->checked < head_of(e)->interval_count; e->checked++) {
+        const struct wire_interval *v = &intervals[e->checked];
+        struct range *g = range_find(r, wire_tx_range(v->first_id));
+        if (g->received < wire_tx_offset(v->first_id) + v->count)
+            return false;
+    }
+    if (!digest_right(r, e)) {
+        repair_want(r, e);
+        return false;
+    }
+    e->repairing = false;
+    e->need_position =
+        r->append_position; /* its record and its last body were appended before now */
+    return true;
+}
+
+void log_advance(struct replica *r) {
+    while (r->held_seq < r->last_seq && becomes_held(r, epoch_at(r, r->held_seq + 1)))
+        r->held_seq++;
+    while (
+        r->acked_seq < r->held_seq &&
+        (!r->config.durable || epoch_at(r, r->acked_seq + 1)->need_position <= r->stable_position))
+        r->acked_seq++;
+}
+
+/* ---- commit, deliver, release ---- */
+
+void log_commit(struct replica *r, uint64_t seq) {
+    assert(seq <= r->last_seq);
+    while (r->commit_seq < seq) {
+        struct epoch *e = epoch_at(r, ++r->commit_seq);
+        const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+        for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
+            struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+            g->committed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
+            range_mark(r, g);
+        }
+        r->epochs_committed++;
+        r->bodies_committed += e->body_count;
+        r->vector_news = true;
+    }
+    r->matched = max_u64(r->matched, r->commit_seq);
+}
+
+void log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result) {
+    assert(seq == r->exec_seq + 1 && seq <= r->delivered_seq);
+    struct epoch *e = epoch_at(r, seq);
+    e->executed = true;
+    e->result_hash = *result;
+    r->exec_seq = seq;
+    r->vector_news = true;
+    const struct wire_control *controls = wire_epoch_controls(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
+        if (controls[i].kind != WIRE_CONTROL_SEAL)
+            continue;
+        struct range *g = range_find(r, controls[i].range);
+        if (g->state == RANGE_SEALED) {
+            g->sealed_executed = true;
+            r->drain_place = 0;
+        }
+        struct replica_action *a = action_new(r, REPLICA_ACTION_RANGE_SEALED);
+        a->range = g->range;
+        a->owner = g->owner;
+        a->end = (uint32_t)controls[i].value;
+    }
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
+        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        g->executed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
+    }
+}
+
+static bool log_short(const struct replica *r) {
+    return r->last_seq - r->base_seq > r->config.log_epochs / 4 * 3 ||
+           r->slots_used > r->config.body_slots / 4 * 3;
+}
+
+/* Kept until executed here, and executed by all n or space is short (protocol.md §2: retain). */
+static bool releasable(const struct replica *r, uint64_t seq) {
+    if (seq > r->exec_seq || seq > r->acked_seq)
+        return false;
+    if (log_short(r))
+        return true;
+    for (uint32_t i = 0; i < peers_count(r); i++)
+        if (is_peer(r, i) && (r->peers[i].exec_seq < seq || r->peers[i].acknowledged_seq < seq))
+            return false;
+    return true;
+}
+
+static void release(struct replica *r) {
+    uint32_t budget = TICK_RELEASES_MAX;
+    while (r->base_seq < r->exec_seq && releasable(r, r->base_seq + 1)) {
+        struct epoch *e = epoch_at(r, r->base_seq + 1);
+        const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+        while (r->release_interval < head_of(e)->interval_count) {
+            const struct wire_interval *v = &intervals[r->release_interval];
+            struct range *g = range_find(r, wire_tx_range(v->first_id));
+            while (r->release_offset < v->count) {
+                if (budget-- == 0)
+                    return;
+                body_free(r, g, wire_tx_offset(v->first_id) + r->release_offset++);
+            }
+            g->released = wire_tx_offset(v->first_id) + v->count;
+            r->release_interval++;
+            r->release_offset = 0;
+        }
+        const struct wire_hash *hash = log_hash(r, r->base_seq + 1);
+        r->base_hash = *hash;
+        r->base_term = e->term;
+        r->base_time_us = head_of(e)->logical_time_us;
+        r->base_result_hash = e->result_hash;
+        r->base_seq++;
+        r->release_interval = 0;
+    }
+}
+
+void log_tick(struct replica *r) {
+    log_advance(r);
+    /* A single node has no peer to hold what it executes: only what is stable here. */
+    uint64_t limit = min_u64(r->commit_seq, r->config.quorum == 1 ? r->acked_seq : r->held_seq);
+    while (r->delivered_seq < limit && r->delivered_seq - r->exec_seq < r->config.deliver_max)
+        action_new(r, REPLICA_ACTION_DELIVER)->seq = ++r->delivered_seq;
+    release(r);
+    if (r->last_seq > r->base_seq && !epoch_at(r, r->last_seq)->hash_known && !r->actions->count)
+        log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */
+}

@@ -1,0 +1,497 @@
+#include "dataplane/replica/internal.h"
+
+/* ---- tables: open addressing, linear probing, deletion by shifting back (Knuth 6.4 algorithm R)
+ * ---- */
+
+static uint64_t mix(uint64_t x) { /* splitmix64's finalizer (Steele, Lea, Flood 2014) */
+    x ^= x >> 30;
+    x *= UINT64_C(0xbf58476d1ce4e5b9);
+    x ^= x >> 27;
+    x *= UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+static uint32_t range_probe(const struct replica *r, uint64_t range) {
+    uint32_t at = (uint32_t)mix(range) & r->range_index_mask;
+    while (r->range_index[at] != INDEX_NONE && r->ranges[r->range_index[at]].range != range)
+        at = (at + 1) & r->range_index_mask;
+    return at;
+}
+
+struct range *range_find(struct replica *r, uint64_t range) {
+    uint32_t place = r->range_index[range_probe(r, range)];
+    return place == INDEX_NONE ? NULL : &r->ranges[place];
+}
+
+struct range *range_get(struct replica *r, uint64_t range) {
+    uint32_t at = range_probe(r, range);
+    if (r->range_index[at] != INDEX_NONE)
+        return &r->ranges[r->range_index[at]];
+    if (r->range_count == r->config.ranges_max)
+        return NULL;
+    uint32_t place = r->range_count++;
+    struct range *g = &r->ranges[place];
+    memset(g, 0, sizeof *g);
+    g->range = range;
+    g->hot_chunk = INDEX_NONE;
+    g->fetch_peer = REPLICA_NODE_NONE;
+    g->in_use = true;
+    r->range_index[at] = place;
+    return g;
+}
+
+void queue_push(struct queue *q, uint32_t place, bool *flag) {
+    if (*flag)
+        return;
+    *flag = true;
+    assert(q->count <= q->mask);
+    q->items[(q->head + q->count++) & q->mask] = place;
+}
+
+uint32_t queue_pop(struct queue *q) {
+    assert(q->count > 0);
+    uint32_t place = q->items[q->head++ & q->mask];
+    q->count--;
+    return place;
+}
+
+/* ---- chunks of bodies ---- */
+
+static uint32_t chunk_probe(const struct replica *r, uint64_t key) {
+    uint32_t at = (uint32_t)mix(key) & r->chunk_index_mask;
+    while (r->chunk_index[at] != INDEX_NONE && r->chunks[r->chunk_index[at]].key != key)
+        at = (at + 1) & r->chunk_index_mask;
+    return at;
+}
+
+static struct chunk *chunk_find(struct replica *r, struct range *g, uint32_t offset) {
+    uint64_t key = wire_tx_id(g->range, offset) >> CHUNK_SHIFT;
+    if (g->hot_chunk != INDEX_NONE && r->chunks[g->hot_chunk].key == key)
+        return &r->chunks[g->hot_chunk];
+    uint32_t place = r->chunk_index[chunk_probe(r, key)];
+    if (place == INDEX_NONE)
+        return NULL;
+    g->hot_chunk = place;
+    return &r->chunks[place];
+}
+
+static struct chunk *chunk_get(struct replica *r, struct range *g, uint32_t offset) {
+    struct chunk *c = chunk_find(r, g, offset);
+    if (c || r->chunk_free == INDEX_NONE)
+        return c;
+    uint32_t place = r->chunk_free;
+    c = &r->chunks[place];
+    r->chunk_free = c->next_free;
+    c->key = wire_tx_id(g->range, offset) >> CHUNK_SHIFT;
+    c->used = 0;
+    for (uint32_t i = 0; i < CHUNK_BODIES; i++)
+        c->slot[i] = REPLICA_SLOT_NONE;
+    r->chunk_index[chunk_probe(r, c->key)] = place;
+    g->hot_chunk = place;
+    return c;
+}
+
+static void chunk_drop(struct replica *r, struct range *g, struct chunk *c) {
+    uint32_t hole = chunk_probe(r, c->key);
+    uint32_t place = r->chunk_index[hole];
+    assert(place == (uint32_t)(c - r->chunks));
+    for (uint32_t at = (hole + 1) & r->chunk_index_mask; r->chunk_index[at] != INDEX_NONE;
+         at = (at + 1) & r->chunk_index_mask) {
+        uint32_t home = (uint32_t)mix(r->chunks[r->chunk_index[at]].key) & r->chunk_index_mask;
+        if (((at - home) & r->chunk_index_mask) >= ((at - hole) & r->chunk_index_mask)) {
+            r->chunk_index[hole] = r->chunk_index[at];
+            hole = at;
+        }
+    }
+    r->chunk_index[hole] = INDEX_NONE;
+    c->key = UINT64_MAX;
+    c->next_free = r->chunk_free;
+    r->chunk_free = place;
+    if (g->hot_chunk == place)
+        g->hot_chunk = INDEX_NONE;
+}
+
+uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
+                   struct wire_digest *ret_digest) {
+    struct chunk *c = chunk_find(r, g, offset);
+    if (!c)
+        return REPLICA_SLOT_NONE;
+    uint32_t i = offset & (CHUNK_BODIES - 1);
+    if (ret_digest && c->slot[i] != REPLICA_SLOT_NONE)
+        *ret_digest = c->digest[i];
+    return c->slot[i];
+}
+
+bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts) {
+    struct chunk *c = chunk_find(r, g, offset);
+    uint32_t i = offset & (CHUNK_BODIES - 1);
+    if (!c || c->slot[i] == REPLICA_SLOT_NONE)
+        return false;
+    *ret_parts = c->parts[i];
+    return true;
+}
+
+static void slot_free(struct replica *r, uint32_t slot) {
+    action_new(r, REPLICA_ACTION_FREE_SLOT)->slot = slot;
+}
+
+void body_free(struct replica *r, struct range *g, uint32_t offset) {
+    struct chunk *c = chunk_find(r, g, offset);
+    uint32_t i = offset & (CHUNK_BODIES - 1);
+    if (!c || c->slot[i] == REPLICA_SLOT_NONE)
+        return;
+    slot_free(r, c->slot[i]);
+    c->slot[i] = REPLICA_SLOT_NONE;
+    assert(r->slots_used > 0 && c->used > 0);
+    r->slots_used--;
+    if (--c->used == 0)
+        chunk_drop(r, g, c);
+}
+
+/* Sum of the digests of an interval that is held; false when a body of it is missing. */
+bool interval_digest(struct replica *r, const struct wire_interval *interval,
+                     struct wire_digest *sum) {
+    struct range *g = range_find(r, wire_tx_range(interval->first_id));
+    if (!g)
+        return false;
+    uint32_t offset = wire_tx_offset(interval->first_id), end = offset + interval->count;
+    while (offset < end) {
+        struct chunk *c = chunk_find(r, g, offset);
+        if (!c)
+            return false;
+        for (uint32_t i = offset & (CHUNK_BODIES - 1); i < CHUNK_BODIES && offset < end;
+             i++, offset++) {
+            if (c->slot[i] == REPLICA_SLOT_NONE)
+                return false;
+            *sum = wire_digest_add(*sum, c->digest[i]);
+        }
+    }
+    return true;
+}
+
+/* ---- positions ---- */
+
+void range_mark(struct replica *r, struct range *g) {
+    uint32_t place = range_place(r, g);
+    queue_push(&r->vector_dirty, place, &g->vector_dirty);
+    if (g->hello_owner)
+        queue_push(&r->progress_dirty, place, &g->progress_dirty);
+    if (g->state == RANGE_OPEN && g->complete > g->logged)
+        queue_push(&r->waiting, place, &g->waiting);
+}
+
+/* The first part of a transaction says where it ends; one that would reach over its range's end is
+ * a transaction of one (malformed) body. Contradicting later parts change nothing here: the runtime
+ * refuses them. */
+static void advance_over(struct range *g, uint16_t parts_following) {
+    if (g->received == g->complete) {
+        uint64_t end = (uint64_t)g->received + 1 + parts_following;
+        g->tx_end = end > WIRE_RANGE_OFFSETS ? g->received + 1 : (uint32_t)end;
+    }
+    g->received++;
+    if (g->received == g->tx_end)
+        g->complete = g->received;
+}
+
+void range_advance(struct replica *r, struct range *g) {
+    uint32_t before = g->received;
+    while (g->received < g->highest) {
+        struct chunk *c = chunk_find(r, g, g->received);
+        uint32_t i = g->received & (CHUNK_BODIES - 1);
+        if (!c || c->slot[i] == REPLICA_SLOT_NONE)
+            break;
+        advance_over(g, c->parts[i]);
+    }
+    if (g->received == before)
+        return;
+    if (g->behind && g->received >= g->fetch_end) {
+        g->fetch_tries = 0;
+        g->gone_mask = 0;
+        g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns);
+    }
+    range_mark(r, g);
+}
+
+/* ---- a body arrives ---- */
+
+static uint32_t slots_reserve(const struct replica *r) {
+    return min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
+}
+
+static void refuse(struct replica *r, const struct replica_event_body *b, enum wire_drop reason) {
+    slot_free(r, b->slot);
+    dropped(r, reason);
+}
+
+static void answer_sealed(struct replica *r, const struct range *g, uint32_t gateway) {
+    struct replica_action *a = action_new(r, REPLICA_ACTION_SEALED);
+    a->range = g->range;
+    a->end = g->logged;
+    a->gateway = gateway;
+}
+
+/* What a gateway's body meets before it is looked at: true when it was answered or refused. */
+static bool gateway_refused(struct replica *r, struct range *g,
+                            const struct replica_event_body *b) {
+    uint32_t offset = wire_tx_offset(b->id);
+    if (g->state == RANGE_SEALED) {
+        if (offset < g->logged)
+            return false;
+        if (g->sealed_executed)
+            answer_sealed(r, g, b->gateway);
+        refuse(r, b, WIRE_DROP_SEALED);
+        return true;
+    }
+    uint64_t owner = g->state == RANGE_OPEN ? g->owner : g->hello_owner;
+    if (owner && owner != b->owner) {
+        struct replica_action *a = action_new(r, REPLICA_ACTION_NOT_OWNER);
+        a->range = g->range;
+        a->owner = owner;
+        a->gateway = b->gateway;
+        refuse(r, b, WIRE_DROP_NOT_OWNER);
+        return true;
+    }
+    return false;
+}
+
+/* A body whose id is held: the same bytes are a duplicate; others are put right only by a repair
+ * (log.c). */
+static void body_again(struct replica *r, const struct replica_event_body *b, struct chunk *c) {
+    uint32_t i = wire_tx_offset(b->id) & (CHUNK_BODIES - 1);
+    if (wire_digest_equal(c->digest[i], b->digest)) {
+        refuse(r, b, WIRE_DROP_DUPLICATE);
+        return;
+    }
+    const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
+    bool repairing =
+        b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing && epoch_names(wrong, b->id);
+    if (!repairing && !r->replaying) { /* replay: the later record replaced the earlier */
+        refuse(r, b, WIRE_DROP_CONFLICT);
+        return;
+    }
+    slot_free(r, c->slot[i]);
+    c->slot[i] = b->slot;
+    c->digest[i] = b->digest;
+    c->parts[i] = b->parts_following;
+    r->bodies_replaced++;
+    if (r->config.durable) {
+        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_BODY);
+        a->id = b->id;
+        a->slot = b->slot;
+        a->position = r->append_position++;
+    }
+}
+
+static void body_store(struct replica *r, struct range *g, const struct replica_event_body *b) {
+    uint32_t offset = wire_tx_offset(b->id), i = offset & (CHUNK_BODIES - 1);
+    struct chunk *c = chunk_get(r, g, offset);
+    if (!c) {
+        refuse(r, b, WIRE_DROP_BODY_POOL);
+        return;
+    }
+    c->slot[i] = b->slot;
+    c->digest[i] = b->digest;
+    c->parts[i] = b->parts_following;
+    c->used++;
+    r->slots_used++;
+    g->highest = max_u32(g->highest, offset + 1);
+    if (r->config.durable) {
+        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_BODY);
+        a->id = b->id;
+        a->slot = b->slot;
+        a->position = r->append_position++;
+    }
+    if (b->peer != REPLICA_NODE_NONE && !r->replaying)
+        r->fetched_bodies++;
+    if (offset == g->received)
+        range_advance(r, g);
+    else if (offset > g->received && !g->behind) /* a gap: what is below may be lost */
+        fetch_want(r, g,
+                   r->now_ns +
+                       (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
+}
+
+void body_event(struct replica *r, const struct replica_event_body *b) {
+    bool from_gateway = b->peer == REPLICA_NODE_NONE && !r->replaying;
+    uint32_t offset = wire_tx_offset(b->id);
+    if (b->parts_following >= r->config.epoch_cap) { /* could never be cut into an epoch */
+        refuse(r, b, WIRE_DROP_FRAME_VALUE);
+        return;
+    }
+    struct range *g = from_gateway || r->replaying ? range_get(r, wire_tx_range(b->id))
+                                                   : range_find(r, wire_tx_range(b->id));
+    if (!g) {
+        refuse(r, b, WIRE_DROP_RANGE_UNKNOWN);
+        return;
+    }
+    if (from_gateway) {
+        if (gateway_refused(r, g, b))
+            return;
+        if (!g->hello_owner)
+            g->hello_owner = b->owner;
+        g->gateway = b->gateway;
+    }
+    if (offset < g->executed) {
+        if (from_gateway) {
+            struct replica_action *a = action_new(r, REPLICA_ACTION_RESULT_WANTED);
+            a->id = b->id;
+            a->gateway = b->gateway;
+        }
+        refuse(r, b, WIRE_DROP_DUPLICATE);
+        return;
+    }
+    struct chunk *c = chunk_find(r, g, offset);
+    if (c && c->slot[offset & (CHUNK_BODIES - 1)] != REPLICA_SLOT_NONE) {
+        body_again(r, b, c);
+        return;
+    }
+    if (offset <
+        g->received) { /* held once, dropped since: only what an epoch names is taken again */
+        refuse(r, b, WIRE_DROP_STALE);
+        return;
+    }
+    if (offset >= g->named && !r->replaying) {
+        if (offset >= (uint64_t)g->logged + r->config.window) {
+            refuse(r, b, WIRE_DROP_WINDOW);
+            return;
+        }
+        uint32_t room = r->config.body_slots - slots_reserve(r);
+        if (offset > g->received)
+            room -= room / 4;
+        if (r->slots_used >= room) {
+            refuse(r, b, WIRE_DROP_BODY_POOL);
+            return;
+        }
+    }
+    body_store(r, g, b);
+}
+
+/* ---- who owns what ---- */
+
+void range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway) {
+    struct range *g = range_get(r, range);
+    if (!g) {
+        dropped(r, WIRE_DROP_RANGE_UNKNOWN);
+        return;
+    }
+    if (g->state == RANGE_OPEN && g->owner != owner) {
+        struct replica_action *a = action_new(r, REPLICA_ACTION_NOT_OWNER);
+        a->range = range;
+        a->owner = g->owner;
+        a->gateway = gateway;
+        if (r->now_ns < g->check_at_ns || r->role != REPLICA_ROLE_LEADER)
+            return; /* else the arbiter may know of a change of owner */
+    } else {
+        if (g->hello_owner != owner && g->hello_owner && g->state == RANGE_UNOPENED &&
+            r->now_ns < g->hello_ns + r->config.seal_after_ns)
+            return; /* the first word counts until it falls silent */
+        g->hello_owner = owner;
+        g->hello_ns = r->now_ns;
+        g->gateway = gateway;
+        range_mark(r, g);
+    }
+    bool to_open = g->state == RANGE_UNOPENED ||
+                   (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
+    if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting || r->now_ns < g->check_at_ns)
+        return;
+    g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
+    struct replica_action *a = action_new(r, REPLICA_ACTION_RANGE_CHECK);
+    a->range = range;
+    a->owner = owner;
+}
+
+void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned) {
+    struct range *g = range_find(r, range);
+    if (!g || r->role != REPLICA_ROLE_LEADER)
+        return;
+    if (!owned) {
+        struct replica_action *a = action_new(r, REPLICA_ACTION_NOT_OWNER);
+        a->range = range;
+        a->gateway = g->gateway;
+        if (g->state == RANGE_UNOPENED && g->hello_owner == owner)
+            g->hello_owner = 0;
+        return;
+    }
+    bool to_open = g->state == RANGE_UNOPENED ||
+                   (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
+    if (to_open && !g->open_waiting && control_waiting(r, WIRE_CONTROL_OPEN, range, owner))
+        g->open_waiting = true;
+}
+
+void range_expired(struct replica *r, uint64_t range, uint64_t owner) {
+    struct range *g = range_find(r, range);
+    if (!g || r->role != REPLICA_ROLE_LEADER || g->state != RANGE_OPEN || g->owner != owner ||
+        g->seal_waiting)
+        return;
+    if (g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns)
+        return; /* we hear it: its lease is late, not its process gone */
+    if (control_waiting(r, WIRE_CONTROL_SEAL, range, 0))
+        g->seal_waiting = true;
+}
+
+/* ---- telling gateways ---- */
+
+static uint32_t window_now(const struct replica *r) {
+    uint32_t room = r->config.body_slots - slots_reserve(r);
+    uint32_t free = r->slots_used >= room ? 0 : room - r->slots_used;
+    uint32_t share = free / max_u32(1, min_u32(r->range_count, 64));
+    return min_u32(r->config.window, max_u32(share, 64));
+}
+
+static void progress_tell(struct replica *r, struct range *g) {
+    struct replica_action *a = action_new(r, REPLICA_ACTION_RANGE_PROGRESS);
+    a->range = g->range;
+    a->owner = g->hello_owner;
+    a->gateway = g->gateway;
+    a->received = g->received;
+    a->committed = g->committed;
+    a->window = window_now(r);
+}
+
+void ranges_tick(struct replica *r) {
+    if (r->progress_dirty.count && r->now_ns >= r->next_progress_ns) {
+        for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
+            struct range *g = &r->ranges[queue_pop(&r->progress_dirty)];
+            g->progress_dirty = false;
+            progress_tell(r, g);
+        }
+        r->next_progress_ns = r->now_ns + r->config.vector_interval_ns;
+    }
+    if (r->range_count && r->now_ns >= r->next_rotate_ns) {
+        r->next_rotate_ns = r->now_ns + ROTATE_NS;
+        for (uint32_t i = 0; i < min_u32(ROTATE_RANGES, r->range_count); i++) {
+            if (r->rotate_place >= r->range_count)
+                r->rotate_place = 0;
+            range_mark(r, &r->ranges[r->rotate_place++]);
+        }
+    }
+    if (r->drain_place < r->range_count) { /* bodies above a SEAL */
+        struct range *g = &r->ranges[r->drain_place];
+        uint32_t freed = 0;
+        if (g->sealed_executed)
+            while (g->highest > g->logged && freed < TICK_RELEASES_MAX) {
+                freed++;
+                body_free(r, g, --g->highest);
+            }
+        if (g->sealed_executed && g->highest <= g->logged && g->received > g->logged) {
+            g->received = g->complete = g->tx_end = g->logged;
+        }
+        if (freed < TICK_RELEASES_MAX)
+            r->drain_place++;
+    }
+}
+
+void ranges_reset(struct replica *r) {
+    for (uint32_t i = 0; i <= r->range_index_mask; i++)
+        r->range_index[i] = INDEX_NONE;
+    for (uint32_t i = 0; i <= r->chunk_index_mask; i++)
+        r->chunk_index[i] = INDEX_NONE;
+    for (uint32_t i = 0; i < r->chunk_count; i++) {
+        r->chunks[i].key = UINT64_MAX;
+        r->chunks[i].next_free = i + 1 < r->chunk_count ? i + 1 : INDEX_NONE;
+    }
+    r->chunk_free = r->chunk_count ? 0 : INDEX_NONE;
+    r->range_count = r->rotate_place = r->slots_used = 0;
+    r->drain_place = UINT32_MAX;
+    r->waiting.count = r->vector_dirty.count = r->progress_dirty.count = r->behind.count = 0;
+}

@@ -1,0 +1,152 @@
+/* Reading a snapshot: into a region of its own, checked, then exchanged for the runtime's. */
+#include <string.h>
+
+#include "runtime/internal.h"
+#include "runtime/snapshot_format.h"
+
+struct reader {
+    runtime_read_callback read;
+    void *user;
+};
+
+static int read_exactly(struct reader *reader, void *bytes, size_t length_bytes) {
+    uint8_t *to = bytes;
+    while (length_bytes > 0) {
+        int64_t count = reader->read(reader->user, to, length_bytes);
+        if (count < 0)
+            return (int)count;
+        if (count == 0 || (uint64_t)count > length_bytes)
+            return MRN_ERR_CORRUPT;
+        to += count;
+        length_bytes -= (size_t)count;
+    }
+    return 0;
+}
+
+static bool hash_equal(const struct wire_hash *a, const struct wire_hash *b) {
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* Magic and version come first: a newer head may have another length and checksum. */
+static int head_check(const struct runtime *runtime, const struct snapshot_head *head) {
+    if (memcmp(head->magic, SNAPSHOT_MAGIC, sizeof head->magic) != 0)
+        return MRN_ERR_CORRUPT;
+    if (head->format_version != SNAPSHOT_FORMAT_VERSION)
+        return MRN_ERR_UNSUPPORTED;
+    struct wire_hash sum = wire_hash_blake2b(head, offsetof(struct snapshot_head, checksum));
+    if (head->head_bytes != sizeof *head || !hash_equal(&sum, &head->checksum) ||
+        head->reserved != 0)
+        return MRN_ERR_CORRUPT;
+    if (head->configuration_id != runtime->config.configuration_id ||
+        !hash_equal(&head->identity, &runtime->identity) ||
+        head->region_bytes != runtime->layout.length_bytes || head->page_bytes != STATE_PAGE_BYTES)
+        return MRN_ERR_MISMATCH;
+    return 0;
+}
+
+static int pages_read(struct reader *reader, struct state *state, uint64_t *ret_count) {
+    uint64_t next = 0, count = 0;
+    for (;;) {
+        uint64_t page;
+        int error = read_exactly(reader, &page, sizeof page);
+        if (error != 0)
+            return error;
+        if (page == SNAPSHOT_PAGE_END)
+            break;
+        if (page < next || page >= state->page_count)
+            return MRN_ERR_CORRUPT;
+        void *place = state_change(state, page << STATE_PAGE_SHIFT, STATE_PAGE_BYTES);
+        error = read_exactly(reader, place, STATE_PAGE_BYTES);
+        if (error != 0)
+            return error;
+        next = page + 1;
+        count++;
+    }
+    *ret_count = count;
+    return 0;
+}
+
+static int tail_check(struct reader *reader, const struct snapshot_head *head, struct state *state,
+                      uint64_t page_count) {
+    struct snapshot_tail tail;
+    int error = read_exactly(reader, &tail, sizeof tail);
+    if (error != 0)
+        return error;
+    struct wire_hash sum =
+        wire_hash_blake2b_pair(head, sizeof *head, &tail, offsetof(struct snapshot_tail, checksum));
+    struct wire_hash hash = state_hash(state);
+    if (memcmp(tail.magic, SNAPSHOT_TAIL_MAGIC, sizeof tail.magic) != 0 ||
+        tail.page_count != page_count || !hash_equal(&sum, &tail.checksum) ||
+        !hash_equal(&hash, &tail.state_hash))
+        return MRN_ERR_CORRUPT;
+    uint8_t more;
+    int64_t extra = reader->read(reader->user, &more, sizeof more);
+    if (extra < 0)
+        return (int)extra;
+    return extra == 0 ? 0 : MRN_ERR_CORRUPT;
+}
+
+/* The region's own header must say what the snapshot's head says. */
+static int header_check(const struct snapshot_head *head, const struct region_header *header) {
+    bool same = header->exec_seq == head->seq && header->term == head->term &&
+                header->logical_time_us == head->logical_time_us &&
+                hash_equal(&header->epoch_hash, &head->epoch_hash) &&
+                hash_equal(&header->result_hash, &head->result_hash);
+    return same ? 0 : MRN_ERR_CORRUPT;
+}
+
+static int restore_into(struct runtime *runtime, struct reader *reader, struct state *state,
+                        struct runtime_snapshot_info *ret_info) {
+    struct snapshot_head head;
+    uint64_t page_count;
+    int error = read_exactly(reader, &head, sizeof head);
+    if (error == 0)
+        error = head_check(runtime, &head);
+    if (error == 0)
+        error = pages_read(reader, state, &page_count);
+    if (error == 0)
+        error = tail_check(reader, &head, state, page_count);
+    if (error == 0)
+        error = header_check(&head, state_at(state, 0));
+    if (error != 0)
+        return error;
+    *ret_info = (struct runtime_snapshot_info){.configuration_id = head.configuration_id,
+                                               .seq = head.seq,
+                                               .term = head.term,
+                                               .logical_time_us = head.logical_time_us,
+                                               .epoch_hash = head.epoch_hash,
+                                               .result_hash = head.result_hash,
+                                               .state_hash = state_hash(state),
+                                               .identity = head.identity,
+                                               .page_count = page_count};
+    return 0;
+}
+
+int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *user,
+                    struct runtime_snapshot_info *ret_info) {
+    if (runtime->snapshot.on)
+        return MRN_ERR_EXISTS;
+    struct reader reader = {read, user};
+    struct runtime_snapshot_info info;
+    struct state fresh;
+    int error = state_open(&fresh, runtime->layout.length_bytes, runtime->config.undo_bytes);
+    if (error != 0)
+        return error;
+    error = restore_into(runtime, &reader, &fresh, &info);
+    if (error == 0) { /* the hash proves the bytes, not that they were well made */
+        struct state old = runtime->state;
+        runtime->state = fresh;
+        if (runtime_check(runtime) != NULL) {
+            runtime->state = old;
+            error = MRN_ERR_CORRUPT;
+        } else {
+            fresh = old;
+        }
+    }
+    state_close(&fresh);
+    if (error != 0)
+        return error;
+    runtime->stopped = false;
+    *ret_info = info;
+    return 0;
+}

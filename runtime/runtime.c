@@ -1,0 +1,140 @@
+/* Open, close, and what others read. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/internal.h"
+
+static int open_parts(struct runtime *runtime) {
+    int error = runtime_layout_make(runtime);
+    if (error == 0)
+        error =
+            state_open(&runtime->state, runtime->layout.length_bytes, runtime->config.undo_bytes);
+    if (error == 0)
+        error = context_open(runtime);
+    if (error == 0)
+        runtime_region_format(runtime);
+    return error;
+}
+
+int runtime_open(const struct runtime_config *config, struct runtime **ret_runtime) {
+    struct runtime *runtime = calloc(1, sizeof *runtime);
+    if (runtime == NULL)
+        return MRN_ERR_NO_MEMORY;
+    runtime->config = *config;
+    int error = open_parts(runtime);
+    if (error != 0) {
+        runtime_close(runtime);
+        return error;
+    }
+    *ret_runtime = runtime;
+    return 0;
+}
+
+void runtime_close(struct runtime *runtime) {
+    if (runtime == NULL)
+        return;
+    runtime_snapshot_abandon(runtime);
+    context_close(runtime);
+    state_close(&runtime->state);
+    free(runtime->tables);
+    free(runtime->methods);
+    free(runtime);
+}
+
+uint64_t runtime_size(const struct runtime_config *config) {
+    struct runtime *runtime = calloc(1, sizeof *runtime);
+    if (runtime == NULL)
+        return 0;
+    runtime->config = *config;
+    uint64_t bytes = 0;
+    if (runtime_layout_make(runtime) == 0)
+        bytes = state_reserved_bytes(runtime->layout.length_bytes, config->undo_bytes) +
+                UINT64_C(9) * config->max_transaction_bytes + config->max_result_bytes + (1 << 16);
+    runtime_close(runtime);
+    return bytes;
+}
+
+struct wire_hash runtime_identity(const struct runtime *runtime) {
+    return runtime->identity;
+}
+
+struct wire_hash runtime_state_hash(struct runtime *runtime) {
+    return state_hash(&runtime->state);
+}
+
+void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts) {
+    const struct region_header *header = region(runtime);
+    struct runtime_facts facts = runtime->counters;
+    facts.exec_seq = header->exec_seq;
+    facts.term = header->term;
+    facts.logical_time_us = header->logical_time_us;
+    facts.configuration_id = header->configuration_id;
+    facts.epoch_hash = header->epoch_hash;
+    facts.result_hash = header->result_hash;
+    facts.ranges_active = table_count(&runtime->ranges);
+    facts.ranges_retired = table_count(&runtime->retired);
+    facts.idempotency_keys = table_count(&runtime->keys);
+    facts.result_chunks_used = header->chunk_used_count;
+    facts.result_chunks = runtime->layout.chunk_count;
+    facts.results_kept = 0;
+    for (uint32_t i = 0; i < facts.ranges_active; i++) {
+        const struct range_record *range =
+            (const void *)(table_at(&runtime->ranges, i) + runtime->ranges.value_at);
+        facts.results_kept += range->kept_count;
+    }
+    facts.pages_touched = runtime->state.touched_count;
+    facts.stopped = runtime->stopped;
+    facts.transactions_failed = 0;
+    for (uint32_t i = 1; i < MRN_CODE_COUNT; i++)
+        facts.transactions_failed += facts.by_code[i];
+    *ret_facts = facts;
+}
+
+enum runtime_outcome runtime_result_find(const struct runtime *runtime, uint64_t id,
+                                         uint32_t offset_bytes, void *buffer, uint32_t room_bytes,
+                                         struct runtime_result *ret_result, uint32_t *ret_copied) {
+    uint64_t range = wire_tx_range(id);
+    uint32_t offset = wire_tx_offset(id);
+    uint64_t place = range_find(runtime, range);
+    if (place == 0) {
+        struct runtime_range_facts facts;
+        if (!runtime_range_find(runtime, range, &facts))
+            return RUNTIME_UNKNOWN;
+        return offset >= facts.executed ? RUNTIME_SEALED : RUNTIME_EXPIRED;
+    }
+    const struct range_record *record = state_at(&runtime->state, place);
+    if (offset >= record->executed)
+        return RUNTIME_UNKNOWN;
+    struct result_record found;
+    if (offset < record->results_from || !results_find(runtime, record, offset, offset_bytes,
+                                                       buffer, room_bytes, &found, ret_copied))
+        return RUNTIME_EXPIRED;
+    *ret_result = (struct runtime_result){.id = id,
+                                          .epoch_seq = found.epoch_seq,
+                                          .logical_time_us = found.logical_time_us,
+                                          .code = found.code,
+                                          .length_bytes = found.length_bytes};
+    return RUNTIME_EXECUTED;
+}
+
+/* Checks what a walk relies on before it walks: also called on regions that came from outside. */
+const char *runtime_check(const struct runtime *runtime) {
+    const struct region_header *header = region(runtime);
+    if (header->length_bytes != runtime->layout.length_bytes ||
+        memcmp(&header->identity, &runtime->identity, sizeof header->identity) != 0 ||
+        header->configuration_id != runtime->config.configuration_id)
+        return "header: of another layout, identity or configuration";
+    const struct table *fixed[] = {&runtime->ranges, &runtime->retired, &runtime->keys};
+    for (uint32_t i = 0; i < 3; i++) {
+        const char *broken = table_check(fixed[i]);
+        if (broken != NULL)
+            return broken;
+    }
+    for (uint32_t i = 0; i < runtime->table_count; i++) {
+        const char *broken = table_check(&runtime->tables[i]);
+        if (broken != NULL)
+            return broken;
+    }
+    const char *broken = results_check(runtime);
+    return broken != NULL ? broken : keys_check(runtime);
+}

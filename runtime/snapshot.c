@@ -1,0 +1,166 @@
+/* Writing a snapshot page by page while execution goes on. */
+#include "runtime/internal.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "runtime/snapshot_format.h"
+
+int runtime_snapshot_begin(struct runtime *runtime) {
+    struct runtime_snapshot *snapshot = &runtime->snapshot;
+    struct state *state = &runtime->state;
+    const struct region_header *header = region(runtime);
+    if (runtime->stopped)
+        return MRN_ERR_CLOSED;
+    if (snapshot->on)
+        return MRN_ERR_EXISTS;
+    memset(snapshot, 0, sizeof *snapshot);
+    state->shadow = state_reserve(state->length_bytes);
+    if (state->shadow == NULL)
+        return MRN_ERR_NO_MEMORY;
+    int error = state_tree_open(&snapshot->tree, state->page_count);
+    if (error != 0) {
+        state_release(state->shadow, state->length_bytes);
+        state->shadow = NULL;
+        return error;
+    }
+    snapshot->info = (struct runtime_snapshot_info){.configuration_id = header->configuration_id,
+                                                    .seq = header->exec_seq,
+                                                    .term = header->term,
+                                                    .logical_time_us = header->logical_time_us,
+                                                    .epoch_hash = header->epoch_hash,
+                                                    .result_hash = header->result_hash,
+                                                    .identity = header->identity};
+    for (uint32_t page = 0; page < state->page_count; page++) /* vectorized: no branch */
+        state->flags[page] |=
+            (uint8_t)((state->flags[page] & STATE_PAGE_TOUCHED) * STATE_PAGE_PENDING);
+    snapshot->on = true;
+    return 0;
+}
+
+void runtime_snapshot_abandon(struct runtime *runtime) {
+    struct runtime_snapshot *snapshot = &runtime->snapshot;
+    struct state *state = &runtime->state;
+    if (!snapshot->on)
+        return;
+    for (uint32_t page = snapshot->next_page; page < state->page_count; page++)
+        state->flags[page] &= (uint8_t) ~(STATE_PAGE_PENDING | STATE_PAGE_SAVED);
+    state_release(state->shadow, state->length_bytes);
+    state->shadow = NULL;
+    state_tree_close(&snapshot->tree);
+    snapshot->on = false;
+}
+
+static void head_make(const struct runtime *runtime, struct snapshot_head *head) {
+    const struct runtime_snapshot_info *info = &runtime->snapshot.info;
+    *head = (struct snapshot_head){.format_version = SNAPSHOT_FORMAT_VERSION,
+                                   .head_bytes = sizeof *head,
+                                   .configuration_id = info->configuration_id,
+                                   .seq = info->seq,
+                                   .term = info->term,
+                                   .logical_time_us = info->logical_time_us,
+                                   .epoch_hash = info->epoch_hash,
+                                   .result_hash = info->result_hash,
+                                   .identity = info->identity,
+                                   .region_bytes = runtime->state.length_bytes,
+                                   .page_bytes = STATE_PAGE_BYTES};
+    memcpy(head->magic, SNAPSHOT_MAGIC, sizeof head->magic);
+    head->checksum = wire_hash_blake2b(head, offsetof(struct snapshot_head, checksum));
+}
+
+/* Writes the page as it was at begin, unless it is all zeros. Returns 1 when written, 0, or an
+ * error. */
+static int page_write(struct runtime *runtime, uint32_t page, runtime_write_callback write,
+                      void *user) {
+    struct runtime_snapshot *snapshot = &runtime->snapshot;
+    struct state *state = &runtime->state;
+    uint64_t at = (uint64_t)page << STATE_PAGE_SHIFT;
+    uint8_t flags = state->flags[page];
+    if (!(flags & (STATE_PAGE_PENDING | STATE_PAGE_SAVED)))
+        return 0;
+    const uint8_t *bytes = (flags & STATE_PAGE_SAVED ? state->shadow : state->base) + at;
+    bool hashed = !(flags & (STATE_PAGE_SAVED | STATE_PAGE_DIRTY));
+    struct wire_hash hash = hashed ? state->tree.nodes[page] : state_page_hash(bytes);
+    static const struct wire_hash zero;
+    int written = 0;
+    if (memcmp(&hash, &zero, sizeof hash) != 0) {
+        uint64_t number = page;
+        int error = write(user, &number, sizeof number);
+        if (error == 0)
+            error = write(user, bytes, STATE_PAGE_BYTES);
+        if (error != 0)
+            return error;
+        written = 1;
+        snapshot->info.page_count++;
+    }
+    snapshot->tree.nodes[page] = hash;
+    state->flags[page] &= (uint8_t) ~(STATE_PAGE_PENDING | STATE_PAGE_SAVED);
+    return written;
+}
+
+static int tail_write(struct runtime *runtime, runtime_write_callback write, void *user) {
+    struct runtime_snapshot *snapshot = &runtime->snapshot;
+    const uint64_t end = SNAPSHOT_PAGE_END;
+    struct snapshot_head head;
+    struct snapshot_tail tail = {.page_count = snapshot->info.page_count,
+                                 .state_hash = snapshot->info.state_hash};
+    memcpy(tail.magic, SNAPSHOT_TAIL_MAGIC, sizeof tail.magic);
+    head_make(runtime, &head);
+    tail.checksum =
+        wire_hash_blake2b_pair(&head, sizeof head, &tail, offsetof(struct snapshot_tail, checksum));
+    int error = write(user, &end, sizeof end);
+    return error != 0 ? error : write(user, &tail, sizeof tail);
+}
+
+/* One step; an error leaves the snapshot to be abandoned. */
+static int step(struct runtime *runtime, uint32_t pages_max, runtime_write_callback write,
+                void *user) {
+    struct runtime_snapshot *snapshot = &runtime->snapshot;
+    if (!snapshot->header_written) {
+        struct snapshot_head head;
+        head_make(runtime, &head);
+        int error = write(user, &head, sizeof head);
+        if (error != 0)
+            return error;
+        snapshot->header_written = true;
+    }
+    uint32_t written = 0;
+    while (snapshot->next_page < runtime->state.page_count) {
+        if (written >= pages_max)
+            return 1;
+        uint32_t page = snapshot->next_page;
+        int result = page_write(runtime, page, write, user);
+        if (result < 0)
+            return result;
+        written += (uint32_t)result;
+        snapshot->next_page++;
+        if (snapshot->next_page % STATE_TREE_FANOUT == 0 ||
+            snapshot->next_page == runtime->state.page_count)
+            state_tree_fold(&snapshot->tree, page / STATE_TREE_FANOUT);
+    }
+    snapshot->info.state_hash = state_tree_finish(&snapshot->tree);
+    return tail_write(runtime, write, user);
+}
+
+int runtime_snapshot_step(struct runtime *runtime, uint32_t pages_max, runtime_write_callback write,
+                          void *user, struct runtime_snapshot_info *ret_info) {
+    if (!runtime->snapshot.on)
+        return MRN_ERR_NOT_FOUND;
+    int result = runtime->stopped ? MRN_ERR_CLOSED : step(runtime, pages_max, write, user);
+    if (result == 0)
+        *ret_info = runtime->snapshot.info;
+    if (result <= 0)
+        runtime_snapshot_abandon(runtime);
+    return result;
+}
+
+int runtime_snapshot_write(struct runtime *runtime, runtime_write_callback write, void *user,
+                           struct runtime_snapshot_info *ret_info) {
+    int result = runtime_snapshot_begin(runtime);
+    if (result != 0)
+        return result;
+    do
+        result = runtime_snapshot_step(runtime, UINT32_MAX, write, user, ret_info);
+    while (result > 0);
+    return result;
+}

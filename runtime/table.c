@@ -1,0 +1,198 @@
+#include "runtime/table.h"
+
+#include <assert.h>
+#include <string.h>
+
+void table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
+                 uint32_t load_shift) {
+    table->key_bytes = key_bytes;
+    table->value_bytes = value_bytes;
+    table->value_at = (key_bytes + 7) & ~UINT32_C(7);
+    table->next_at = table->value_at + ((value_bytes + 3) & ~UINT32_C(3));
+    table->entry_bytes = (table->next_at + 4 + 7) & ~UINT32_C(7);
+    table->load_shift = load_shift;
+}
+
+uint64_t table_buckets_bytes(const struct table *table, uint64_t entries_max) {
+    return ((entries_max >> table->load_shift) + 2) * sizeof(uint32_t);
+}
+
+uint64_t table_entries_bytes(const struct table *table, uint64_t entries_max) {
+    return entries_max * table->entry_bytes;
+}
+
+__extension__ typedef unsigned __int128 wide;
+
+static inline uint64_t mix(uint64_t a, uint64_t b) {
+    wide product = (wide)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t table_hash(const struct table *table, const void *key) {
+    const uint8_t *at = key;
+    uint64_t hash = table->seed, word;
+    uint32_t left = table->key_bytes;
+    for (; left >= 8; left -= 8, at += 8) {
+        memcpy(&word, at, 8);
+        hash = mix(hash ^ word, UINT64_C(0x9e3779b97f4a7c15));
+    }
+    if (left > 0) {
+        word = 0;
+        memcpy(&word, at, left);
+        hash = mix(hash ^ word, UINT64_C(0x9e3779b97f4a7c15));
+    }
+    return mix(hash ^ UINT64_C(0xd6e8feb86659fd93), table->seed | 1);
+}
+
+static inline bool key_equal(const struct table *table, const void *a, const void *b) {
+    if (table->key_bytes == 8) {
+        uint64_t x, y;
+        memcpy(&x, a, 8);
+        memcpy(&y, b, 8);
+        return x == y;
+    }
+    return memcmp(a, b, table->key_bytes) == 0;
+}
+
+/* Greatest power of two <= count. */
+static inline uint32_t power_below(uint32_t count) {
+    return UINT32_C(1) << (31 - __builtin_clz(count));
+}
+
+static inline uint32_t bucket_of(uint32_t bucket_count, uint64_t hash) {
+    uint32_t low = power_below(bucket_count);
+    uint32_t bucket = (uint32_t)hash & (low * 2 - 1);
+    return bucket < bucket_count ? bucket : bucket & (low - 1);
+}
+
+static inline uint64_t bucket_offset(const struct table *table, uint32_t bucket) {
+    return table->buckets_offset + (uint64_t)bucket * sizeof(uint32_t);
+}
+static inline uint64_t entry_offset(const struct table *table, uint32_t entry) {
+    return table->entries_offset + (uint64_t)entry * table->entry_bytes;
+}
+static inline uint32_t load_link(const struct table *table, uint64_t offset) {
+    return *(const uint32_t *)state_at(table->state, offset);
+}
+static inline void store_link(struct table *table, uint64_t offset, uint32_t link) {
+    if (load_link(table, offset) != link)
+        *(uint32_t *)state_write(table->state, offset, sizeof link) = link;
+}
+
+static inline const struct table_head *table_head(const struct table *table) {
+    return state_at(table->state, table->head_offset);
+}
+
+/* Offset of the link that leads to the key's entry, 0 when there is none. */
+static uint64_t find_link(const struct table *table, const void *key) {
+    const struct table_head *head = table_head(table);
+    if (head->count == 0)
+        return 0;
+    uint64_t link = bucket_offset(table, bucket_of(head->bucket_count, table_hash(table, key)));
+    uint32_t next = load_link(table, link);
+    while (next != 0) {
+        uint64_t entry = entry_offset(table, next - 1);
+        if (key_equal(table, state_at(table->state, entry), key))
+            return link;
+        link = entry + table->next_at;
+        next = load_link(table, link);
+    }
+    return 0;
+}
+
+uint64_t table_find(const struct table *table, const void *key) {
+    uint64_t link = find_link(table, key);
+    if (link == 0)
+        return 0;
+    return entry_offset(table, load_link(table, link) - 1) + table->value_at;
+}
+
+/* Makes bucket `bucket_count` out of the one it was folded into. Both keep their order. */
+static void split(struct table *table) {
+    struct table_head *head =
+        state_write(table->state, table->head_offset, sizeof(struct table_head));
+    uint32_t new_bucket = head->bucket_count++;
+    uint64_t keep = bucket_offset(table, new_bucket - power_below(new_bucket));
+    uint64_t move = bucket_offset(table, new_bucket);
+    uint32_t next = load_link(table, keep);
+    while (next != 0) {
+        uint64_t entry = entry_offset(table, next - 1);
+        uint32_t after = load_link(table, entry + table->next_at);
+        uint64_t hash = table_hash(table, state_at(table->state, entry));
+        uint64_t *last = bucket_of(head->bucket_count, hash) == new_bucket ? &move : &keep;
+        store_link(table, *last, next);
+        *last = entry + table->next_at;
+        next = after;
+    }
+    store_link(table, keep, 0);
+    store_link(table, move, 0);
+}
+
+uint64_t table_insert(struct table *table, const void *key) {
+    uint64_t link = find_link(table, key);
+    if (link != 0)
+        return entry_offset(table, load_link(table, link) - 1) + table->value_at;
+    if (table_head(table)->count >= table->entries_max)
+        return 0;
+    struct table_head *head =
+        state_write(table->state, table->head_offset, sizeof(struct table_head));
+    if (head->bucket_count == 0)
+        head->bucket_count = 1;
+    uint32_t place = head->count++;
+    uint64_t entry = entry_offset(table, place);
+    uint64_t first = bucket_offset(table, bucket_of(head->bucket_count, table_hash(table, key)));
+    uint8_t *bytes = state_write(table->state, entry, table->entry_bytes);
+    uint32_t next = load_link(table, first);
+    memset(bytes, 0, table->entry_bytes);
+    memcpy(bytes, key, table->key_bytes);
+    memcpy(bytes + table->next_at, &next, sizeof next);
+    store_link(table, first, place + 1);
+    if (head->count >> table->load_shift > head->bucket_count)
+        split(table);
+    return entry + table->value_at;
+}
+
+int table_erase(struct table *table, const void *key) {
+    uint64_t link = find_link(table, key);
+    if (link == 0)
+        return 0;
+    uint32_t hole = load_link(table, link) - 1;
+    store_link(table, link, load_link(table, entry_offset(table, hole) + table->next_at));
+    uint32_t last = table_head(table)->count - 1;
+    uint64_t from = entry_offset(table, last);
+    if (hole != last) {
+        uint64_t moved = find_link(table, state_at(table->state, from));
+        assert(moved != 0 && load_link(table, moved) == last + 1);
+        store_link(table, moved, hole + 1);
+        uint8_t *to = state_write(table->state, entry_offset(table, hole), table->entry_bytes);
+        memcpy(to, state_at(table->state, from), table->entry_bytes);
+    }
+    memset(state_write(table->state, from, table->entry_bytes), 0, table->entry_bytes);
+    struct table_head *head =
+        state_write(table->state, table->head_offset, sizeof(struct table_head));
+    head->count--;
+    return 1;
+}
+
+const char *table_check(const struct table *table) {
+    const struct table_head *head = table_head(table);
+    if (head->count > table->entries_max)
+        return "table: more entries than fit";
+    if (head->bucket_count > (table->entries_max >> table->load_shift) + 1 ||
+        (head->count > 0 && head->bucket_count == 0))
+        return "table: impossible number of buckets";
+    uint64_t seen = 0;
+    for (uint32_t bucket = 0; bucket < head->bucket_count; bucket++) {
+        uint32_t next = load_link(table, bucket_offset(table, bucket));
+        for (; next != 0; seen++) {
+            if (next > head->count || seen >= head->count)
+                return "table: chain leaves the entries or is a circle";
+            uint64_t entry = entry_offset(table, next - 1);
+            uint64_t hash = table_hash(table, state_at(table->state, entry));
+            if (bucket_of(head->bucket_count, hash) != bucket)
+                return "table: entry in a foreign bucket";
+            next = load_link(table, entry + table->next_at);
+        }
+    }
+    return seen == head->count ? NULL : "table: entry in no bucket";
+}

@@ -1,0 +1,60 @@
+/* table: keys of one size -> values of one size, in the state, by linear hashing.
+ *
+ * Entries lie dense in order of insertion; an erase moves the last entry into the hole. Buckets
+ * hold the first entry of a chain; one bucket is split per insert or so, so growth has no pauses,
+ * and the pages in use grow with the entries. Place and contents follow from the sequence of
+ * operations and the seed only.
+ *
+ * Threads: as the state. Ownership: values are the state's, valid until the next erase here.
+ * Errors: NULL when absent or full. All writes go through state_write: in a transaction they can be
+ * undone. */
+#ifndef MAROON_RUNTIME_TABLE_H
+#define MAROON_RUNTIME_TABLE_H
+
+#include "runtime/state.h"
+
+struct table_head { /* in the state */
+    uint32_t count;
+    uint32_t bucket_count;
+};
+
+/* Where a table lies; follows from the config, not state itself. */
+struct table {
+    struct state *state;
+    uint64_t head_offset, buckets_offset, entries_offset;
+    uint64_t seed;
+    uint32_t key_bytes, value_bytes;
+    uint32_t value_at, next_at, entry_bytes; /* in an entry: key, value, next (entry + 1, 0: end) */
+    uint32_t entries_max;
+    uint32_t load_shift; /* 2^load_shift entries per bucket on average */
+};
+
+/* Sets sizes from key_bytes, value_bytes; the rest is the caller's. */
+void table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
+                 uint32_t load_shift);
+
+/* Bytes of buckets and of entries that `entries_max` need. */
+uint64_t table_buckets_bytes(const struct table *table, uint64_t entries_max);
+uint64_t table_entries_bytes(const struct table *table, uint64_t entries_max);
+
+static inline uint32_t table_count(const struct table *table) {
+    return ((const struct table_head *)state_at(table->state, table->head_offset))->count;
+}
+
+/* Offset of the value under the key, or 0 (no value lies there). */
+uint64_t table_find(const struct table *table, const void *key);
+/* Offset of the value, made of zeros when there was none; 0 when full. */
+uint64_t table_insert(struct table *table, const void *key);
+/* 1: removed, 0: there was none. */
+int table_erase(struct table *table, const void *key);
+
+/* Entry number `place` < count: its key; its value is value_at further. */
+static inline const uint8_t *table_at(const struct table *table, uint32_t place) {
+    return (const uint8_t *)state_at(table->state,
+                                     table->entries_offset + (uint64_t)place * table->entry_bytes);
+}
+
+/* NULL, or what is broken. O(entries). Safe on any bytes. */
+const char *table_check(const struct table *table);
+
+#endif
