@@ -16,7 +16,7 @@ def kill_follower(cluster):
     c.sleep_until(began + 4)
     cluster.nodes[victim].kill()
     c.sleep_until(began + 8)
-    at_restart = cluster.status(leader)["exec_seq"]
+    at_restart = cluster.status(leader)["execSeq"]
     cluster.nodes[victim].start()
     status = wait_until(lambda: cluster.status(victim), 30, "the node is back", alive=[cluster.nodes[victim]])
     assert status["incarnation"] != old, "a memory node comes back as a new incarnation"
