@@ -13,11 +13,12 @@ LINES_MAX = 900
 
 # (pattern, what to do instead, pattern of paths it holds for)
 RULES = (
-    (r"^\s*typedef\s+(struct|enum|union)\b", "name it with its tag: struct x", r"\.[ch]$"),
+    (r"^\s*typedef\s+(struct|enum|union)\b[^(]*$", "name it with its tag: struct x", r"\.[ch]$"),
     (r"[ \t]+$", "no blanks at the end of a line", r"\.(c|h|def|py|sh|md|build)$"),
     (r"\t", "indent with spaces", r"\.(c|h|def|py|build)$"),
-    (r"\b(sprintf|vsprintf|gets|strcat|rand|srand|atoi|atol)\s*\(", "use snprintf, strtoul, a seeded generator of one's own",
-     r"\.[ch]$"),
+    (r"\b(sprintf|vsprintf|gets|strcat|atoi|atol)\s*\(", "use snprintf, strtoul", r"\.[ch]$"),
+    (r"\bs?rand\s*\(", "use a seeded generator of one's own: libc's has one state for the whole process",
+     r"^(?!tests/).*\.[ch]$"),
     (r"^\s*default:(?!.*/\*)", "list every value of an enum; over something else, say so in a comment on this line",
      r"^(proto|config|dataplane|controlplane|runtime|gateway)/.*\.[ch]$"),
     (r"\bassert\(!\w+ [&|=<>]", "assert(!(a op b)): the ! binds to the first operand only", r"\.[ch]$"),
