@@ -180,7 +180,10 @@ class Cluster:
         answer = http.request(self.admin(index), "/v1/status", timeout=3)
         if answer.status != 200:
             raise OSError(f"n{index}: {answer}")
-        return answer.json()
+        status = answer.json()
+        for key in ("term", "incarnation", "commitSeq", "execSeq", "lastSeq", "stateHashSeq"):
+            status[key] = int(status[key])  # 64-bit numbers travel as strings
+        return status
 
     def metrics(self, index):
         return http.metrics(self.admin(index))
