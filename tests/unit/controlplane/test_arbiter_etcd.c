@@ -383,8 +383,8 @@ static void test_100_requests_with_lost_answers_get_100_ranges(void **state) {
     for (uint32_t round = 0; round < 40 && missing > 0; round++) {
         for (uint64_t i = 0; i < REQUESTS; i++)
             if (granted_to(nodes, 3, 1000 + i) == WIRE_RANGE_NONE)
-                arbiter_range_request(nodes[(i + round) % 3].arbiter, 1000 + i, 7,
-                                      WIRE_RANGE_NONE, 0);
+                arbiter_range_request(nodes[(i + round) % 3].arbiter, 1000 + i, 7, WIRE_RANGE_NONE,
+                                      0);
         arbiter_run_for(loop, 500);
         missing = 0;
         for (uint64_t i = 0; i < REQUESTS; i++)
