@@ -139,6 +139,9 @@ static void test_killed_process_loses_no_grant(void **state) {
         assert_int_equal(node.error, 0);
         struct arbiter_grant grant;
         while (read(told[0], &grant, sizeof grant) == sizeof grant) {
+            node.checked_owned = false;
+            arbiter_range_check(node.arbiter, grant.owner, grant.range);
+            assert_true(node.checked_owned);
             node.grant_count = 0;
             arbiter_range_request(node.arbiter, grant.owner, grant.nonce, WIRE_RANGE_NONE, 0);
             assert_int_equal(node.grants[0].range, grant.range);
