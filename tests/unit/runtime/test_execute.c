@@ -173,21 +173,22 @@ static void test_parts(void **state) {
 static void test_contradicting_parts(void **state) {
     (void)state;
     struct feed *feed = start();
+    /* Each would be a whole message if its parts were put together unchecked. */
     /* 2, 0: the second should say 1 */
-    feed_body(feed, "echo.v1.Echo", "Echo", 2, "a", 1);
-    feed_body(feed, "echo.v1.Echo", "Echo", 0, "b", 1);
-    feed_body(feed, "echo.v1.Echo", "Echo", 0, "c", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 2, "\x0a", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 0, "\x01", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 0, "x", 1);
     uint64_t next = feed_deposit(feed, 1, 1);
     /* another method in the middle */
-    feed_body(feed, "echo.v1.Echo", "Echo", 1, "a", 1);
-    feed_body(feed, "bank.v1.Bank", "Deposit", 0, "b", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 1, "\x0a\x01", 2);
+    feed_body(feed, "bank.v1.Bank", "Deposit", 0, "x", 1);
     /* an extended second part */
-    feed_body(feed, "echo.v1.Echo", "Echo", 1, "a", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 1, "\x0a\x01", 2);
     memset(feed->key, 1, 16);
-    feed_body(feed, "echo.v1.Echo", "Echo", 0, "b", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 0, "x", 1);
     /* an incomplete tail */
-    feed_body(feed, "echo.v1.Echo", "Echo", 3, "a", 1);
-    feed_body(feed, "echo.v1.Echo", "Echo", 2, "b", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 3, "\x0a", 1);
+    feed_body(feed, "echo.v1.Echo", "Echo", 2, "\x00", 1);
     feed_run(feed);
     assert_int_equal(feed->result_count, 5);
     assert_int_equal(feed_result(feed, next)->code, MRN_CODE_OK);

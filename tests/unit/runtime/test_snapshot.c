@@ -98,6 +98,22 @@ static void test_determinism(void **state) {
     feed_free(b);
 }
 
+/* Ids, codes and lengths are equal; only a balance in a result differs. */
+static void test_result_hash_covers_the_bytes(void **state) {
+    (void)state;
+    struct wire_hash hashes[2];
+    for (uint64_t amount = 1; amount <= 2; amount++) {
+        struct runtime_config config = small_config();
+        struct feed *feed = feed_new(&config);
+        feed_open(feed, 0, 5);
+        feed_deposit(feed, 1, amount);
+        feed_run(feed);
+        hashes[amount - 1] = result_hash_of(feed->runtime);
+        feed_free(feed);
+    }
+    assert_memory_not_equal(&hashes[0], &hashes[1], sizeof hashes[0]);
+}
+
 /* The same transactions in epochs of other sizes: the same balances and results. */
 static void test_batching_does_not_matter(void **state) {
     (void)state;
@@ -328,6 +344,7 @@ static void test_restore_ends_the_stop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_determinism),
+                                       cmocka_unit_test(test_result_hash_covers_the_bytes),
                                        cmocka_unit_test(test_batching_does_not_matter),
                                        cmocka_unit_test(test_restore_gives_the_same_future),
                                        cmocka_unit_test(test_copy_on_write),
