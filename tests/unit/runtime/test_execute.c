@@ -182,8 +182,8 @@ static void test_contradicting_parts(void **state) {
     /* another method in the middle */
     feed_body(feed, "echo.v1.Echo", "Echo", 1, "\x0a\x01", 2);
     feed_body(feed, "bank.v1.Bank", "Deposit", 0, "x", 1);
-    /* an extended second part */
-    feed_body(feed, "echo.v1.Echo", "Echo", 1, "\x0a\x01", 2);
+    /* an extended second part: 32 bytes of extension and 1 of payload */
+    feed_body(feed, "echo.v1.Echo", "Echo", 1, "\x0a\x21", 2);
     memset(feed->key, 1, 16);
     feed_body(feed, "echo.v1.Echo", "Echo", 0, "x", 1);
     /* an incomplete tail */
