@@ -136,8 +136,9 @@ struct wire_tx { /* TX and BODY; then the body's bytes */
 struct wire_vector { /* then `count` entries */
     uint64_t commit_seq;
     uint64_t exec_seq;
-    uint8_t result_hash[32]; /* chain up to exec_seq */
-    uint32_t window;         /* offsets a gateway may send above committed */
+    uint64_t acknowledged_seq; /* epochs up to here are held and stable at the sender */
+    uint8_t result_hash[32];   /* chain up to exec_seq */
+    uint32_t window;           /* offsets a gateway may send above committed */
     uint8_t is_leader;
     uint8_t reserved;
     uint16_t count;
@@ -362,7 +363,7 @@ WIRE_SIZE(wire_hello, 52);
 WIRE_SIZE(wire_body_header, 16);
 WIRE_SIZE(wire_body_extension, 32);
 WIRE_SIZE(wire_tx, 8);
-WIRE_SIZE(wire_vector, 56);
+WIRE_SIZE(wire_vector, 64);
 WIRE_SIZE(wire_vector_entry, 16);
 WIRE_SIZE(wire_fetch, 12);
 WIRE_SIZE(wire_gone, 8);

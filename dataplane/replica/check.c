@@ -6,8 +6,8 @@ static const char *check_positions(const struct replica *r) {
         return "I1 exec <= delivered <= commit <= last";
     if (r->role == REPLICA_ROLE_FOLLOWER && r->commit_seq > r->matched)
         return "I1 commit <= matched";
-    if (r->base_seq > r->exec_seq)
-        return "I2 base <= exec";
+    if (r->base_seq > r->exec_seq || r->base_seq > r->acked_seq)
+        return "I2 base <= exec, acknowledgeable";
     if (r->acked_seq > r->held_seq || r->held_seq > r->last_seq)
         return "I4 acknowledgeable <= held <= last";
     if (!r->amnesiac && r->promised_term < log_term(r, r->last_seq))

@@ -22,6 +22,7 @@ void fetch_vector_frame(struct replica *r, const struct replica_event_frame *fra
     p->vector_packet = frame->packet_number;
     p->commit_seq = v->commit_seq;
     p->exec_seq = v->exec_seq;
+    p->acknowledged_seq = v->acknowledged_seq;
     for (uint32_t i = 0; i < v->count; i++) {
         struct range *g = range_get(r, entries[i].range);
         if (!g)
@@ -39,6 +40,7 @@ static void vector_send(struct replica *r) {
     struct wire_vector v = {
         .commit_seq = r->commit_seq,
         .exec_seq = r->exec_seq,
+        .acknowledged_seq = r->acked_seq,
         .is_leader = r->role == REPLICA_ROLE_LEADER,
     };
     struct wire_hash result =
@@ -75,10 +77,18 @@ void fetch_want(struct replica *r, struct range *g, uint64_t at_ns) {
     r->next_fetch_ns = min_u64(r->next_fetch_ns, g->fetch_at_ns);
 }
 
-static bool repairs(const struct replica *r, const struct range *g) {
-    if (r->held_seq >= r->last_seq || !epoch_at(r, r->held_seq + 1)->repairing)
-        return false;
-    return g->named > g->executed && g->received >= g->named;
+/* The interval of this range in an epoch whose digest is wrong here: its bodies are fetched anew.
+ */
+static const struct wire_interval *repair_interval(const struct replica *r, const struct range *g) {
+    if (r->held_seq >= r->last_seq)
+        return NULL;
+    const struct epoch *e = epoch_at(r, r->held_seq + 1);
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    uint32_t count = e->repairing ? ((const struct wire_epoch_head *)e->bytes)->interval_count : 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (wire_tx_range(intervals[i].first_id) == g->range)
+            return &intervals[i];
+    return NULL;
 }
 
 /* Position up to which the range's bodies are known to exist somewhere. */
@@ -88,7 +98,7 @@ static uint32_t fetch_target(const struct replica *r, const struct range *g) {
         for (uint32_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i))
                 target = max_u32(target, g->peer_received[i]);
-    uint64_t limit = (uint64_t)g->committed + r->config.window;
+    uint64_t limit = (uint64_t)g->logged + r->config.window;
     return (uint32_t)min_u64(target, max_u64(g->named, limit));
 }
 
@@ -97,7 +107,7 @@ static uint32_t fetch_target(const struct replica *r, const struct range *g) {
 static uint8_t fetch_from(struct replica *r, const struct range *g, uint32_t offset) {
     uint8_t first = g->fetch_peer == REPLICA_NODE_NONE
                         ? (r->leader == REPLICA_NODE_NONE ? 0 : r->leader)
-                        : (uint8_t)((g->fetch_peer + (g->fetch_tries ? 1 : 0)) % peers_count(r));
+                        : (uint8_t)((g->fetch_peer + (g->fetch_tries ? 1u : 0u)) % peers_count(r));
     for (uint32_t pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < peers_count(r); i++) {
             uint8_t peer = (uint8_t)((first + i) % peers_count(r));
@@ -113,6 +123,7 @@ static void fetch_send(struct replica *r, struct range *g, uint8_t peer, uint32_
     struct wire_fetch fetch = {wire_tx_id(g->range, from), count};
     send_frame(r, peer, WIRE_FETCH, 0, &fetch, sizeof fetch, NULL, 0);
     g->fetch_peer = peer;
+    g->fetch_first = from;
     g->fetch_end = from + count;
     uint64_t timeout =
         max_u64(4 * max_u64(r->peers[peer].rtt_ns, RTT_INITIAL_NS / 2), 400000) + count * 1000;
@@ -126,29 +137,36 @@ static void fetch_send(struct replica *r, struct range *g, uint8_t peer, uint32_
 /* Returns true while the range stays behind. */
 static bool fetch_range(struct replica *r, struct range *g) {
     uint32_t from = g->received, target = fetch_target(r, g);
-    if (repairs(r, g)) {
-        from = g->executed;
-        target = g->named;
+    const struct wire_interval *repair = repair_interval(r, g);
+    if (repair) {
+        from = wire_tx_offset(repair->first_id);
+        target = from + repair->count;
     } else if (from >= target)
         return false;
     if (r->now_ns < g->fetch_at_ns)
         return true;
     uint32_t end = from + 1; /* the gap ends at the first body that is held above it */
     uint32_t limit = min_u32(target, from + SERVE_BODIES_MAX);
-    if (repairs(r, g))
+    if (repair)
         end = limit;
     else
         while (end < limit && body_slot(r, g, end, NULL) == REPLICA_SLOT_NONE)
             end++;
     uint8_t peer = fetch_from(r, g, from);
-    if (peer == REPLICA_NODE_NONE) { /* all say gone */
+    bool gone = g->gone_mask && g->fetch_tries > 2 * peers_count(r);
+    if (peer == REPLICA_NODE_NONE ||
+        gone) { /* who executed it keeps it no more, and nobody else has it */
         g->gone_mask = 0;
+        g->fetch_tries = 0;
         g->fetch_at_ns = r->now_ns + r->slice_ns;
         if (from < g->named)
             recovery_want_snapshot(r, REPLICA_NODE_NONE);
         return true;
     }
     fetch_send(r, g, peer, from, end - from);
+    if (repair && target - from > SERVE_BODIES_MAX) /* the rest of a long interval */
+        for (uint32_t at = end; at < target; at += SERVE_BODIES_MAX)
+            fetch_send(r, g, peer, at, min_u32(SERVE_BODIES_MAX, target - at));
     return true;
 }
 
@@ -190,7 +208,7 @@ void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame
     const struct wire_gone *gone = (const void *)frame->payload;
     struct range *g = range_find(r, wire_tx_range(gone->below_id));
     if (!g || !g->behind || frame->peer != g->fetch_peer ||
-        wire_tx_offset(gone->below_id) <= g->received) {
+        wire_tx_offset(gone->below_id) <= g->fetch_first) {
         dropped(r, WIRE_DROP_STALE);
         return;
     }

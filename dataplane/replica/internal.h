@@ -66,6 +66,7 @@ struct range {
     uint32_t logged, committed, executed, released;
     uint32_t highest;   /* position: above the highest body held */
     uint32_t named;     /* position: bodies below it are named by an epoch */
+    uint32_t fetch_first; /* start of the fetch under way */
     uint32_t fetch_end; /* position: end of the fetch under way */
     uint32_t hot_chunk; /* chunk of the last access */
     uint32_t peer_received[WIRE_NODES_MAX];
@@ -117,7 +118,7 @@ struct answer { /* RECOVERED */
 struct peer {
     uint64_t incarnation; /* newest known; 0: none */
     uint64_t heard_ns, rtt_ns;
-    uint64_t vector_packet, commit_seq, exec_seq;
+    uint64_t vector_packet, commit_seq, exec_seq, acknowledged_seq;
     /* leader's view */
     uint64_t acked, sent, repeat_at_ns, repeat_ns, answered_ns;
     /* candidate's view */
@@ -143,7 +144,7 @@ struct replica {
     uint64_t now_ns, wall_us, last_tick_ns;
 
     enum replica_role role;
-    bool amnesiac, stopped;
+    bool amnesiac, stopped, replaying;
 
     /* promise */
     uint64_t promised_term, promised_token, promise_position;
@@ -246,6 +247,7 @@ void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned
 void range_expired(struct replica *r, uint64_t range, uint64_t owner);
 void ranges_tick(struct replica *r);
 void ranges_reset(struct replica *r);
+bool epoch_names(const struct epoch *e, uint64_t id);
 bool interval_digest(struct replica *r, const struct wire_interval *interval,
                      struct wire_digest *sum);
 

@@ -155,6 +155,14 @@ static void repair_want(struct replica *r, struct epoch *e) {
     }
 }
 
+bool epoch_names(const struct epoch *e, uint64_t id) {
+    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++)
+        if (id >= intervals[i].first_id && id - intervals[i].first_id < intervals[i].count)
+            return true;
+    return false;
+}
+
 static bool digest_right(struct replica *r, const struct epoch *e) {
     struct wire_digest sum = {0, 0};
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
@@ -245,12 +253,12 @@ static bool log_short(const struct replica *r) {
 
 /* Kept until executed here, and executed by all n or space is short (protocol.md §2: retain). */
 static bool releasable(const struct replica *r, uint64_t seq) {
-    if (seq > r->exec_seq)
+    if (seq > r->exec_seq || seq > r->acked_seq)
         return false;
     if (log_short(r))
         return true;
     for (uint32_t i = 0; i < peers_count(r); i++)
-        if (is_peer(r, i) && r->peers[i].exec_seq < seq)
+        if (is_peer(r, i) && (r->peers[i].exec_seq < seq || r->peers[i].acknowledged_seq < seq))
             return false;
     return true;
 }

@@ -256,17 +256,16 @@ static bool gateway_refused(struct replica *r, struct range *g,
 
 /* A body whose id is held: the same bytes are a duplicate; others are put right only by a repair
  * (log.c). */
-static void body_again(struct replica *r, struct range *g, const struct replica_event_body *b,
-                       struct chunk *c) {
-    uint32_t offset = wire_tx_offset(b->id), i = offset & (CHUNK_BODIES - 1);
+static void body_again(struct replica *r, const struct replica_event_body *b, struct chunk *c) {
+    uint32_t i = wire_tx_offset(b->id) & (CHUNK_BODIES - 1);
     if (wire_digest_equal(c->digest[i], b->digest)) {
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
-    bool repairing = b->peer != REPLICA_NODE_NONE && r->held_seq < r->last_seq &&
-                     epoch_at(r, r->held_seq + 1)->repairing && offset < g->named &&
-                     offset >= g->executed;
-    if (!repairing) {
+    const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
+    bool repairing =
+        b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing && epoch_names(wrong, b->id);
+    if (!repairing && !r->replaying) { /* replay: the later record replaced the earlier */
         refuse(r, b, WIRE_DROP_CONFLICT);
         return;
     }
@@ -302,7 +301,7 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
         a->slot = b->slot;
         a->position = r->append_position++;
     }
-    if (b->peer != REPLICA_NODE_NONE)
+    if (b->peer != REPLICA_NODE_NONE && !r->replaying)
         r->fetched_bodies++;
     if (offset == g->received)
         range_advance(r, g);
@@ -313,14 +312,14 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
 }
 
 void body_event(struct replica *r, const struct replica_event_body *b) {
-    bool from_gateway = b->peer == REPLICA_NODE_NONE;
+    bool from_gateway = b->peer == REPLICA_NODE_NONE && !r->replaying;
     uint32_t offset = wire_tx_offset(b->id);
     if (b->parts_following >= r->config.epoch_cap) { /* could never be cut into an epoch */
         refuse(r, b, WIRE_DROP_FRAME_VALUE);
         return;
     }
-    struct range *g =
-        from_gateway ? range_get(r, wire_tx_range(b->id)) : range_find(r, wire_tx_range(b->id));
+    struct range *g = from_gateway || r->replaying ? range_get(r, wire_tx_range(b->id))
+                                                   : range_find(r, wire_tx_range(b->id));
     if (!g) {
         refuse(r, b, WIRE_DROP_RANGE_UNKNOWN);
         return;
@@ -343,7 +342,7 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
     }
     struct chunk *c = chunk_find(r, g, offset);
     if (c && c->slot[offset & (CHUNK_BODIES - 1)] != REPLICA_SLOT_NONE) {
-        body_again(r, g, b, c);
+        body_again(r, b, c);
         return;
     }
     if (offset <
@@ -351,8 +350,8 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
         refuse(r, b, WIRE_DROP_STALE);
         return;
     }
-    if (offset >= g->named) {
-        if (offset >= (uint64_t)g->committed + r->config.window) {
+    if (offset >= g->named && !r->replaying) {
+        if (offset >= (uint64_t)g->logged + r->config.window) {
             refuse(r, b, WIRE_DROP_WINDOW);
             return;
         }

@@ -144,7 +144,8 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
     if (frame->incarnation >
         p->incarnation) { /* it forgot: what its predecessor said counts no more */
         p->incarnation = frame->incarnation;
-        p->acked = p->commit_seq = p->exec_seq = p->vector_packet = p->pong_ns = p->answered_ns = 0;
+        p->acked = p->commit_seq = p->exec_seq = p->acknowledged_seq = p->vector_packet =
+            p->pong_ns = p->answered_ns = 0;
         p->promise.given = p->answer.given = false;
         p->sent = r->commit_seq;
         for (uint32_t i = 0; i < r->range_count; i++)
@@ -235,19 +236,17 @@ static void tick_event(struct replica *r) {
     ranges_tick(r);
 }
 
-static void replay_body(struct replica *r, const struct replica_event_body *body) {
-    struct replica_event_body b = *body;
-    b.peer = REPLICA_NODE_NONE;
-    bool durable = r->config.durable;
-    r->config.durable = false; /* it is in the journal */
-    body_event(r, &b);
-    r->config.durable = durable;
-}
-
-static void replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
+/* A record of the journal is in the journal: nothing is appended, and nothing is refused for want
+ * of room. */
+static void replay(struct replica *r, const struct replica_event *event) {
     bool durable = r->config.durable;
     r->config.durable = false;
-    recovery_replay_epoch(r, bytes, length);
+    r->replaying = true;
+    if (event->kind == REPLICA_EVENT_REPLAY_BODY)
+        body_event(r, &event->replay_body);
+    else
+        recovery_replay_epoch(r, event->replay_epoch.bytes, event->replay_epoch.length_bytes);
+    r->replaying = false;
     r->config.durable = durable;
 }
 
@@ -310,9 +309,7 @@ void replica_step(struct replica *r, const struct replica_event *event,
         }
         break;
     case REPLICA_EVENT_REPLAY_EPOCH:
-        replay_epoch(r, event->replay_epoch.bytes, event->replay_epoch.length_bytes);
-        break;
-    case REPLICA_EVENT_REPLAY_BODY: replay_body(r, &event->replay_body); break;
+    case REPLICA_EVENT_REPLAY_BODY: replay(r, event); break;
     case REPLICA_EVENT_REPLAY_END: recovery_replay_end(r); break;
     }
     r->actions = NULL;

@@ -1,0 +1,84 @@
+# The commands people type; the work is in meson and in the scripts named here.
+BUILD ?= build
+BUILD_ASAN ?= build-asan
+NODE ?= $(BUILD)/maroon-node
+GATEWAY ?= $(BUILD)/maroon-gateway
+SIM ?= $(BUILD)/tests/sim/maroon-sim
+SEEDS ?= 10000
+SEED_BASE ?= 1
+ROUNDS ?= 50
+
+# Given on the command line (make run-local PORT=3001) these reach the programs through the environment.
+export BUILD NODE GATEWAY
+
+.PHONY: help deps deps-test build build-test demo run-local run-gateway cluster stop-cluster test sim sim-mutants soak \
+  bench bench-check docs format tidy clean
+
+help: ## lists these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make run-local PORT=3000 CONSENSUS_NODES=1"
+	@echo "  make run-gateway KEY_RANGE=1 NODE_URLS=/ip4/127.0.0.1/udp/3000 GATEWAY_PORT=5000"
+	@echo "  ARGS='--key value' is handed to the program; ARGS=--help lists every key"
+
+deps: ## installs missing packages (asks sudo only if some are missing)
+	@sh deploy/install-deps.sh run
+
+deps-test:
+	@sh deploy/install-deps.sh test
+
+$(BUILD)/build.ninja:
+	@meson setup $(BUILD)
+
+build: deps $(BUILD)/build.ninja ## builds all programs
+	@ninja -C $(BUILD) --quiet
+
+build-test: deps-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+
+demo: build ## node and gateway here, some calls with their answers; Ctrl-C ends it
+	@exec bash deploy/demo.sh
+
+run-local: build ## one node: PORT, CONSENSUS_NODES
+	@exec $(NODE) $(ARGS)
+
+run-gateway: build ## a gateway: KEY_RANGE, NODE_URLS, GATEWAY_PORT
+	@exec $(GATEWAY) $(ARGS)
+
+cluster: build-test ## three nodes, gateway and etcd in network namespaces (root), left running
+	@python3 tests/cluster/play.py start
+
+stop-cluster: ## ends what `make cluster` left running
+	@python3 tests/cluster/play.py stop
+
+test: deps-test ## all tests, as CI runs them
+	@sh tests/run.sh
+
+sim: build-test ## longer simulation: SEEDS, SEED_BASE; SEED=n replays one with a trace
+	@if [ -n "$(SEED)" ]; then exec $(SIM) --seed $(SEED) --trace; \
+	 else exec nice $(SIM) --seeds $(SEEDS) --seed-base $(SEED_BASE); fi
+
+sim-mutants: build-test ## every planted bug is caught, a line each
+	@sh tests/sim/mutants.sh
+
+soak: build-test ## the cluster tests again and again: ROUNDS (root)
+	@for round in $$(seq $(ROUNDS)); do echo "round $$round of $(ROUNDS)"; \
+	   meson test -C $(BUILD) --suite cluster --print-errorlogs --no-rebuild || exit 1; done
+
+bench: build-test ## measures; writes perf/out/
+	@sh perf/run.sh
+
+bench-check: build-test ## the instruction budget
+	@sh perf/check.sh
+
+docs: build-test ## docs/configuration.md from config/config_keys.def
+	@$(BUILD)/config/config-docs > docs/configuration.md
+
+format: ## clang-format over all our C
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+tidy: build-test ## clang-tidy over all our C
+	@git ls-files '*.c' | grep -v fuzz | xargs clang-tidy -p $(BUILD) --quiet
+
+clean: ## removes the build directories
+	@rm -rf $(BUILD) $(BUILD_ASAN)

@@ -1,0 +1,42 @@
+/* admin: a node's HTTP server for people, Prometheus and peers (interfaces.md, "Node, admin HTTP").
+ *
+ *   GET /v1/status  /metrics  /healthz  /readyz  /v1/snapshot?newer_than=S      POST /v1/handover
+ *
+ * libmicrohttpd with its external event loop: everything runs on the loop's thread and reads the
+ * mailbox's status page only. Limits: 64 connections, 30 s of silence, 16 KiB of request. No
+ * authentication: bind it to an address that only operators and peers reach. */
+#ifndef MAROON_ADMIN_H
+#define MAROON_ADMIN_H
+
+#include "controlplane/arbiter.h"
+#include "controlplane/loop.h"
+#include "controlplane/snapshot.h"
+#include "dataplane/stages/mailbox.h"
+
+struct admin;
+
+struct admin_setup {
+    struct loop *loop;
+    const struct control_config *config;
+    const struct arbiter *arbiter;
+    const struct control_identity *identity;
+    struct mailbox *mailbox;
+    struct snapshot *snapshot;
+    void (*send_down)(void *context, const struct mailbox_down *message);
+    void *context;
+};
+
+/* Binds config->admin_listen ("A:P", "[A]:P"). Returns 0, MRN_ERR_INVALID (address), MRN_ERR_IO
+ * (cannot bind), MRN_ERR_NO_MEMORY. */
+int admin_start(const struct admin_setup *setup, struct admin **ret_admin);
+/* After snapshot_destroy, so that no request waits any more. NULL is allowed. */
+void admin_stop(struct admin *admin);
+
+/* The bodies, for admin itself and for tests. The caller frees the text; NULL without memory. */
+char *admin_status_json(const struct admin_setup *setup);
+char *admin_metrics_text(const struct admin_setup *setup);
+/* Returns NULL when ready, otherwise why not. */
+const char *admin_not_ready(const struct mailbox_facts *facts);
+const char *admin_role_name(enum mailbox_node_role role);
+
+#endif

@@ -1,0 +1,160 @@
+/* arbiter: who a cluster is (genesis), who leads, who owns which range.
+ *
+ *   opening --registered, genesis known--> ready --> destroyed
+ *
+ * Two implementations behind one interface: arbiter_etcd (a cluster) and arbiter_embedded (one node,
+ * a file). Requests return at once; outcomes come through the sink, of the embedded one possibly
+ * before the request returns.
+ *
+ * Vocabulary
+ *   revision   of the leader key: names one holding of it; 0: the key is absent
+ *   token      random, drawn for one campaign, kept in memory only: whoever reads its own token in
+ *              the key has won, also when the answer was lost
+ *   store      what an incarnation numbers: a data directory, or in memory mode this process
+ *
+ * Safety: nothing here is decided by clocks or leases (protocol.md §6); leases only say when others
+ * may try. Every request may be repeated, to any node.
+ * Threads: the loop's. Ownership: the sink and the config outlive the arbiter. */
+#ifndef MAROON_ARBITER_H
+#define MAROON_ARBITER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "controlplane/control.h"
+#include "controlplane/etcd.h"
+#include "controlplane/http_client.h"
+#include "controlplane/loop.h"
+
+#define ARBITER_TOKENS 16 /* campaigns whose token is remembered */
+
+struct arbiter;
+
+struct arbiter_member {
+    uint64_t incarnation, process_token; /* incarnation 0: not registered */
+    uint64_t store_token; /* random, drawn with the incarnation: two stores never share both */
+    char address[CONTROL_ADDRESS_MAX], admin[CONTROL_ADDRESS_MAX];
+    uint64_t mod_revision; /* of the registration */
+    /* what it was started with */
+    uint8_t node_count, quorum;
+    bool durable;
+    uint32_t protocol_version, results_kept;
+};
+
+struct arbiter_genesis {
+    uint64_t cluster_id;
+    struct wire_digest_key digest_key;
+    uint8_t node_count, quorum;
+    bool durable;
+    uint32_t protocol_version, results_kept;
+    uint8_t member_keys[WIRE_NODES_MAX][CONTROL_KEY_BYTES];
+    uint64_t incarnations[WIRE_NODES_MAX]; /* 0: not listed */
+};
+
+struct arbiter_leader {
+    uint64_t revision, term, token;
+    uint8_t node; /* MAILBOX_NODE_NONE: the key is absent */
+    bool ours;
+};
+
+struct arbiter_grant {
+    uint64_t nonce, owner, range, held_by;
+    uint32_t start, outcome; /* enum wire_range_outcome */
+};
+
+struct arbiter_sink {
+    /* Once. error: MRN_ERR_MISMATCH (another configuration), _EXISTS (a live node has our index),
+     * _IO, _CORRUPT, _NO_MEMORY. */
+    void (*ready)(void *context, int error);
+    void (*leader)(void *context, const struct arbiter_leader *leader);
+    void (*campaign)(void *context, bool won, const struct arbiter_leader *leader);
+    void (*members)(void *context); /* arbiter_members has changed */
+    void (*range_granted)(void *context, const struct arbiter_grant *grant);
+    void (*range_checked)(void *context, uint64_t range, uint64_t owner, bool owned);
+    /* Again every few seconds until the range is sealed or renewed. */
+    void (*range_expired)(void *context, uint64_t range, uint64_t owner);
+    void (*latency)(void *context, uint64_t smoothed_us);
+    void (*index_lost)(void *context, const struct arbiter_member *other);
+    void *context;
+};
+
+struct arbiter_setup {
+    const struct control_config *config; /* checked; member_keys filled */
+    uint64_t process_token;
+    struct loop *loop;
+    struct http_client *http;
+    const struct arbiter_sink *sink;
+};
+
+/* Open and begin towards ready. NULL without memory or with unusable endpoints. */
+struct arbiter *arbiter_etcd_open(const struct arbiter_setup *setup);
+struct arbiter *arbiter_embedded_open(const struct arbiter_setup *setup);
+void arbiter_destroy(struct arbiter *arbiter);
+
+/* Valid from ready on. */
+const struct arbiter_genesis *arbiter_genesis(const struct arbiter *arbiter);
+const struct arbiter_member *arbiter_members(const struct arbiter *arbiter); /* WIRE_NODES_MAX */
+uint64_t arbiter_incarnation(const struct arbiter *arbiter);
+const struct arbiter_leader *arbiter_leader(const struct arbiter *arbiter);
+const struct etcd_metrics *arbiter_etcd_metrics(const struct arbiter *arbiter); /* NULL: no etcd */
+
+/* Tries to take the leader key if its revision is still `revision`. One at a time; a request while
+ * one runs is dropped (its outcome will come). */
+void arbiter_campaign(struct arbiter *arbiter, uint64_t revision);
+/* Deletes the key if its revision is `revision` and it holds a token of ours. */
+void arbiter_resign(struct arbiter *arbiter, uint64_t revision);
+/* `range` pinned, or WIRE_RANGE_NONE: the next free one, not below `floor`. (owner, nonce) names
+ * the request: repeated, it gets the same range. */
+void arbiter_range_request(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
+                           uint64_t floor);
+void arbiter_range_renew(struct arbiter *arbiter, uint64_t owner, uint64_t range);
+void arbiter_range_close(struct arbiter *arbiter, uint64_t owner, uint64_t range);
+void arbiter_range_check(struct arbiter *arbiter, uint64_t owner, uint64_t range);
+void arbiter_range_sealed(struct arbiter *arbiter, uint64_t range, uint32_t end);
+
+/* ---- for implementations ---- */
+
+struct arbiter_operations {
+    void (*campaign)(struct arbiter *arbiter, uint64_t revision);
+    void (*resign)(struct arbiter *arbiter, uint64_t revision);
+    void (*range_request)(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
+                          uint64_t floor);
+    void (*range_renew)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
+    void (*range_close)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
+    void (*range_check)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
+    void (*range_sealed)(struct arbiter *arbiter, uint64_t range, uint32_t end);
+    const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
+    void (*destroy)(struct arbiter *arbiter);
+};
+
+struct arbiter { /* first member of an implementation's struct */
+    const struct arbiter_operations *operations;
+    struct arbiter_setup setup;
+    struct arbiter_genesis genesis;
+    struct arbiter_member members[WIRE_NODES_MAX];
+    struct arbiter_leader leader;
+    uint64_t incarnation, store_token;
+    uint64_t tokens[ARBITER_TOKENS]; /* drawn lately, a ring */
+    uint32_t token_next;
+};
+
+/* Draws a token and remembers it. */
+uint64_t arbiter_draw_token(struct arbiter *arbiter);
+bool arbiter_token_is_ours(const struct arbiter *arbiter, uint64_t token);
+/* Random, never 0. */
+uint64_t arbiter_random(void);
+/* Fills a genesis of a new cluster from the config: everything but the incarnations. */
+void arbiter_make_genesis(const struct arbiter_setup *setup, struct arbiter_genesis *ret_genesis);
+/* What this node would register. */
+void arbiter_own_member(const struct arbiter *arbiter, struct arbiter_member *ret_member);
+/* Canonical hash: the previous hash of epoch 1. */
+struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis);
+/* Compares a genesis with our config; logs the first difference with both values.
+ * Returns 0 or MRN_ERR_MISMATCH. */
+int arbiter_check_genesis(const struct arbiter_setup *setup, const struct arbiter_genesis *genesis);
+
+/* The store's number in data_dir, with its token. Returns 0, MRN_ERR_NOT_FOUND, _IO, _CORRUPT. */
+int arbiter_store_load(const char *data_dir, uint64_t *ret_incarnation, uint64_t *ret_store_token);
+int arbiter_store_save(const char *data_dir, uint64_t incarnation, uint64_t store_token);
+
+#endif

@@ -1,0 +1,298 @@
+#include "controlplane/arbiter_values.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maroon/error.h"
+
+/* ---- building blocks ---- */
+
+json_t *arbiter_json_number(uint64_t number) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, number);
+    return json_string(text);
+}
+
+int arbiter_json_u64(const json_t *object, const char *name, uint64_t max, uint64_t *ret_number) {
+    const json_t *value = json_object_get(object, name);
+    uint64_t number = 0;
+    if (json_is_integer(value)) {
+        if (json_integer_value(value) < 0)
+            return MRN_ERR_MALFORMED;
+        number = (uint64_t)json_integer_value(value);
+    } else if (json_is_string(value)) {
+        const char *text = json_string_value(value);
+        if (!*text)
+            return MRN_ERR_MALFORMED;
+        for (; *text; text++)
+            if (*text < '0' || *text > '9' || __builtin_mul_overflow(number, 10, &number) ||
+                __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number))
+                return MRN_ERR_MALFORMED;
+    } else if (value) {
+        return MRN_ERR_MALFORMED;
+    }
+    if (number > max)
+        return MRN_ERR_MALFORMED;
+    *ret_number = number;
+    return 0;
+}
+
+static json_t *hex_of(const uint8_t *bytes, size_t count) {
+    char text[2 * CONTROL_KEY_BYTES + 1];
+    for (size_t i = 0; i < count; i++)
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    return json_string(text);
+}
+
+static int nibble(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int bytes_of_hex(const json_t *value, uint8_t *ret_bytes, size_t count) {
+    if (!json_is_string(value) || json_string_length(value) != 2 * count)
+        return MRN_ERR_MALFORMED;
+    const char *text = json_string_value(value);
+    for (size_t i = 0; i < count; i++) {
+        int high = nibble(text[2 * i]), low = nibble(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return MRN_ERR_MALFORMED;
+        ret_bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    return 0;
+}
+
+static int text_of(const json_t *object, const char *name, char *ret_text, size_t room) {
+    const json_t *value = json_object_get(object, name);
+    if (!value) {
+        ret_text[0] = '\0';
+        return 0;
+    }
+    if (!json_is_string(value) || json_string_length(value) >= room ||
+        strlen(json_string_value(value)) != json_string_length(value))
+        return MRN_ERR_MALFORMED;
+    memcpy(ret_text, json_string_value(value), json_string_length(value) + 1);
+    return 0;
+}
+
+/* Takes `object`, which is NULL when memory ran out (json_pack gives NULL for a NULL part). */
+static char *dump(json_t *object) {
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    return text;
+}
+
+static json_t *parse(const char *text) {
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    if (root && !json_is_object(root)) {
+        json_decref(root);
+        return NULL;
+    }
+    return root;
+}
+
+/* ---- a node's registration ---- */
+
+char *arbiter_encode_member(uint8_t index, const char *cluster, const uint8_t *public_key,
+                            const struct arbiter_member *member) {
+    return dump(json_pack(
+        "{s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:i, s:I}", "node", (int)index,
+        "cluster", cluster, "publicKey", hex_of(public_key, CONTROL_KEY_BYTES), "address",
+        member->address, "admin", member->admin, "incarnation",
+        arbiter_json_number(member->incarnation), "storeToken",
+        arbiter_json_number(member->store_token), "processToken",
+        arbiter_json_number(member->process_token), "nodeCount", (int)member->node_count, "quorum",
+        (int)member->quorum, "durable", (int)member->durable, "protocolVersion",
+        (int)member->protocol_version, "resultsKept", (json_int_t)member->results_kept));
+}
+
+static int member_of_json(const json_t *root, struct arbiter_member *member) {
+    uint64_t node_count, quorum, version, kept;
+    if (arbiter_json_u64(root, "incarnation", UINT64_MAX, &member->incarnation) ||
+        arbiter_json_u64(root, "storeToken", UINT64_MAX, &member->store_token) ||
+        arbiter_json_u64(root, "processToken", UINT64_MAX, &member->process_token) ||
+        arbiter_json_u64(root, "nodeCount", UINT8_MAX, &node_count) ||
+        arbiter_json_u64(root, "quorum", UINT8_MAX, &quorum) ||
+        arbiter_json_u64(root, "protocolVersion", UINT32_MAX, &version) ||
+        arbiter_json_u64(root, "resultsKept", UINT32_MAX, &kept) ||
+        text_of(root, "address", member->address, sizeof member->address) ||
+        text_of(root, "admin", member->admin, sizeof member->admin) || member->incarnation == 0)
+        return MRN_ERR_MALFORMED;
+    member->node_count = (uint8_t)node_count;
+    member->quorum = (uint8_t)quorum;
+    member->protocol_version = (uint32_t)version;
+    member->results_kept = (uint32_t)kept;
+    member->durable = json_is_true(json_object_get(root, "durable"));
+    return 0;
+}
+
+int arbiter_decode_member(const char *text, struct arbiter_member *ret_member) {
+    struct arbiter_member member = {0};
+    json_t *root = parse(text);
+    int error = root ? member_of_json(root, &member) : MRN_ERR_MALFORMED;
+    if (!error)
+        *ret_member = member;
+    json_decref(root);
+    return error;
+}
+
+/* ---- leader key ---- */
+
+char *arbiter_encode_leader(const struct arbiter_leader_value *leader) {
+    return dump(json_pack("{s:i, s:o, s:o}", "node", (int)leader->node, "token",
+                          arbiter_json_number(leader->token), "termBase",
+                          arbiter_json_number(leader->term_base)));
+}
+
+int arbiter_decode_leader(const char *text, struct arbiter_leader_value *ret_leader) {
+    uint64_t node = 0;
+    struct arbiter_leader_value leader = {0};
+    json_t *root = parse(text);
+    int error = root ? 0 : MRN_ERR_MALFORMED;
+    if (!error && (arbiter_json_u64(root, "node", WIRE_NODES_MAX - 1, &node) ||
+                   arbiter_json_u64(root, "token", UINT64_MAX, &leader.token) ||
+                   arbiter_json_u64(root, "termBase", UINT64_MAX, &leader.term_base) ||
+                   leader.token == 0))
+        error = MRN_ERR_MALFORMED;
+    leader.node = (uint8_t)node;
+    if (!error)
+        *ret_leader = leader;
+    json_decref(root);
+    return error;
+}
+
+/* ---- ranges ---- */
+
+json_t *arbiter_json_of_range(const struct arbiter_range *range) {
+    json_t *object = json_pack("{s:o, s:o, s:I}", "owner", arbiter_json_number(range->owner),
+                               "nonce", arbiter_json_number(range->nonce), "start",
+                               (json_int_t)range->start);
+    if (object && range->sealed &&
+        json_object_set_new(object, "sealedAt", json_integer((json_int_t)range->end))) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
+}
+
+int arbiter_range_of_json(const json_t *object, struct arbiter_range *ret_range) {
+    struct arbiter_range range = {0};
+    uint64_t start, end;
+    if (!json_is_object(object) || arbiter_json_u64(object, "owner", UINT64_MAX, &range.owner) ||
+        arbiter_json_u64(object, "nonce", UINT64_MAX, &range.nonce) ||
+        arbiter_json_u64(object, "start", WIRE_RANGE_OFFSETS, &start) ||
+        arbiter_json_u64(object, "sealedAt", WIRE_RANGE_OFFSETS, &end))
+        return MRN_ERR_MALFORMED;
+    range.start = (uint32_t)start;
+    range.sealed = json_object_get(object, "sealedAt") != NULL;
+    range.end = (uint32_t)end;
+    *ret_range = range;
+    return 0;
+}
+
+char *arbiter_encode_range(const struct arbiter_range *range) {
+    return dump(arbiter_json_of_range(range));
+}
+
+int arbiter_decode_range(const char *text, struct arbiter_range *ret_range) {
+    json_t *root = parse(text);
+    int error = root ? arbiter_range_of_json(root, ret_range) : MRN_ERR_MALFORMED;
+    json_decref(root);
+    return error;
+}
+
+char *arbiter_encode_number(const char *name, uint64_t number) {
+    return dump(json_pack("{s:o}", name, arbiter_json_number(number)));
+}
+
+int arbiter_decode_number(const char *text, const char *name, uint64_t *ret_number) {
+    json_t *root = parse(text);
+    int error = root && json_object_get(root, name)
+                    ? arbiter_json_u64(root, name, UINT64_MAX, ret_number)
+                    : MRN_ERR_MALFORMED;
+    json_decref(root);
+    return error;
+}
+
+/* ---- genesis ---- */
+
+char *arbiter_encode_genesis(const struct arbiter_genesis *genesis) {
+    json_t *incarnations = json_object();
+    for (int i = 0; i < WIRE_NODES_MAX; i++) {
+        char name[4];
+        snprintf(name, sizeof name, "%d", i);
+        if (genesis->incarnations[i] &&
+            json_object_set_new(incarnations, name,
+                                arbiter_json_number(genesis->incarnations[i]))) {
+            json_decref(incarnations);
+            return NULL;
+        }
+    }
+    return dump(json_pack("{s:o, s:o, s:o}", "clusterId", arbiter_json_number(genesis->cluster_id),
+                          "digestKey", hex_of(genesis->digest_key.bytes, 16), "incarnations",
+                          incarnations));
+}
+
+char *arbiter_encode_config(const struct arbiter_genesis *genesis) {
+    json_t *keys = json_array();
+    for (int i = 0; i < genesis->node_count; i++) {
+        if (json_array_append_new(keys, hex_of(genesis->member_keys[i], CONTROL_KEY_BYTES))) {
+            json_decref(keys);
+            return NULL;
+        }
+    }
+    return dump(json_pack("{s:i, s:i, s:b, s:I, s:I, s:o}", "nodeCount", (int)genesis->node_count,
+                          "quorum", (int)genesis->quorum, "durable", (int)genesis->durable,
+                          "protocolVersion", (json_int_t)genesis->protocol_version, "resultsKept",
+                          (json_int_t)genesis->results_kept, "memberKeys", keys));
+}
+
+static int config_of_json(const json_t *root, struct arbiter_genesis *genesis) {
+    uint64_t node_count, quorum, version, kept;
+    const json_t *keys = json_object_get(root, "memberKeys");
+    if (arbiter_json_u64(root, "nodeCount", WIRE_NODES_MAX, &node_count) ||
+        arbiter_json_u64(root, "quorum", WIRE_NODES_MAX, &quorum) ||
+        arbiter_json_u64(root, "protocolVersion", UINT32_MAX, &version) ||
+        arbiter_json_u64(root, "resultsKept", UINT32_MAX, &kept) || node_count == 0 ||
+        !json_is_array(keys) || json_array_size(keys) != node_count)
+        return MRN_ERR_MALFORMED;
+    genesis->node_count = (uint8_t)node_count;
+    genesis->quorum = (uint8_t)quorum;
+    genesis->protocol_version = (uint32_t)version;
+    genesis->results_kept = (uint32_t)kept;
+    genesis->durable = json_is_true(json_object_get(root, "durable"));
+    for (size_t i = 0; i < node_count; i++)
+        if (bytes_of_hex(json_array_get(keys, i), genesis->member_keys[i], CONTROL_KEY_BYTES))
+            return MRN_ERR_MALFORMED;
+    return 0;
+}
+
+static int genesis_of_json(const json_t *root, struct arbiter_genesis *genesis) {
+    const json_t *incarnations = json_object_get(root, "incarnations");
+    if (arbiter_json_u64(root, "clusterId", UINT64_MAX, &genesis->cluster_id) ||
+        genesis->cluster_id == 0 || !json_is_object(incarnations) ||
+        bytes_of_hex(json_object_get(root, "digestKey"), genesis->digest_key.bytes, 16))
+        return MRN_ERR_MALFORMED;
+    for (int i = 0; i < WIRE_NODES_MAX; i++) {
+        char name[4];
+        snprintf(name, sizeof name, "%d", i);
+        if (arbiter_json_u64(incarnations, name, UINT64_MAX, &genesis->incarnations[i]))
+            return MRN_ERR_MALFORMED;
+    }
+    return 0;
+}
+
+int arbiter_decode_genesis(const char *genesis_text, const char *config_text,
+                           struct arbiter_genesis *ret_genesis) {
+    struct arbiter_genesis genesis = {0};
+    json_t *root = parse(genesis_text), *config = parse(config_text);
+    int error = root && config ? genesis_of_json(root, &genesis) : MRN_ERR_MALFORMED;
+    if (!error)
+        error = config_of_json(config, &genesis);
+    if (!error)
+        *ret_genesis = genesis;
+    json_decref(root);
+    json_decref(config);
+    return error;
+}

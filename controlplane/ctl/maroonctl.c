@@ -1,0 +1,73 @@
+/* maroonctl: the operator's tool. Asks nodes over their admin HTTP. */
+#include <curl/curl.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "controlplane/ctl/ctl.h"
+
+static const char usage[] =
+    "usage: maroonctl [--admin HOST:PORT[,HOST:PORT...]] [--json] COMMAND\n"
+    "\n"
+    "  status              role, term, positions and hashes of each node\n"
+    "  leader              the ring, delays, and who would try next\n"
+    "  leader --handover   ask the leader to hand over\n"
+    "  ranges              ranges in use, with their counters\n"
+    "\n"
+    "  --admin   admin addresses of the nodes; default: $MAROON_ADMIN, else 127.0.0.1:9100\n"
+    "  --json    what the nodes say, as JSON\n"
+    "\n"
+    "Ends with 0, or 1 when a node does not answer or states differ, or 2 for a wrong command.\n";
+
+static int split_nodes(struct ctl_options *options, char *list) {
+    options->node_count = 0;
+    for (char *node = strtok(list, ","); node; node = strtok(NULL, ",")) {
+        if (options->node_count == CTL_NODES_MAX)
+            return -1;
+        options->nodes[options->node_count++] = node;
+    }
+    return options->node_count > 0 ? 0 : -1;
+}
+
+static int run(const char *command, const struct ctl_options *options) {
+    if (strcmp(command, "status") == 0)
+        return ctl_status(options);
+    if (strcmp(command, "leader") == 0)
+        return ctl_leader(options);
+    if (strcmp(command, "ranges") == 0)
+        return ctl_ranges(options);
+    fprintf(stderr, "maroonctl: no command \"%s\"\n%s", command, usage);
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    static const struct option long_options[] = {
+        {"admin", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
+        {"handover", no_argument, NULL, 'o'},    {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    struct ctl_options options = {0};
+    const char *from_environment = getenv("MAROON_ADMIN");
+    const char *list = from_environment ? from_environment : "127.0.0.1:9100";
+    int option;
+    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'a': list = optarg; break;
+        case 'j': options.json = true; break;
+        case 'o': options.handover = true; break;
+        case 'h': fputs(usage, stdout); return 0;
+        default: fputs(usage, stderr); return 2;
+        }
+    }
+    char *nodes = strdup(list);
+    if (!nodes || split_nodes(&options, nodes) || optind + 1 != argc) {
+        fputs(usage, stderr);
+        free(nodes);
+        return 2;
+    }
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    int status = run(argv[optind], &options);
+    curl_global_cleanup();
+    free(nodes);
+    return status;
+}

@@ -1,0 +1,266 @@
+"""A whole maroon cluster of real processes: etcd members, nodes and gateways, each in a network namespace on one bridge.
+
+    with Cluster() as cluster:           # everything is removed on every way out
+        cluster.start(nodes=3, gateways=1)
+        cluster.load(count=100000)
+        cluster.wait_equal()
+
+The thread that starts the cluster moves into the namespace of a client host on the same bridge."""
+import atexit
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from . import http
+from .etcd import Etcd
+from .network import Network, enter
+from .process import Process, wait_until
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BUILD = (ROOT / os.environ.get("BUILD", "build")).resolve()
+NODE = pathlib.Path(os.environ.get("NODE", BUILD / "maroon-node"))
+GATEWAY = pathlib.Path(os.environ.get("GATEWAY", BUILD / "maroon-gateway"))
+CTL = pathlib.Path(os.environ.get("CTL", BUILD / "maroonctl"))
+LOAD = BUILD / "tests/cluster/cluster-load"
+BLASTER = BUILD / "tests/cluster/cluster-blaster"
+
+PORT = 3000
+ADMIN_PORT = 9100
+HTTP_PORT = 5000
+BANK = "bank.v1.Bank"
+ECHO = "echo.v1.Echo"
+
+
+def absolute(path):
+    return path if path.is_absolute() else (ROOT / path).resolve()
+
+
+class Cluster:
+    def __init__(self):
+        self.workdir = None
+        self.network = None
+        self.etcd = None
+        self.nodes = []
+        self.gateways = []
+        self.others = []
+        self.node_addresses = []
+        self.gateway_addresses = []
+        self.loads = []
+        self.host_network = None
+
+    # ---- start and end ----
+
+    def __enter__(self):
+        atexit.register(self.stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        self.workdir = pathlib.Path(tempfile.mkdtemp(prefix=f"maroon-cluster-{os.getpid()}-"))
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is not None and kind is not SystemExit:
+            self.print_logs()
+        self.stop()
+
+    def start_network(self):
+        """The bridge and the client host; the caller's thread moves into it."""
+        self.host_network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.network = Network()
+        self.network.start()
+        self.network.add_host("client", 60)
+        enter(self.network.namespace("client"))
+
+    def start(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None):
+        """Starts everything and waits until each process is ready."""
+        self.start_network()
+        self.etcd = Etcd(self.network, self.workdir, etcd)
+        self.etcd.start()
+        self.node_addresses = [self.network.add_host(f"n{index}", 10 + index) for index in range(nodes)]
+        for index in range(nodes):
+            self.nodes.append(self._node(index, node_keys or {}))
+        for node in self.nodes:
+            node.start()
+        for index in range(nodes):
+            self.wait_node_ready(index)
+        for index in range(gateways):
+            key_range = key_ranges[index] if key_ranges else None
+            self.add_gateway(key_range=key_range, keys=gateway_keys)
+        return self
+
+    def _environment(self, name):
+        runtime = self.workdir / f"{name}.run"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        return {"XDG_RUNTIME_DIR": str(runtime)}
+
+    def _node(self, index, keys):
+        name = f"n{index}"
+        address = self.node_addresses[index]
+        values = {
+            "cluster": "test",
+            "index": index,
+            "nodes": ",".join(f"/ip4/{a}/udp/{PORT}" for a in self.node_addresses),
+            "fabric": "af_packet",
+            "interface": "eth0",
+            "address": f"{address}/24",
+            "etcd-endpoints": self.etcd.endpoints,
+            "durability": "memory",
+            "data-dir": self.workdir / f"{name}.data",
+            "admin": f"{address}:{ADMIN_PORT}",
+            **keys,
+        }
+        return Process(name, [absolute(NODE)] + flags(values), self.workdir, self.network.namespace(name),
+                       environment=self._environment(name))
+
+    def add_gateway(self, key_range=None, keys=None, wait=True):
+        """Starts one more gateway. Returns its HTTP address."""
+        index = len(self.gateways)
+        name = f"g{index}"
+        address = self.network.add_host(name, 40 + index)
+        values = {
+            "fabric": "af_packet",
+            "interface": "eth0",
+            "address": f"{address}/24",
+            "node-urls": ",".join(f"/ip4/{a}/udp/{PORT}" for a in self.node_addresses),
+            "http-address": "0.0.0.0",
+            "http-port": HTTP_PORT,
+            **({} if key_range is None else {"key-range": key_range}),
+            **(keys or {}),
+        }
+        process = Process(name, [absolute(GATEWAY)] + flags(values), self.workdir, self.network.namespace(name),
+                          environment=self._environment(name))
+        self.gateways.append(process.start())
+        self.gateway_addresses.append(f"{address}:{HTTP_PORT}")
+        if wait:
+            wait_until(lambda: http.request(self.gateway_addresses[index], "/readyz", timeout=2).status == 200, 30,
+                       f"{name} is ready", alive=[process])
+        return self.gateway_addresses[index]
+
+    def stop(self):
+        """Ends and removes everything. May be called again."""
+        atexit.unregister(self.stop)
+        for load in self.loads:
+            load.kill()
+        for process in self.gateways + self.nodes + self.others:
+            process.kill()
+        if self.etcd:
+            self.etcd.stop()
+        if self.host_network is not None:
+            import ctypes
+            ctypes.CDLL(None).setns(self.host_network, 0x40000000)
+            os.close(self.host_network)
+            self.host_network = None
+        if self.network:
+            self.network.stop()
+            self.network = None
+        if self.workdir:
+            if os.environ.get("MRN_KEEP"):
+                print(f"kept: {self.workdir}")
+            else:
+                shutil.rmtree(self.workdir, ignore_errors=True)
+            self.workdir = None
+
+    def print_logs(self):
+        processes = self.nodes + self.gateways + self.others + (self.etcd.members if self.etcd else [])
+        for process in processes:
+            state = "runs" if process.alive() else f"ended, status {process.popen.returncode if process.popen else '-'}"
+            print(f"--- {process.name} ({state}), end of its log\n{process.tail()}", file=sys.stderr)
+
+    # ---- what the nodes say ----
+
+    def admin(self, index):
+        return f"{self.node_addresses[index]}:{ADMIN_PORT}"
+
+    def status(self, index):
+        answer = http.request(self.admin(index), "/v1/status", timeout=3)
+        if answer.status != 200:
+            raise OSError(f"n{index}: {answer}")
+        return answer.json()
+
+    def metrics(self, index):
+        return http.metrics(self.admin(index))
+
+    def metric(self, index, name):
+        return http.metric_sum(self.metrics(index), name)
+
+    def wait_node_ready(self, index, seconds=60):
+        wait_until(lambda: http.request(self.admin(index), "/readyz", timeout=2).status == 200, seconds,
+                   f"n{index} is ready", alive=[self.nodes[index]])
+
+    def leader(self, seconds=30):
+        """Index of the node that leads."""
+        def found():
+            leaders = [index for index, node in enumerate(self.nodes)
+                       if node.alive() and self.status(index)["role"] == "leader"]
+            return leaders if len(leaders) == 1 else None
+        return wait_until(found, seconds, "one node leads")[0]
+
+    def wait_equal(self, seconds=60, indexes=None):
+        """Waits until the nodes stand at the same exec_seq with the same state hash, and nothing committed is left to
+        execute. Returns (exec_seq, state hash)."""
+        indexes = range(len(self.nodes)) if indexes is None else indexes
+
+        def equal():
+            states = [self.status(index) for index in indexes]
+            places = {(s["exec_seq"], s["commit_seq"], s["state_hash"]) for s in states}
+            by_seq = {}
+            for state in states:
+                first = by_seq.setdefault(state["exec_seq"], state["state_hash"])
+                assert first == state["state_hash"], f"different state at the same place: {states}"
+            place = places.pop()
+            return (place[0], place[2]) if not places and place[0] == place[1] else None
+        return wait_until(equal, seconds, "all nodes at the same place", alive=[self.nodes[i] for i in indexes])
+
+    # ---- work ----
+
+    def bank(self, method, message, gateway=0, **options):
+        return http.call(self.gateway_addresses[gateway], BANK, method, message, **options)
+
+    def total(self, gateway=0):
+        answer = self.bank("Total", {}, gateway)
+        assert answer.status == 200, answer
+        return int(answer.json()["total"])
+
+    def start_load(self, gateway=0, **options):
+        """Starts the load generator; options are its flags. Returns a Load."""
+        load = Load(self.gateway_addresses[gateway], options)
+        self.loads.append(load)
+        return load
+
+    def load(self, gateway=0, **options):
+        return self.start_load(gateway, **options).wait()
+
+
+class Load:
+    """One run of the load generator (load.c) against a gateway."""
+
+    def __init__(self, address, options):
+        self.popen = subprocess.Popen([str(LOAD), "--address", address] + flags(options), stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, text=True)
+
+    def wait(self, check=True):
+        """Its result (see load.c). check: every answer was as expected and none is missing."""
+        output, _ = self.popen.communicate()
+        print(f"load: {output.strip()}", flush=True)
+        result = json.loads(output)
+        if check:
+            assert self.popen.returncode == 0 and result["wrong"] == 0 and result["errors"] == 0, result
+        return result
+
+    def kill(self):
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+
+
+def flags(values):
+    return [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
+
+
+def sleep_until(moment):
+    time.sleep(max(0.0, moment - time.monotonic()))

@@ -1,0 +1,33 @@
+"""Two gateways with ranges of their own at once; a range that is taken is refused."""
+from lib import cluster as c
+from lib import http, scenario
+from lib.process import wait_until
+
+TRANSFERS = 20000
+
+
+def two_gateways(cluster):
+    cluster.start(nodes=3, gateways=2, key_ranges=[1, 2])
+    loads = [cluster.start_load(gateway=index, count=TRANSFERS, connections=32, timeout=120, seed=index,
+                                first_account=1000 + 1000000 * index) for index in range(2)]
+    results = [load.wait() for load in loads]
+    deposited = sum(result["deposited"] for result in results)
+    assert cluster.total(0) == cluster.total(1) == deposited
+    cluster.wait_equal()
+
+    one = cluster.bank("Deposit", {"account": "1", "amount": "5"}, gateway=0)
+    two = cluster.bank("Balance", {"account": "1"}, gateway=1)
+    assert two.json() == {"balance": "5"}, "what one gateway was told, the other sees"
+    other = http.request(cluster.gateway_addresses[1], f"/v1/tx/{one.headers['maroon-tx-id']}").json()
+    assert other["state"] == "executed" and other["result"] == one.json(), "any gateway tells a result"
+
+    cluster.add_gateway(key_range=1, wait=False)
+    third = cluster.gateways[2]
+    wait_until(lambda: not third.alive(), 30, "a gateway whose pinned range is taken ends")
+    assert third.popen.returncode > 0 and "range" in third.tail(), third.tail()
+    address = cluster.add_gateway()  # not pinned: gets one of its own
+    assert http.call(address, c.BANK, "Total", {}).json() == {"total": str(deposited + 5)}
+
+
+if __name__ == "__main__":
+    scenario.main(two_gateways, programs=(c.NODE, c.GATEWAY, c.LOAD))

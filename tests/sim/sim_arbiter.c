@@ -1,0 +1,418 @@
+/* The arbiter (an etcd that may be away, slow, or silent about what it did) and the nodes' control
+ * planes that speak to it. */
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONTROL_TICK_NS (20 * SIM_MS)
+
+/* ---- the way there and back ---- */
+
+static bool reachable(const struct sim *sim, const struct sim_node *node) {
+    return sim->arbiter.away_until_ns <= sim->now_ns && node->control.cut_until_ns <= sim->now_ns;
+}
+
+static uint64_t one_way(struct sim *sim) {
+    struct sim_random *random = &sim->random[SIM_STREAM_ARBITER];
+    uint64_t ns = sim->config.arbiter_ns / 2 + sim_random_below(random, sim->config.arbiter_ns + 1);
+    if (sim_faulty(sim, SIM_FAULT_ARBITER) && sim->arbiter.slow_until_ns > sim->now_ns)
+        ns += sim_random_exponential(random, 20 * sim->config.arbiter_ns);
+    return ns;
+}
+
+/* Lost on its way, with or without having been applied? */
+static bool swallowed(struct sim *sim) {
+    return sim_faulty(sim, SIM_FAULT_ARBITER) && sim->arbiter.lossy_until_ns > sim->now_ns &&
+           sim_random_chance(&sim->random[SIM_STREAM_ARBITER], 300000);
+}
+
+static struct sim_request *copied(const struct sim_request *request) {
+    struct sim_request *copy = malloc(sizeof *copy);
+    if (!copy)
+        abort();
+    *copy = *request;
+    return copy;
+}
+
+void sim_arbiter_ask(struct sim *sim, struct sim_node *node, struct sim_request *request) {
+    request->node = node->index;
+    if (swallowed(sim))
+        return;
+    sim_at(sim, sim->now_ns + one_way(sim), SIM_EVENT_REQUEST, node->index, node->life, 0,
+           copied(request));
+}
+
+static void reply(struct sim *sim, struct sim_request *request, uint32_t life) {
+    if (!reachable(sim, &sim->nodes[request->node]) || swallowed(sim)) {
+        free(request);
+        return;
+    }
+    sim_at(sim, sim->now_ns + one_way(sim), SIM_EVENT_ANSWER, request->node, life, 0, request);
+}
+
+/* ---- what it holds ---- */
+
+static void key_changed(struct sim *sim) {
+    SIM_TRACE(sim, "etc", "key: revision %llu node %s",
+              (unsigned long long)sim->arbiter.key.revision,
+              sim->arbiter.key.revision ? sim_name(sim->arbiter.key.node) : "none");
+    for (uint8_t i = 0; i < sim_nodes(sim); i++) {
+        struct sim_request told = {.kind = SIM_REQUEST_WATCH, .node = i, .key = sim->arbiter.key};
+        memcpy(told.newest, sim->arbiter.newest, sizeof told.newest);
+        reply(sim, copied(&told), sim->nodes[i].life);
+    }
+}
+
+static void key_delete(struct sim *sim) {
+    sim->arbiter.revision++;
+    memset(&sim->arbiter.key, 0, sizeof sim->arbiter.key);
+    key_changed(sim);
+}
+
+static bool lease_lives(const struct sim *sim, uint8_t node, uint32_t life) {
+    return sim->arbiter.lease_life[node] == life && sim->arbiter.lease_until_ns[node] > sim->now_ns;
+}
+
+void sim_arbiter_leases(struct sim *sim) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    sim_at(sim, sim->now_ns + sim->config.lease_ns / 4, SIM_EVENT_LEASES, 0, 0, 0, NULL);
+    if (arbiter->away_until_ns > sim->now_ns) { /* leases get their full time after an outage */
+        uint64_t until = arbiter->away_until_ns + sim->config.lease_ns;
+        for (uint32_t i = 0; i < WIRE_NODES_MAX; i++)
+            if (arbiter->lease_until_ns[i] > sim->now_ns)
+                arbiter->lease_until_ns[i] = until;
+        for (uint32_t i = 0; i < arbiter->range_count; i++)
+            if (arbiter->ranges[i].lease_until_ns > sim->now_ns)
+                arbiter->ranges[i].lease_until_ns = until;
+        return;
+    }
+    if (arbiter->key.revision && !lease_lives(sim, arbiter->key.node, arbiter->key.life))
+        key_delete(sim);
+}
+
+void sim_arbiter_init(struct sim *sim) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    arbiter->revision = sim_random_between(&sim->random[SIM_STREAM_ARBITER], 1, 50);
+    for (uint8_t i = 0; i < sim_nodes(sim); i++) {
+        arbiter->newest[i] = ++arbiter->revision;
+        sim->nodes[i].incarnation = arbiter->newest[i];
+        if (i < sim->config.listed)
+            sim->nodes[i].listed = arbiter->newest[i];
+    }
+    sim_at(sim, sim->config.lease_ns, SIM_EVENT_LEASES, 0, 0, 0, NULL);
+}
+
+/* ---- requests ---- */
+
+static void campaign(struct sim *sim, struct sim_request *request, uint32_t life) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    if (arbiter->key.revision != request->revision || !lease_lives(sim, request->node, life)) {
+        request->key = arbiter->key;
+        return;
+    }
+    arbiter->key = (struct sim_key){.revision = ++arbiter->revision,
+                                    .token = request->token,
+                                    .node = request->node,
+                                    .life = life};
+    request->won = true;
+    request->key = arbiter->key;
+    key_changed(sim);
+}
+
+static struct sim_arbiter_range *range_of(struct sim *sim, uint64_t range) {
+    for (uint32_t i = 0; i < sim->arbiter.range_count; i++)
+        if (sim->arbiter.ranges[i].range == range)
+            return &sim->arbiter.ranges[i];
+    return NULL;
+}
+
+uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range) {
+    const struct sim_arbiter_range *r = range_of(sim, range);
+    return r ? r->owner : 0;
+}
+
+static struct sim_arbiter_range *range_new(struct sim *sim, uint64_t range) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    if (arbiter->range_count == SIM_RANGES_MAX)
+        return NULL;
+    struct sim_arbiter_range *r = &arbiter->ranges[arbiter->range_count++];
+    memset(r, 0, sizeof *r);
+    r->range = range == WIRE_RANGE_NONE ? 1000 + arbiter->range_count : range;
+    r->sealed = true;
+    return r;
+}
+
+static void grant(struct sim *sim, struct sim_request *request) {
+    struct sim_arbiter_range *r = NULL;
+    for (uint32_t i = 0; i < sim->arbiter.range_count; i++) /* asked twice, granted once */
+        if (sim->arbiter.ranges[i].owner == request->owner &&
+            sim->arbiter.ranges[i].nonce == request->nonce && !sim->arbiter.ranges[i].sealed)
+            r = &sim->arbiter.ranges[i];
+    if (!r) {
+        r = request->range == WIRE_RANGE_NONE ? NULL : range_of(sim, request->range);
+        if (!r)
+            r = range_new(sim, request->range);
+        if (!r) {
+            request->outcome = WIRE_RANGE_EXHAUSTED;
+            return;
+        }
+        if (!r->sealed) {
+            request->outcome =
+                r->lease_until_ns > sim->now_ns ? WIRE_RANGE_TAKEN : WIRE_RANGE_SEALING;
+            return;
+        }
+        r->sealed = false;
+        r->owner = request->owner;
+        r->nonce = request->nonce;
+        r->lease_until_ns = sim->now_ns + sim->config.lease_ns;
+        sim->arbiter.revision++;
+        SIM_TRACE(sim, "etc", "range %llu granted to g%u at %u", (unsigned long long)r->range,
+                  request->gateway, r->end);
+    }
+    request->range = r->range;
+    request->end = r->end;
+    request->outcome = WIRE_RANGE_GRANTED;
+}
+
+static void read_all(struct sim *sim, struct sim_request *request) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    request->key = arbiter->key;
+    memcpy(request->newest, arbiter->newest, sizeof request->newest);
+    request->expired_count = 0;
+    for (uint32_t i = 0; i < arbiter->range_count; i++) {
+        const struct sim_arbiter_range *r = &arbiter->ranges[i];
+        if (r->sealed || r->lease_until_ns > sim->now_ns)
+            continue;
+        request->expired[request->expired_count].range = r->range;
+        request->expired[request->expired_count++].owner = r->owner;
+    }
+}
+
+static void sealed(struct sim *sim, const struct sim_request *request) {
+    struct sim_arbiter_range *r = range_of(sim, request->range);
+    if (!r || r->owner != request->owner || r->sealed)
+        return;
+    r->sealed = true;
+    r->end = request->end;
+    sim->seals++;
+    SIM_TRACE(sim, "etc", "range %llu sealed at %u", (unsigned long long)r->range, r->end);
+}
+
+void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t life) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    struct sim_arbiter_range *r;
+    if (!reachable(sim, &sim->nodes[request->node])) {
+        free(request);
+        return;
+    }
+    switch (request->kind) {
+    case SIM_REQUEST_REGISTER:
+        if (life != sim->nodes[request->node].life)
+            break;
+        if (arbiter->newest_life[request->node] != life) /* asked twice, one number */
+            arbiter->newest[request->node] = ++arbiter->revision;
+        arbiter->newest_life[request->node] = life;
+        request->revision = arbiter->newest[request->node];
+        break;
+    case SIM_REQUEST_KEEPALIVE:
+        if (life >= arbiter->lease_life[request->node]) {
+            arbiter->lease_life[request->node] = life;
+            arbiter->lease_until_ns[request->node] = sim->now_ns + sim->config.lease_ns;
+        }
+        read_all(sim, request);
+        break;
+    case SIM_REQUEST_CAMPAIGN: campaign(sim, request, life); break;
+    case SIM_REQUEST_READ: read_all(sim, request); break;
+    case SIM_REQUEST_RESIGN:
+        if (arbiter->key.revision == request->revision && arbiter->key.node == request->node &&
+            arbiter->key.life == life)
+            key_delete(sim);
+        break;
+    case SIM_REQUEST_GRANT: grant(sim, request); break;
+    case SIM_REQUEST_RENEW:
+        r = range_of(sim, request->range);
+        if (r && r->owner == request->owner && !r->sealed)
+            r->lease_until_ns = sim->now_ns + sim->config.lease_ns;
+        break;
+    case SIM_REQUEST_CHECK:
+        r = range_of(sim, request->range);
+        request->owned = r && r->owner == request->owner && !r->sealed;
+        break;
+    case SIM_REQUEST_SEALED: sealed(sim, request); break;
+    case SIM_REQUEST_WATCH: break;
+    }
+    reply(sim, request, life);
+}
+
+/* ---- a node's control plane ---- */
+
+void sim_control_start(struct sim *sim, struct sim_node *node) {
+    uint64_t cut = node->control.cut_until_ns, attempt = node->control.attempt;
+    memset(&node->control, 0, sizeof node->control);
+    node->control.cut_until_ns = cut;
+    node->control.attempt = attempt;
+    sim_at(sim, sim->now_ns, SIM_EVENT_CONTROL, node->index, node->life, 0, NULL);
+}
+
+static void send_campaign(struct sim *sim, struct sim_node *node) {
+    struct sim_request request = {.kind = SIM_REQUEST_CAMPAIGN,
+                                  .attempt = node->control.attempt,
+                                  .revision = node->control.campaign_revision,
+                                  .token = node->control.token};
+    sim_arbiter_ask(sim, node, &request);
+}
+
+void sim_control_campaign(struct sim *sim, struct sim_node *node, uint64_t revision) {
+    struct sim_control *control = &node->control;
+    SIM_TRACE(sim, sim_name(node->index), "  CAMPAIGN against revision %llu",
+              (unsigned long long)revision);
+    if (node->seen.facts.role == REPLICA_ROLE_LEARNER && !node->recovered)
+        sim_fail(sim, "action contract", "n%u campaigns though amnesiac", node->index);
+    if (control->campaigning)
+        sim_fail(sim, "action contract", "n%u campaigns twice at once", node->index);
+    control->campaigning = true;
+    control->unknown = false;
+    control->attempt++;
+    control->token = sim_random_next(&sim->random[SIM_STREAM_ARBITER]) | 1;
+    control->campaign_revision = revision;
+    control->timeout_ns = sim->now_ns + 10 * sim->config.arbiter_ns;
+    send_campaign(sim, node);
+}
+
+static void tell_result(struct sim *sim, struct sim_node *node, const struct sim_key *key,
+                        bool won) {
+    struct sim_control *control = &node->control;
+    struct replica_event event = {.kind = REPLICA_EVENT_CAMPAIGN_RESULT};
+    if (won && control->won_revision == key->revision)
+        return;
+    control->campaigning = control->unknown = false;
+    event.campaign.won = won;
+    if (won) {
+        control->won_revision = key->revision;
+        event.campaign.revision = key->revision;
+        event.campaign.term = sim->config.term_base + key->revision;
+        event.campaign.token = key->token;
+    }
+    SIM_TRACE(sim, sim_name(node->index), "campaign %s, revision %llu", won ? "won" : "lost",
+              (unsigned long long)key->revision);
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+}
+
+/* Tells what the key is; a key with our own token is a campaign won, whatever was heard before. */
+static void tell_key(struct sim *sim, struct sim_node *node, const struct sim_key *key) {
+    struct sim_control *control = &node->control;
+    bool ours = key->revision && key->token == control->token && key->node == node->index;
+    if (ours)
+        tell_result(sim, node, key, true);
+    if (control->told && control->told_revision == key->revision)
+        return;
+    control->told = true;
+    control->told_revision = key->revision;
+    struct replica_event event = {.kind = REPLICA_EVENT_LEADER_KEY};
+    event.leader_key.revision = key->revision;
+    event.leader_key.term = key->revision ? sim->config.term_base + key->revision : 0;
+    event.leader_key.node = key->revision ? key->node : REPLICA_NODE_NONE;
+    event.leader_key.ours = ours;
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+}
+
+static void tell_rest(struct sim *sim, struct sim_node *node, const struct sim_request *request) {
+    struct replica_event event = {.kind = REPLICA_EVENT_INCARNATIONS};
+    memcpy(event.incarnations.newest, request->newest, sizeof event.incarnations.newest);
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+    event = (struct replica_event){.kind = REPLICA_EVENT_ETCD_LATENCY};
+    event.etcd.latency_ns = 2 * sim->config.arbiter_ns;
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+    for (uint32_t i = 0; i < request->expired_count; i++) {
+        event = (struct replica_event){.kind = REPLICA_EVENT_RANGE_EXPIRED};
+        event.range_expired.range = request->expired[i].range;
+        event.range_expired.owner = request->expired[i].owner;
+        sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+    }
+}
+
+/* A key of an older revision than one already told is old news. */
+static bool old_news(const struct sim_control *control, const struct sim_key *key) {
+    return control->told && key->revision && key->revision < control->told_revision;
+}
+
+static void tell_checked(struct sim *sim, struct sim_node *node, const struct sim_request *r) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RANGE_CHECKED};
+    event.range_checked.range = r->range;
+    event.range_checked.owner = r->owner;
+    event.range_checked.owned = r->owned;
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+}
+
+static void answered(struct sim *sim, struct sim_node *node, const struct sim_request *request) {
+    struct sim_control *control = &node->control;
+    bool current = control->campaigning && request->attempt == control->attempt;
+    if (request->kind == SIM_REQUEST_CAMPAIGN && current) {
+        if (request->won)
+            tell_key(sim, node, &request->key);
+        else if (control->unknown) /* an earlier copy of this request may have won */
+            control->timeout_ns = sim->now_ns;
+        else
+            tell_result(sim, node, &request->key, false);
+    } else if (request->kind == SIM_REQUEST_READ && current) {
+        bool ours = request->key.revision && request->key.token == control->token;
+        if (ours)
+            tell_key(sim, node, &request->key);
+        else
+            tell_result(sim, node, &request->key, false);
+    }
+}
+
+void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_request *request) {
+    if (request->kind == SIM_REQUEST_REGISTER) {
+        if (!node->starting)
+            return;
+        node->incarnation = request->revision;
+        sim_node_start(sim, node);
+        return;
+    }
+    if (!node->up)
+        return;
+    switch (request->kind) {
+    case SIM_REQUEST_KEEPALIVE:
+    case SIM_REQUEST_WATCH:
+        if (!old_news(&node->control, &request->key))
+            tell_key(sim, node, &request->key);
+        if (request->kind == SIM_REQUEST_KEEPALIVE)
+            tell_rest(sim, node, request);
+        break;
+    case SIM_REQUEST_CAMPAIGN:
+    case SIM_REQUEST_READ: answered(sim, node, request); break;
+    case SIM_REQUEST_GRANT: {
+        struct wire_range_grant g = {.nonce = request->nonce,
+                                     .owner = request->owner,
+                                     .range = request->range,
+                                     .start = request->end,
+                                     .outcome = request->outcome};
+        sim_node_to_gateway(sim, node, request->gateway, WIRE_RANGE_GRANT, &g, sizeof g);
+        sim_node_flush(sim, node);
+        break;
+    }
+    case SIM_REQUEST_CHECK: tell_checked(sim, node, request); break;
+    case SIM_REQUEST_REGISTER:
+    case SIM_REQUEST_RESIGN:
+    case SIM_REQUEST_RENEW:
+    case SIM_REQUEST_SEALED: break;
+    }
+}
+
+void sim_control_timer(struct sim *sim, struct sim_node *node) {
+    struct sim_control *control = &node->control;
+    struct sim_request keepalive = {.kind = SIM_REQUEST_KEEPALIVE};
+    sim_arbiter_ask(sim, node, &keepalive);
+    if (control->campaigning && sim->now_ns >= control->timeout_ns) {
+        control->unknown = true;
+        control->timeout_ns = sim->now_ns + 10 * sim->config.arbiter_ns;
+        struct sim_request read = {.kind = SIM_REQUEST_READ, .attempt = control->attempt};
+        sim_arbiter_ask(sim, node, &read);
+    }
+    uint64_t tick =
+        sim->config.lease_ns / 5 < CONTROL_TICK_NS ? sim->config.lease_ns / 5 : CONTROL_TICK_NS;
+    sim_at(sim, sim->now_ns + tick, SIM_EVENT_CONTROL, node->index, node->life, 0, NULL);
+}

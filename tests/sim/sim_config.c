@@ -1,0 +1,186 @@
+/* What a seed means: sizes, speeds, and which faults it may meet. */
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <maroon/error.h>
+
+static const char *const fault_words[SIM_FAULT_COUNT] = {
+#define SIM_FAULT(name, word, sentence) word,
+#include "tests/sim/sim_faults.def"
+#undef SIM_FAULT
+};
+
+const char *sim_fault_word(enum sim_fault fault) {
+    return fault_words[fault];
+}
+
+static uint32_t one_of(struct sim_random *random, const uint32_t *values, uint32_t count) {
+    return values[sim_random_below(random, count)];
+}
+
+static void draw_cluster(struct sim_random *random, struct replica_config *c) {
+    static const uint32_t nodes[] = {1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7};
+    c->node_count = (uint8_t)one_of(random, nodes, sizeof nodes / sizeof *nodes);
+    uint8_t majority = (uint8_t)(c->node_count / 2 + 1);
+    c->quorum = majority;
+    if (sim_random_chance(random, 300000))
+        c->quorum = (uint8_t)sim_random_between(random, majority, c->node_count);
+    c->durable = sim_random_chance(random, 550000);
+    for (uint8_t i = 0; i < c->node_count; i++) { /* a random ring */
+        uint8_t at = (uint8_t)sim_random_below(random, i + 1u);
+        c->ring[i] = c->ring[at];
+        c->ring[at] = i;
+    }
+    c->configuration_id = sim_random_next(random);
+    for (uint32_t i = 0; i < sizeof c->genesis_hash.bytes; i++)
+        c->genesis_hash.bytes[i] = (uint8_t)sim_random_next(random);
+}
+
+static void draw_sizes(struct sim_random *random, struct replica_config *c) {
+    static const uint32_t in_flight[] = {1, 2, 3, 4, 8, 8, 16};
+    c->epochs_in_flight = one_of(random, in_flight, sizeof in_flight / sizeof *in_flight);
+    c->epoch_cap = sim_random_u32(random, 2, 48);
+    c->window = sim_random_u32(random, 16, 256);
+    c->ranges_max = 64;
+    uint32_t log = 16;
+    while (log < 4 * c->epochs_in_flight)
+        log *= 2;
+    c->log_epochs = log << sim_random_below(random, 3);
+    uint32_t slots = c->epochs_in_flight * c->epoch_cap * sim_random_u32(random, 2, 4);
+    c->body_slots = slots < 128 ? 128 : slots > 2048 ? 2048 : slots;
+    c->deliver_max = sim_random_u32(random, 1, 2 * c->epochs_in_flight);
+    if (c->deliver_max > c->log_epochs / 2)
+        c->deliver_max = c->log_epochs / 2;
+}
+
+static void draw_times(struct sim_random *random, struct replica_config *c) {
+    c->heartbeat_interval_ns = sim_random_between(random, 1, 5) * SIM_MS;
+    c->slice_floor_ns = 5 * c->heartbeat_interval_ns;
+    c->slice_max_ns = 100 * SIM_MS;
+    c->vector_interval_ns = 100000;
+    c->vector_idle_ns = 5 * SIM_MS;
+    c->fetch_delay_ns =
+        sim_random_chance(random, 500000) ? 0 : sim_random_between(random, 100000, SIM_MS);
+    c->idle_epoch_ns =
+        sim_random_chance(random, 500000) ? 0 : sim_random_between(random, 50, 200) * SIM_MS;
+    c->seal_after_ns = sim_random_between(random, 30, 200) * SIM_MS;
+}
+
+static void draw_world(struct sim_random *random, struct sim_config *config) {
+    config->hop_ns = sim_random_between(random, 20000, 200000);
+    config->hop_spread_ns = sim_random_between(random, 0, 200000);
+    config->loss_ppm = sim_random_u32(random, 0, 1000) * sim_random_u32(random, 0, 200);
+    config->duplicate_ppm = sim_random_u32(random, 0, 50000);
+    config->late_ppm = sim_random_u32(random, 0, 50000);
+    config->late_ns = sim_random_between(random, 1, 20) * SIM_MS;
+    config->corrupt_ppm = sim_random_u32(random, 0, 20000);
+    config->sync_ns = sim_random_between(random, 50000, SIM_MS);
+    config->sync_slow_ns = sim_random_between(random, 5, 50) * SIM_MS;
+    config->execute_ns = sim_random_between(random, 5000, 200000);
+    config->execute_slow_ns = sim_random_between(random, 1, 10) * SIM_MS;
+    config->arbiter_ns = sim_random_between(random, 200000, 5 * SIM_MS);
+    config->lease_ns = sim_random_between(random, 100, 400) * SIM_MS;
+    config->term_base = sim_random_chance(random, 500000) ? 0 : 1000000;
+    config->poll_ns = sim_random_between(random, 0, 50000);
+    config->burst = sim_random_u32(random, 1, 64);
+    config->transaction_gap_ns = sim_random_between(random, 300000, 6 * SIM_MS);
+}
+
+static uint32_t draw_faults(struct sim_random *random) {
+    static const uint32_t shares[] = {0, 150000, 500000, 500000, 800000};
+    uint32_t share = one_of(random, shares, sizeof shares / sizeof *shares), mask = 0;
+    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++)
+        mask |= (uint32_t)sim_random_chance(random, share) << fault;
+    return mask;
+}
+
+void sim_config_draw(struct sim_config *config, uint64_t seed) {
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1000);
+    memset(config, 0, sizeof *config);
+    draw_cluster(random, &config->replica);
+    draw_sizes(random, &config->replica);
+    draw_times(random, &config->replica);
+    draw_world(random, config);
+    config->faults = draw_faults(random);
+    config->gateways = sim_random_u32(random, 1, 3);
+    config->listed = config->replica.node_count;
+    if (sim_random_chance(random, 200000))
+        config->listed = sim_random_u32(random, config->replica.quorum, config->replica.node_count);
+    config->fault_ns = sim_random_between(random, 50, 1200) * SIM_MS;
+    config->quiet_ns = 20 * SIM_SECOND;
+    config->fault_gap_ns = sim_random_between(random, 20, 300) * SIM_MS;
+    config->parts_max = config->replica.epoch_cap < 6 ? config->replica.epoch_cap : 6;
+    config->body_bytes_max = sim_random_u32(random, 48, SIM_BODY_BYTES_MAX);
+    config->check_every = sim_random_chance(random, 100000) ? 1 : 200;
+    config->snapshot_epochs = config->replica.log_epochs / 8;
+}
+
+/* ---- the command line ---- */
+
+static int set(struct sim_config *config, const char *key, size_t length, uint64_t value) {
+#define KEY(name, field)                                         \
+    if (strlen(name) == length && !strncmp(key, name, length)) { \
+        config->field = (__typeof__(config->field))value;        \
+        return 0;                                                \
+    }
+    KEY("nodes", replica.node_count)
+    KEY("quorum", replica.quorum)
+    KEY("durable", replica.durable)
+    KEY("in_flight", replica.epochs_in_flight)
+    KEY("epoch_cap", replica.epoch_cap)
+    KEY("window", replica.window)
+    KEY("log_epochs", replica.log_epochs)
+    KEY("body_slots", replica.body_slots)
+    KEY("deliver_max", replica.deliver_max)
+    KEY("listed", listed)
+    KEY("gateways", gateways)
+    KEY("faults", faults)
+    KEY("fault_ms", fault_ns)
+    KEY("check_every", check_every)
+#undef KEY
+    return MRN_ERR_NOT_FOUND;
+}
+
+int sim_config_override(struct sim_config *config, const char *text) {
+    while (*text) {
+        const char *equals = strchr(text, '=');
+        char *end;
+        if (!equals)
+            return MRN_ERR_INVALID;
+        uint64_t value = strtoull(equals + 1, &end, 0);
+        if (end == equals + 1 || (*end && *end != ','))
+            return MRN_ERR_INVALID;
+        if (!strncmp(text, "fault_ms=", 9))
+            value *= SIM_MS;
+        int error = set(config, text, (size_t)(equals - text), value);
+        if (error)
+            return error;
+        text = *end ? end + 1 : end;
+    }
+    struct replica_config *c = &config->replica;
+    if (c->node_count < 1 || c->node_count > WIRE_NODES_MAX || c->quorum > c->node_count ||
+        2 * c->quorum <= c->node_count || config->gateways > SIM_GATEWAYS_MAX)
+        return MRN_ERR_INVALID;
+    if (config->listed > c->node_count || config->listed < c->quorum)
+        config->listed = c->node_count;
+    for (uint8_t i = 0; i < c->node_count; i++)
+        c->ring[i] = i;
+    return 0;
+}
+
+void sim_config_print(const struct sim_config *config, FILE *out) {
+    const struct replica_config *c = &config->replica;
+    fprintf(out,
+            "%u nodes, quorum %u, %s, %u listed, W %u, epoch_cap %u, window %u, log_epochs %u, "
+            "body_slots %u, deliver_max %u, %u gateways, %llu ms of",
+            c->node_count, c->quorum, c->durable ? "disk" : "memory", config->listed,
+            c->epochs_in_flight, c->epoch_cap, c->window, c->log_epochs, c->body_slots,
+            c->deliver_max, config->gateways, (unsigned long long)(config->fault_ns / SIM_MS));
+    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++)
+        if (config->faults >> fault & 1)
+            fprintf(out, " %s", fault_words[fault]);
+    fprintf(out, config->faults ? "\n" : " no faults\n");
+}

@@ -1,0 +1,332 @@
+#include "fixture.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t fixture_now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int listen_on(int *ret_port) {
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 128) ||
+        getsockname(fd, (struct sockaddr *)&address, &length)) {
+        perror("fixture: listen");
+        exit(1);
+    }
+    *ret_port = ntohs(address.sin_port);
+    return fd;
+}
+
+static int connect_to(int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+int fixture_free_port(void) {
+    int port, fd = listen_on(&port);
+    close(fd);
+    return port;
+}
+
+void fixture_make_dir(char *ret_dir, size_t room) {
+    snprintf(ret_dir, room, "/tmp/mrn-control-test-XXXXXX");
+    if (!mkdtemp(ret_dir)) {
+        perror("fixture: mkdtemp");
+        exit(1);
+    }
+}
+
+static int remove_one(const char *path, const struct stat *facts, int kind, struct FTW *walk) {
+    (void)facts;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+void fixture_remove_dir(const char *dir) {
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ---- etcd ---- */
+
+static void run_etcd(const struct fixture_etcd *etcd, int peer_port, const char *argument) {
+    char client[64], peer[64], cluster[80], log[96];
+    snprintf(client, sizeof client, "http://127.0.0.1:%d", etcd->port);
+    snprintf(peer, sizeof peer, "http://127.0.0.1:%d", peer_port);
+    snprintf(cluster, sizeof cluster, "t=%s", peer);
+    snprintf(log, sizeof log, "%s/log", etcd->dir);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    dup2(fd, 1);
+    dup2(fd, 2);
+    execlp("etcd", "etcd", "--name", "t", "--data-dir", etcd->dir, "--listen-client-urls", client,
+           "--advertise-client-urls", client, "--listen-peer-urls", peer,
+           "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--unsafe-no-fsync",
+           argument, (char *)NULL);
+    _exit(127);
+}
+
+static bool answers(int port) {
+    static const char request[] =
+        "GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    char answer[1024] = "";
+    int fd = connect_to(port);
+    if (fd < 0)
+        return false;
+    size_t have = 0;
+    if (write(fd, request, sizeof request - 1) == sizeof request - 1)
+        for (ssize_t got; have < sizeof answer - 1 &&
+                          (got = read(fd, answer + have, sizeof answer - 1 - have)) > 0;)
+            have += (size_t)got;
+    close(fd);
+    return strstr(answer, "\"true\"") != NULL;
+}
+
+bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument) {
+    fixture_make_dir(etcd->dir, sizeof etcd->dir);
+    etcd->port = fixture_free_port();
+    snprintf(etcd->endpoint, sizeof etcd->endpoint, "http://127.0.0.1:%d", etcd->port);
+    int peer_port = fixture_free_port();
+    etcd->pid = fork();
+    if (etcd->pid == 0)
+        run_etcd(etcd, peer_port, argument);
+    for (int i = 0; i < 400; i++) {
+        int status;
+        if (answers(etcd->port))
+            return true;
+        if (waitpid(etcd->pid, &status, WNOHANG) == etcd->pid) {
+            fprintf(stderr, "fixture: etcd ended with status %d\n", status);
+            etcd->pid = 0;
+            break;
+        }
+        usleep(50000);
+    }
+    fixture_etcd_stop(etcd);
+    return false;
+}
+
+void fixture_etcd_stop(struct fixture_etcd *etcd) {
+    if (etcd->pid > 0) {
+        kill(etcd->pid, SIGKILL);
+        waitpid(etcd->pid, NULL, 0);
+    }
+    etcd->pid = 0;
+    fixture_remove_dir(etcd->dir);
+}
+
+void fixture_etcd_pause(struct fixture_etcd *etcd, bool paused) {
+    kill(etcd->pid, paused ? SIGSTOP : SIGCONT);
+}
+
+/* ---- proxy ---- */
+
+#define PAIRS_MAX 128
+
+struct fixture_proxy {
+    pthread_t thread;
+    int listen_fd, port, to_port;
+    _Atomic bool stop, down;
+    _Atomic int cut_percent, delay_ms;
+    _Atomic uint64_t cuts;
+    struct {
+        int client, server; /* -1: free */
+    } pairs[PAIRS_MAX];
+    unsigned seed;
+};
+
+static void pair_close(struct fixture_proxy *proxy, int i) {
+    close(proxy->pairs[i].client);
+    close(proxy->pairs[i].server);
+    proxy->pairs[i].client = proxy->pairs[i].server = -1;
+}
+
+static void pair_accept(struct fixture_proxy *proxy) {
+    int client = accept(proxy->listen_fd, NULL, NULL);
+    int i = 0;
+    while (i < PAIRS_MAX && proxy->pairs[i].client >= 0)
+        i++;
+    int server = proxy->down || i == PAIRS_MAX ? -1 : connect_to(proxy->to_port);
+    if (server < 0) {
+        close(client);
+        return;
+    }
+    proxy->pairs[i].client = client;
+    proxy->pairs[i].server = server;
+}
+
+/* Returns false when the pair is to be closed. */
+static bool forward(struct fixture_proxy *proxy, int from, int to, bool is_answer) {
+    char bytes[65536];
+    ssize_t got = read(from, bytes, sizeof bytes);
+    if (got <= 0)
+        return false;
+    if (proxy->delay_ms)
+        usleep((useconds_t)proxy->delay_ms * 1000 / 2);
+    if (is_answer && (int)(rand_r(&proxy->seed) % 100) < proxy->cut_percent) {
+        proxy->cuts++;
+        return false;
+    }
+    for (ssize_t put, sent = 0; sent < got; sent += put)
+        if ((put = write(to, bytes + sent, (size_t)(got - sent))) <= 0)
+            return false;
+    return true;
+}
+
+static void *proxy_run(void *context) {
+    struct fixture_proxy *proxy = context;
+    while (!proxy->stop) {
+        struct pollfd polled[1 + 2 * PAIRS_MAX];
+        polled[0] = (struct pollfd){proxy->listen_fd, POLLIN, 0};
+        for (int i = 0; i < PAIRS_MAX; i++) {
+            if (proxy->down && proxy->pairs[i].client >= 0)
+                pair_close(proxy, i);
+            polled[1 + 2 * i] = (struct pollfd){proxy->pairs[i].client, POLLIN, 0};
+            polled[2 + 2 * i] = (struct pollfd){proxy->pairs[i].server, POLLIN, 0};
+        }
+        poll(polled, 1 + 2 * PAIRS_MAX, 20);
+        for (int i = 0; i < PAIRS_MAX; i++) {
+            bool good = true;
+            if (proxy->pairs[i].client < 0)
+                continue;
+            if (polled[1 + 2 * i].revents)
+                good = forward(proxy, proxy->pairs[i].client, proxy->pairs[i].server, false);
+            if (good && polled[2 + 2 * i].revents)
+                good = forward(proxy, proxy->pairs[i].server, proxy->pairs[i].client, true);
+            if (!good)
+                pair_close(proxy, i);
+        }
+        if (polled[0].revents)
+            pair_accept(proxy);
+    }
+    for (int i = 0; i < PAIRS_MAX; i++)
+        if (proxy->pairs[i].client >= 0)
+            pair_close(proxy, i);
+    return NULL;
+}
+
+struct fixture_proxy *fixture_proxy_start(int to_port) {
+    signal(SIGPIPE, SIG_IGN);
+    struct fixture_proxy *proxy = calloc(1, sizeof *proxy);
+    for (int i = 0; i < PAIRS_MAX; i++)
+        proxy->pairs[i].client = proxy->pairs[i].server = -1;
+    proxy->to_port = to_port;
+    proxy->seed = 7;
+    proxy->listen_fd = listen_on(&proxy->port);
+    pthread_create(&proxy->thread, NULL, proxy_run, proxy);
+    return proxy;
+}
+
+void fixture_proxy_stop(struct fixture_proxy *proxy) {
+    proxy->stop = true;
+    pthread_join(proxy->thread, NULL);
+    close(proxy->listen_fd);
+    free(proxy);
+}
+
+int fixture_proxy_port(const struct fixture_proxy *proxy) {
+    return proxy->port;
+}
+void fixture_proxy_cut_percent(struct fixture_proxy *proxy, int percent) {
+    proxy->cut_percent = percent;
+}
+void fixture_proxy_delay_ms(struct fixture_proxy *proxy, int delay_ms) {
+    proxy->delay_ms = delay_ms;
+}
+void fixture_proxy_down(struct fixture_proxy *proxy, bool down) {
+    proxy->down = down;
+}
+uint64_t fixture_proxy_cuts(const struct fixture_proxy *proxy) {
+    return proxy->cuts;
+}
+
+/* ---- hostile server ---- */
+
+struct fixture_server {
+    pthread_t thread;
+    int listen_fd, port;
+    char *bytes;
+    size_t count;
+    bool repeat;
+    _Atomic bool stop;
+};
+
+static void serve(struct fixture_server *server, int fd) {
+    char request[65536];
+    struct timeval patience = {.tv_usec = 200000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (read(fd, request, sizeof request) > 0)
+        do {
+            size_t sent = 0;
+            while (sent < server->count) {
+                ssize_t put = write(fd, server->bytes + sent, server->count - sent);
+                if (put <= 0)
+                    return;
+                sent += (size_t)put;
+            }
+        } while (server->repeat && !server->stop);
+}
+
+static void *server_run(void *context) {
+    struct fixture_server *server = context;
+    while (!server->stop) {
+        struct pollfd polled = {server->listen_fd, POLLIN, 0};
+        if (poll(&polled, 1, 50) <= 0)
+            continue;
+        int fd = accept(server->listen_fd, NULL, NULL);
+        serve(server, fd);
+        close(fd);
+    }
+    return NULL;
+}
+
+struct fixture_server *fixture_server_start(const char *bytes, size_t count, bool repeat) {
+    signal(SIGPIPE, SIG_IGN);
+    struct fixture_server *server = calloc(1, sizeof *server);
+    server->bytes = malloc(count + 1);
+    memcpy(server->bytes, bytes, count);
+    server->count = count;
+    server->repeat = repeat;
+    server->listen_fd = listen_on(&server->port);
+    pthread_create(&server->thread, NULL, server_run, server);
+    return server;
+}
+
+void fixture_server_stop(struct fixture_server *server) {
+    server->stop = true;
+    pthread_join(server->thread, NULL);
+    close(server->listen_fd);
+    free(server->bytes);
+    free(server);
+}
+
+int fixture_server_port(const struct fixture_server *server) {
+    return server->port;
+}

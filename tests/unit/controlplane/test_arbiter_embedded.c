@@ -1,0 +1,175 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "arbiter_node.h"
+#include "controlplane/files.h"
+#include "controlplane/log.h"
+#include "maroon/error.h"
+
+static struct loop *loop;
+static char dir[64];
+
+static void open_node(struct arbiter_node *node, bool durable) {
+    arbiter_node_setup(node, NULL, 0, 1);
+    node->config.durable = durable;
+    snprintf(node->config.data_dir, sizeof node->config.data_dir, "%s", dir);
+    arbiter_node_open(node, loop, NULL);
+    assert_true(arbiter_run_until(loop, &node->ready, 1000));
+}
+
+static void test_disk_cluster_outlives_the_process(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    uint64_t cluster_id = 0, revision = 0;
+    for (int i = 0; i < 3; i++) {
+        open_node(&node, true);
+        assert_int_equal(node.error, 0);
+        assert_int_equal(node.leader.revision, 0);
+        if (i > 0)
+            assert_int_equal(arbiter_genesis(node.arbiter)->cluster_id, cluster_id);
+        cluster_id = arbiter_genesis(node.arbiter)->cluster_id;
+        assert_int_equal(arbiter_genesis(node.arbiter)->incarnations[0],
+                         arbiter_incarnation(node.arbiter));
+        arbiter_campaign(node.arbiter, 99);
+        assert_false(node.won);
+        arbiter_campaign(node.arbiter, 0);
+        assert_true(node.won);
+        assert_true(node.campaign.term > revision); /* terms never go back */
+        revision = node.campaign.term;
+        arbiter_range_request(node.arbiter, 7, 1, WIRE_RANGE_NONE, 0);
+        assert_int_equal(node.grants[0].range, 1); /* asked again after a restart: the same */
+        arbiter_node_close(&node);
+    }
+}
+
+static void test_memory_cluster_is_a_new_one_each_time(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    open_node(&node, false);
+    uint64_t cluster_id = arbiter_genesis(node.arbiter)->cluster_id;
+    arbiter_node_close(&node);
+    open_node(&node, false);
+    assert_true(arbiter_genesis(node.arbiter)->cluster_id != cluster_id);
+    arbiter_node_close(&node);
+}
+
+static void test_damaged_file_is_refused(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    open_node(&node, true);
+    arbiter_node_close(&node);
+    char *good;
+    assert_int_equal(files_read(dir, "embedded.json", 1 << 20, &good), 0);
+    size_t length = strlen(good);
+    for (size_t cut = 0; cut < length - 1; cut += 13) {
+        assert_int_equal(files_replace(dir, "embedded.json", good, cut), 0);
+        open_node(&node, true);
+        assert_int_equal(node.error, MRN_ERR_CORRUPT);
+        arbiter_node_close(&node);
+    }
+    free(good);
+}
+
+static void test_ranges(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    open_node(&node, true);
+    arbiter_range_request(node.arbiter, 11, 1, 1, 0);            /* pinned */
+    arbiter_range_request(node.arbiter, 12, 1, 1, 0);            /* taken */
+    arbiter_range_request(node.arbiter, 13, 1, WIRE_RANGE_NONE, 0); /* not the pinned one */
+    assert_int_equal(node.grants[0].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(node.grants[1].outcome, WIRE_RANGE_TAKEN);
+    assert_int_equal(node.grants[1].held_by, 11);
+    assert_int_equal(node.grants[2].range, 2);
+    for (int i = 0; i < 6; i++) {
+        arbiter_run_for(loop, 500);
+        arbiter_range_renew(node.arbiter, 13, 2);
+    }
+    assert_int_equal(node.expired_range, 1); /* not renewed */
+    arbiter_range_request(node.arbiter, 12, 1, 1, 0);
+    assert_int_equal(node.grants[3].outcome, WIRE_RANGE_SEALING);
+    arbiter_range_sealed(node.arbiter, 1, 50);
+    arbiter_range_request(node.arbiter, 12, 1, 1, 0);
+    assert_int_equal(node.grants[4].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(node.grants[4].start, 50);
+    arbiter_range_check(node.arbiter, 11, 1);
+    assert_false(node.checked_owned);
+    arbiter_range_check(node.arbiter, 12, 1);
+    assert_true(node.checked_owned);
+    arbiter_node_close(&node);
+}
+
+/* A process killed at any moment: what it was told is granted stays granted. */
+static void test_killed_process_loses_no_grant(void **state) {
+    (void)state;
+    for (int round = 0; round < 15; round++) {
+        int told[2];
+        assert_int_equal(pipe(told), 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+            static struct arbiter_node child;
+            open_node(&child, true);
+            for (uint64_t i = 1;; i++) {
+                child.grant_count = 0;
+                arbiter_range_request(child.arbiter, 1000, (uint64_t)round << 32 | i,
+                                      WIRE_RANGE_NONE, 0);
+                if (child.grants[0].outcome == WIRE_RANGE_GRANTED &&
+                    write(told[1], &child.grants[0], sizeof child.grants[0]) < 0)
+                    _exit(1);
+            }
+        }
+        close(told[1]);
+        usleep(10000 + 3000 * (useconds_t)round);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        static struct arbiter_node node;
+        open_node(&node, true);
+        assert_int_equal(node.error, 0);
+        struct arbiter_grant grant;
+        while (read(told[0], &grant, sizeof grant) == sizeof grant) {
+            node.grant_count = 0;
+            arbiter_range_request(node.arbiter, grant.owner, grant.nonce, WIRE_RANGE_NONE, 0);
+            assert_int_equal(node.grants[0].range, grant.range);
+        }
+        close(told[0]);
+        arbiter_node_close(&node);
+    }
+}
+
+static int start(void **state) {
+    (void)state;
+    mrn_log_set_level(MRN_LOG_ERROR + 1);
+    loop = loop_create();
+    fixture_make_dir(dir, sizeof dir);
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    loop_destroy(loop);
+    fixture_remove_dir(dir);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_disk_cluster_outlives_the_process, start, stop),
+        cmocka_unit_test_setup_teardown(test_memory_cluster_is_a_new_one_each_time, start, stop),
+        cmocka_unit_test_setup_teardown(test_damaged_file_is_refused, start, stop),
+        cmocka_unit_test_setup_teardown(test_ranges, start, stop),
+        cmocka_unit_test_setup_teardown(test_killed_process_loses_no_grant, start, stop),
+    };
+    return cmocka_run_group_tests_name("arbiter_embedded", tests, NULL, NULL);
+}

@@ -1,0 +1,557 @@
+/* Genesis, incarnations, the leader key and ranges on a real etcd, with answers that get lost. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arbiter_node.h"
+#include "controlplane/log.h"
+#include "maroon/error.h"
+
+static struct fixture_etcd server;
+static struct fixture_proxy *proxy;
+static struct loop *loop;
+static struct http_client *http;
+static char proxied[64];
+static int cluster_number;
+
+/* Each test has a cluster of its own in the same etcd. */
+static void open_cluster(struct arbiter_node *nodes, uint8_t count, const char *endpoint) {
+    cluster_number++;
+    for (uint8_t i = 0; i < count; i++) {
+        arbiter_node_setup(&nodes[i], endpoint, i, count);
+        snprintf(nodes[i].config.cluster, sizeof nodes[i].config.cluster, "t%d", cluster_number);
+        arbiter_node_open(&nodes[i], loop, http);
+        assert_non_null(nodes[i].arbiter);
+    }
+    for (uint8_t i = 0; i < count; i++) {
+        assert_true(arbiter_run_until(loop, &nodes[i].ready, 20000));
+        assert_int_equal(nodes[i].error, 0);
+    }
+}
+
+static void close_cluster(struct arbiter_node *nodes, uint8_t count) {
+    for (uint8_t i = 0; i < count; i++)
+        arbiter_node_close(&nodes[i]);
+}
+
+static void assert_same_genesis(const struct arbiter_node *a, const struct arbiter_node *b) {
+    struct wire_hash one = arbiter_genesis_hash(arbiter_genesis(a->arbiter));
+    struct wire_hash two = arbiter_genesis_hash(arbiter_genesis(b->arbiter));
+    assert_memory_equal(one.bytes, two.bytes, sizeof one.bytes);
+}
+
+static void test_three_nodes_make_one_genesis(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3];
+    open_cluster(nodes, 3, server.endpoint);
+    for (int i = 0; i < 3; i++) {
+        assert_same_genesis(&nodes[0], &nodes[i]);
+        /* All came in time, so all are listed. */
+        assert_int_equal(arbiter_genesis(nodes[0].arbiter)->incarnations[i],
+                         arbiter_incarnation(nodes[i].arbiter));
+        assert_true(arbiter_incarnation(nodes[i].arbiter) > 0);
+    }
+    close_cluster(nodes, 3);
+}
+
+static void test_genesis_needs_k_and_a_late_node_is_not_listed(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3];
+    cluster_number++;
+    for (uint8_t i = 0; i < 3; i++) {
+        arbiter_node_setup(&nodes[i], server.endpoint, i, 3);
+        snprintf(nodes[i].config.cluster, sizeof nodes[i].config.cluster, "t%d", cluster_number);
+    }
+    arbiter_node_open(&nodes[0], loop, http);
+    arbiter_run_for(loop, 2500);
+    assert_false(nodes[0].ready); /* one of three is no quorum */
+    arbiter_node_open(&nodes[1], loop, http);
+    assert_true(arbiter_run_until(loop, &nodes[0].ready, 10000));
+    assert_true(arbiter_run_until(loop, &nodes[1].ready, 10000));
+    arbiter_node_open(&nodes[2], loop, http);
+    assert_true(arbiter_run_until(loop, &nodes[2].ready, 10000));
+    assert_same_genesis(&nodes[0], &nodes[2]);
+    assert_int_equal(arbiter_genesis(nodes[2].arbiter)->incarnations[2], 0);
+    close_cluster(nodes, 3);
+}
+
+static void test_genesis_survives_lost_answers(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3];
+    fixture_proxy_cut_percent(proxy, 40);
+    uint64_t cuts = fixture_proxy_cuts(proxy);
+    open_cluster(nodes, 3, proxied);
+    fixture_proxy_cut_percent(proxy, 0);
+    assert_true(fixture_proxy_cuts(proxy) > cuts);
+    assert_same_genesis(&nodes[0], &nodes[1]);
+    assert_same_genesis(&nodes[0], &nodes[2]);
+    close_cluster(nodes, 3);
+}
+
+static void test_memory_node_comes_back_with_a_greater_incarnation(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3];
+    open_cluster(nodes, 3, server.endpoint);
+    uint64_t before = arbiter_incarnation(nodes[1].arbiter);
+    uint32_t members = nodes[0].members;
+    arbiter_node_close(&nodes[1]);
+    nodes[1].ready = false;
+    arbiter_node_open(&nodes[1], loop, http);
+    assert_true(arbiter_run_until(loop, &nodes[1].ready, 10000));
+    assert_true(arbiter_incarnation(nodes[1].arbiter) > before);
+    assert_int_equal(arbiter_genesis(nodes[1].arbiter)->incarnations[1], before);
+    arbiter_run_for(loop, 300);
+    assert_true(nodes[0].members > members); /* the others are told */
+    assert_int_equal(arbiter_members(nodes[0].arbiter)[1].incarnation,
+                     arbiter_incarnation(nodes[1].arbiter));
+    close_cluster(nodes, 3);
+}
+
+static void test_disk_node_keeps_its_incarnation_and_an_old_disk_is_refused(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[1];
+    char first[64], second[64];
+    fixture_make_dir(first, sizeof first);
+    fixture_make_dir(second, sizeof second);
+    cluster_number++;
+    uint64_t incarnations[3];
+    const char *dirs[4] = {first, first, second, first};
+    for (int i = 0; i < 4; i++) {
+        arbiter_node_setup(&nodes[0], server.endpoint, 0, 1);
+        snprintf(nodes[0].config.cluster, sizeof nodes[0].config.cluster, "t%d", cluster_number);
+        snprintf(nodes[0].config.data_dir, sizeof nodes[0].config.data_dir, "%s", dirs[i]);
+        nodes[0].config.durable = true;
+        arbiter_node_open(&nodes[0], loop, http);
+        assert_true(arbiter_run_until(loop, &nodes[0].ready, 10000));
+        if (i < 3) {
+            assert_int_equal(nodes[0].error, 0);
+            incarnations[i] = arbiter_incarnation(nodes[0].arbiter);
+        } else {
+            assert_int_equal(nodes[0].error, MRN_ERR_EXISTS);
+        }
+        arbiter_node_close(&nodes[0]);
+    }
+    assert_int_equal(incarnations[1], incarnations[0]);
+    assert_true(incarnations[2] > incarnations[0]);
+    fixture_remove_dir(first);
+    fixture_remove_dir(second);
+}
+
+static void test_other_configuration_is_refused(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3], other;
+    open_cluster(nodes, 3, server.endpoint);
+    for (int i = 0; i < 4; i++) {
+        arbiter_node_setup(&other, server.endpoint, 2, 3);
+        snprintf(other.config.cluster, sizeof other.config.cluster, "t%d", cluster_number);
+        if (i == 0)
+            other.config.quorum = 3;
+        else if (i == 1)
+            other.config.node_count = 5, other.config.quorum = 3;
+        else if (i == 2)
+            other.config.results_kept = 17;
+        else
+            other.config.member_keys[1][5] = 1;
+        arbiter_node_open(&other, loop, http);
+        assert_true(arbiter_run_until(loop, &other.ready, 10000));
+        assert_int_equal(other.error, MRN_ERR_MISMATCH);
+        arbiter_node_close(&other);
+    }
+    close_cluster(nodes, 3);
+}
+
+static void test_index_of_a_live_node_is_refused(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[1], other;
+    cluster_number++;
+    arbiter_node_setup(&nodes[0], server.endpoint, 0, 1);
+    snprintf(nodes[0].config.cluster, sizeof nodes[0].config.cluster, "t%d", cluster_number);
+    int port = fixture_free_port();
+    snprintf(nodes[0].config.admin_listen, sizeof nodes[0].config.admin_listen, "127.0.0.1:%d",
+             port);
+    arbiter_node_open(&nodes[0], loop, http);
+    assert_true(arbiter_run_until(loop, &nodes[0].ready, 10000));
+    /* Nobody answers at its admin address: it is dead, its index may be taken. */
+    other = nodes[0];
+    other.ready = false;
+    arbiter_node_open(&other, loop, http);
+    assert_true(arbiter_run_until(loop, &other.ready, 10000));
+    assert_int_equal(other.error, 0);
+    arbiter_run_for(loop, 300);
+    assert_true(nodes[0].index_losses > 0); /* should it live after all, it is told */
+    /* Something answers with the registered process token: it is alive. */
+    char page[256], body[128];
+    snprintf(body, sizeof body, "{\"processToken\":\"%llu\"}",
+             (unsigned long long)other.arbiter->setup.process_token);
+    snprintf(page, sizeof page, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(body),
+             body);
+    struct fixture_server *healthz = fixture_server_start(page, strlen(page), false);
+    snprintf(other.config.admin_listen, sizeof other.config.admin_listen, "127.0.0.1:%d",
+             fixture_server_port(healthz));
+    arbiter_node_close(&nodes[0]);
+    /* `other` registers anew with that address, by a new process of its own. */
+    static struct arbiter_node third;
+    uint64_t token = other.arbiter->setup.process_token;
+    arbiter_node_close(&other);
+    third = other;
+    third.ready = false;
+    arbiter_node_open(&third, loop, http);
+    ((struct arbiter *)third.arbiter)->setup.process_token = token;
+    assert_true(arbiter_run_until(loop, &third.ready, 10000));
+    assert_int_equal(third.error, 0);
+    static struct arbiter_node fourth;
+    fourth = third;
+    fourth.ready = false;
+    arbiter_node_open(&fourth, loop, http);
+    assert_true(arbiter_run_until(loop, &fourth.ready, 10000));
+    assert_int_equal(fourth.error, MRN_ERR_EXISTS);
+    arbiter_node_close(&third);
+    arbiter_node_close(&fourth);
+    fixture_server_stop(healthz);
+}
+
+/* ---- leader key ---- */
+
+static void run_campaigns(struct arbiter_node *nodes, int count) {
+    for (int i = 0; i < count; i++)
+        assert_true(arbiter_run_until(loop, &nodes[i].campaigned, 15000));
+}
+
+static void test_duel_has_one_winner_and_the_loser_knows(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3];
+    open_cluster(nodes, 3, server.endpoint);
+    uint64_t revision = 0, last_term = 0;
+    for (int round = 0; round < 10; round++) {
+        int winners = 0, winner = -1;
+        for (int i = 0; i < 3; i++) {
+            nodes[i].campaigned = false;
+            arbiter_campaign(nodes[i].arbiter, revision);
+        }
+        run_campaigns(nodes, 3);
+        for (int i = 0; i < 3; i++)
+            if (nodes[i].won) {
+                winners++;
+                winner = i;
+            }
+        assert_int_equal(winners, 1);
+        assert_true(nodes[winner].campaign.term > last_term);
+        arbiter_run_for(loop, 100);
+        for (int i = 0; i < 3; i++) { /* all see the same key; only the winner as its own */
+            assert_int_equal(nodes[i].leader.node, winner);
+            assert_int_equal(nodes[i].leader.revision, nodes[winner].campaign.revision);
+            assert_int_equal(nodes[i].leader.ours, i == winner);
+        }
+        revision = nodes[winner].campaign.revision;
+        last_term = nodes[winner].campaign.term;
+    }
+    /* A campaign against an older revision loses. */
+    nodes[0].campaigned = false;
+    arbiter_campaign(nodes[0].arbiter, revision - 1);
+    run_campaigns(nodes, 1);
+    assert_false(nodes[0].won);
+    close_cluster(nodes, 3);
+}
+
+static void test_duel_with_lost_answers(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, proxied);
+    uint64_t revision = 0;
+    uint64_t cuts = fixture_proxy_cuts(proxy);
+    for (int round = 0; round < 12; round++) {
+        fixture_proxy_cut_percent(proxy, 50);
+        for (int i = 0; i < 2; i++) {
+            nodes[i].campaigned = false;
+            arbiter_campaign(nodes[i].arbiter, revision);
+        }
+        run_campaigns(nodes, 2);
+        fixture_proxy_cut_percent(proxy, 0);
+        arbiter_run_for(loop, 1500);
+        /* One process at most may lead; whoever's token is in the key was told so. */
+        assert_false(nodes[0].won && nodes[1].won);
+        assert_int_equal(nodes[0].leader.revision, nodes[1].leader.revision);
+        for (int i = 0; i < 2; i++) {
+            if (nodes[i].leader.ours)
+                assert_true(nodes[i].won);
+            if (nodes[i].won)
+                assert_int_equal(nodes[i].leader.node, i);
+        }
+        revision = nodes[0].leader.revision;
+    }
+    assert_true(fixture_proxy_cuts(proxy) > cuts + 5);
+    assert_true(nodes[0].wins + nodes[1].wins > 3);
+    close_cluster(nodes, 2);
+}
+
+static void test_key_outlives_its_ttl_while_the_node_lives_and_ends_with_it(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    arbiter_campaign(nodes[0].arbiter, 0);
+    run_campaigns(nodes, 1);
+    assert_true(nodes[0].won);
+    arbiter_run_for(loop, 5000);
+    assert_int_equal(nodes[1].leader.node, 0);
+    assert_int_equal(nodes[1].leader.revision, nodes[0].campaign.revision);
+    arbiter_node_close(&nodes[0]);
+    uint64_t until = fixture_now_ms() + 8000;
+    while (nodes[1].leader.node == 0 && fixture_now_ms() < until)
+        loop_run_once(loop, 50);
+    assert_int_equal(nodes[1].leader.node, MAILBOX_NODE_NONE);
+    assert_int_equal(nodes[1].leader.revision, 0);
+    arbiter_node_close(&nodes[1]);
+}
+
+static void test_resign_deletes_only_its_own_key(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    arbiter_campaign(nodes[0].arbiter, 0);
+    run_campaigns(nodes, 1);
+    uint64_t first = nodes[0].campaign.revision;
+    arbiter_campaign(nodes[1].arbiter, first);
+    assert_true(arbiter_run_until(loop, &nodes[1].campaigned, 5000));
+    assert_true(nodes[1].won);
+    arbiter_resign(nodes[0].arbiter, first); /* late: the key is another's by now */
+    arbiter_run_for(loop, 300);
+    assert_int_equal(nodes[0].leader.node, 1);
+    arbiter_resign(nodes[1].arbiter, nodes[1].campaign.revision);
+    arbiter_run_for(loop, 300);
+    assert_int_equal(nodes[0].leader.node, MAILBOX_NODE_NONE);
+    assert_int_equal(nodes[1].leader.node, MAILBOX_NODE_NONE);
+    close_cluster(nodes, 2);
+}
+
+static void test_etcd_that_hangs_does_not_end_the_campaign_wrongly(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[1];
+    open_cluster(nodes, 1, server.endpoint);
+    arbiter_run_for(loop, 200);
+    fixture_etcd_pause(&server, true);
+    arbiter_campaign(nodes[0].arbiter, 0);
+    arbiter_run_for(loop, 3000);
+    assert_false(nodes[0].campaigned); /* unknown is not told */
+    fixture_etcd_pause(&server, false);
+    run_campaigns(nodes, 1);
+    arbiter_run_for(loop, 1000);
+    assert_int_equal(nodes[0].leader.ours, nodes[0].won);
+    close_cluster(nodes, 1);
+}
+
+/* ---- ranges ---- */
+
+static int compare_u64(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+#define REQUESTS 100u
+
+/* The range that owner `i` was granted by any of the nodes; asserts that all its grants agree. */
+static uint64_t granted_to(struct arbiter_node *nodes, int count, uint64_t owner) {
+    uint64_t range = WIRE_RANGE_NONE;
+    for (int n = 0; n < count; n++)
+        for (uint32_t i = 0; i < nodes[n].grant_count; i++) {
+            const struct arbiter_grant *grant = &nodes[n].grants[i];
+            if (grant->owner != owner || grant->outcome != WIRE_RANGE_GRANTED)
+                continue;
+            if (range != WIRE_RANGE_NONE)
+                assert_int_equal(range, grant->range);
+            range = grant->range;
+        }
+    return range;
+}
+
+static void test_100_requests_with_lost_answers_get_100_ranges(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[3];
+    open_cluster(nodes, 3, proxied);
+    for (int i = 0; i < 3; i++)
+        nodes[i].config.range_ttl_s = 60;
+    fixture_proxy_cut_percent(proxy, 25);
+    uint64_t ranges[REQUESTS];
+    int missing = REQUESTS;
+    /* As gateways do: ask any node, again and again until there is an answer. */
+    for (uint32_t round = 0; round < 40 && missing > 0; round++) {
+        for (uint64_t i = 0; i < REQUESTS; i++)
+            if (granted_to(nodes, 3, 1000 + i) == WIRE_RANGE_NONE)
+                arbiter_range_request(nodes[(i + round) % 3].arbiter, 1000 + i, 7,
+                                      WIRE_RANGE_NONE, 0);
+        arbiter_run_for(loop, 500);
+        missing = 0;
+        for (uint64_t i = 0; i < REQUESTS; i++)
+            missing += granted_to(nodes, 3, 1000 + i) == WIRE_RANGE_NONE;
+    }
+    fixture_proxy_cut_percent(proxy, 0);
+    assert_int_equal(missing, 0);
+    arbiter_run_for(loop, 500);
+    for (uint64_t i = 0; i < REQUESTS; i++)
+        ranges[i] = granted_to(nodes, 3, 1000 + i);
+    qsort(ranges, REQUESTS, sizeof *ranges, compare_u64);
+    for (uint32_t i = 1; i < REQUESTS; i++)
+        assert_true(ranges[i] != ranges[i - 1]);
+    close_cluster(nodes, 3);
+}
+
+static void test_same_request_gets_the_same_range_another_nonce_a_new_one(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    arbiter_range_request(nodes[0].arbiter, 5, 1, WIRE_RANGE_NONE, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[0], 1, 5000));
+    arbiter_range_request(nodes[1].arbiter, 5, 1, WIRE_RANGE_NONE, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[1], 1, 5000));
+    arbiter_range_request(nodes[1].arbiter, 5, 2, WIRE_RANGE_NONE, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[1], 2, 5000));
+    arbiter_range_request(nodes[0].arbiter, 6, 1, WIRE_RANGE_NONE, 500);
+    assert_true(arbiter_run_grants(loop, &nodes[0], 2, 5000));
+    assert_int_equal(nodes[1].grants[0].range, nodes[0].grants[0].range);
+    assert_true(nodes[1].grants[1].range > nodes[0].grants[0].range);
+    assert_int_equal(nodes[0].grants[1].range, 500); /* not below what replicas know */
+    arbiter_range_check(nodes[1].arbiter, 5, nodes[0].grants[0].range);
+    arbiter_run_for(loop, 200);
+    assert_int_equal(nodes[1].checked_count, 1);
+    assert_true(nodes[1].checked_owned);
+    arbiter_range_check(nodes[1].arbiter, 6, nodes[0].grants[0].range);
+    arbiter_run_for(loop, 200);
+    assert_false(nodes[1].checked_owned);
+    close_cluster(nodes, 2);
+}
+
+static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    struct arbiter_node *a = &nodes[0];
+    arbiter_range_request(a->arbiter, 11, 1, 1, 0);
+    assert_true(arbiter_run_grants(loop, a, 1, 5000));
+    assert_int_equal(a->grants[0].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(a->grants[0].start, 0);
+    arbiter_range_request(a->arbiter, 12, 1, 1, 0); /* a second gateway with the same pin */
+    assert_true(arbiter_run_grants(loop, a, 2, 5000));
+    assert_int_equal(a->grants[1].outcome, WIRE_RANGE_TAKEN);
+    assert_int_equal(a->grants[1].held_by, 11);
+    arbiter_range_request(a->arbiter, 13, 1, WIRE_RANGE_NONE, 0); /* not the pinned one */
+    assert_true(arbiter_run_grants(loop, a, 3, 5000));
+    assert_int_equal(a->grants[2].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(a->grants[2].range, 2);
+    /* Renewed through the other node it lives on ... */
+    for (int i = 0; i < 10; i++) {
+        arbiter_range_renew(nodes[1].arbiter, 11, 1);
+        arbiter_run_for(loop, 500);
+    }
+    arbiter_range_request(a->arbiter, 12, 1, 1, 0);
+    assert_true(arbiter_run_grants(loop, a, 4, 5000));
+    assert_int_equal(a->grants[3].outcome, WIRE_RANGE_TAKEN);
+    /* ... and without renewal it ends; both nodes are told. */
+    nodes[0].expired_count = nodes[1].expired_count = 0;
+    arbiter_run_for(loop, 5000);
+    assert_true(nodes[0].expired_count > 0 && nodes[1].expired_count > 0);
+    arbiter_range_request(a->arbiter, 12, 1, 1, 0);
+    assert_true(arbiter_run_grants(loop, a, 5, 5000));
+    assert_int_equal(a->grants[4].outcome, WIRE_RANGE_SEALING);
+    /* Every node executes the SEAL and records it. */
+    arbiter_range_sealed(nodes[0].arbiter, 1, 4711);
+    arbiter_range_sealed(nodes[1].arbiter, 1, 4711);
+    arbiter_run_for(loop, 300);
+    arbiter_range_check(a->arbiter, 11, 1);
+    arbiter_run_for(loop, 200);
+    assert_false(a->checked_owned);
+    arbiter_range_request(nodes[1].arbiter, 12, 1, 1, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[1], 1, 5000));
+    assert_int_equal(nodes[1].grants[0].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(nodes[1].grants[0].start, 4711);
+    arbiter_range_request(a->arbiter, 12, 1, 1, 0); /* again, through another node */
+    assert_true(arbiter_run_grants(loop, a, 6, 5000));
+    assert_int_equal(a->grants[5].start, 4711);
+    close_cluster(nodes, 2);
+}
+
+static void test_closed_range_is_told_expired(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    arbiter_range_request(nodes[0].arbiter, 21, 1, WIRE_RANGE_NONE, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[0], 1, 5000));
+    arbiter_run_for(loop, 100);
+    arbiter_range_close(nodes[1].arbiter, 22, nodes[0].grants[0].range); /* not the owner */
+    arbiter_run_for(loop, 300);
+    assert_int_equal(nodes[0].expired_count, 0);
+    arbiter_range_close(nodes[1].arbiter, 21, nodes[0].grants[0].range);
+    arbiter_run_for(loop, 300);
+    assert_int_equal(nodes[0].expired_range, nodes[0].grants[0].range);
+    assert_int_equal(nodes[0].expired_owner, 21);
+    assert_true(nodes[1].expired_count > 0);
+    close_cluster(nodes, 2);
+}
+
+static void test_requests_are_answered_retry_while_etcd_is_away(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[1];
+    open_cluster(nodes, 1, proxied);
+    fixture_proxy_down(proxy, true);
+    arbiter_range_request(nodes[0].arbiter, 31, 1, WIRE_RANGE_NONE, 0);
+    arbiter_range_request(nodes[0].arbiter, 32, 1, 7, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[0], 2, 10000));
+    assert_int_equal(nodes[0].grants[0].outcome, WIRE_RANGE_RETRY);
+    assert_int_equal(nodes[0].grants[1].outcome, WIRE_RANGE_RETRY);
+    fixture_proxy_down(proxy, false);
+    arbiter_range_request(nodes[0].arbiter, 31, 1, WIRE_RANGE_NONE, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[0], 3, 10000));
+    assert_int_equal(nodes[0].grants[2].outcome, WIRE_RANGE_GRANTED);
+    close_cluster(nodes, 1);
+}
+
+static int start(void **state) {
+    (void)state;
+    mrn_log_set_level(MRN_LOG_ERROR);
+    if (!fixture_etcd_start(&server, NULL)) {
+        printf("etcd (Debian: etcd-server) is needed for this test\n");
+        exit(77);
+    }
+    proxy = fixture_proxy_start(server.port);
+    snprintf(proxied, sizeof proxied, "http://127.0.0.1:%d", fixture_proxy_port(proxy));
+    loop = loop_create();
+    http = http_client_create(loop);
+    return loop && http ? 0 : -1;
+}
+
+static int stop(void **state) {
+    (void)state;
+    http_client_destroy(http);
+    loop_destroy(loop);
+    fixture_proxy_stop(proxy);
+    fixture_etcd_stop(&server);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_three_nodes_make_one_genesis),
+        cmocka_unit_test(test_genesis_needs_k_and_a_late_node_is_not_listed),
+        cmocka_unit_test(test_genesis_survives_lost_answers),
+        cmocka_unit_test(test_memory_node_comes_back_with_a_greater_incarnation),
+        cmocka_unit_test(test_disk_node_keeps_its_incarnation_and_an_old_disk_is_refused),
+        cmocka_unit_test(test_other_configuration_is_refused),
+        cmocka_unit_test(test_index_of_a_live_node_is_refused),
+        cmocka_unit_test(test_duel_has_one_winner_and_the_loser_knows),
+        cmocka_unit_test(test_duel_with_lost_answers),
+        cmocka_unit_test(test_key_outlives_its_ttl_while_the_node_lives_and_ends_with_it),
+        cmocka_unit_test(test_resign_deletes_only_its_own_key),
+        cmocka_unit_test(test_etcd_that_hangs_does_not_end_the_campaign_wrongly),
+        cmocka_unit_test(test_100_requests_with_lost_answers_get_100_ranges),
+        cmocka_unit_test(test_same_request_gets_the_same_range_another_nonce_a_new_one),
+        cmocka_unit_test(test_pinned_range_taken_sealing_and_on_at_its_end),
+        cmocka_unit_test(test_closed_range_is_told_expired),
+        cmocka_unit_test(test_requests_are_answered_retry_while_etcd_is_away),
+    };
+    return cmocka_run_group_tests_name("arbiter_etcd", tests, start, stop);
+}

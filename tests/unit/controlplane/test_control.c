@@ -1,0 +1,351 @@
+/* The whole control thread, with a dataplane played by the test through the mailbox. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "controlplane/control.h"
+#include "controlplane/ctl/ctl.h"
+#include "controlplane/log.h"
+#include "fixture.h"
+#include "maroon/error.h"
+
+struct node {
+    struct control_config config;
+    struct control_identity identity;
+    struct control *control;
+    struct mailbox *mailbox;
+    char dir[64];
+    _Atomic int failures;
+};
+
+static struct fixture_etcd server;
+static bool have_etcd;
+
+static void on_failed(void *context, int error, const char *reason) {
+    (void)error;
+    (void)reason;
+    ((struct node *)context)->failures++;
+}
+
+static void setup(struct node *node, uint8_t index, uint8_t count) {
+    memset(node, 0, sizeof *node);
+    fixture_make_dir(node->dir, sizeof node->dir);
+    struct control_config *config = &node->config;
+    snprintf(config->cluster, sizeof config->cluster, "c%u", count);
+    config->node_index = index;
+    config->node_count = count;
+    config->quorum = (uint8_t)(count / 2 + 1);
+    config->durable = true;
+    config->results_kept = 4096;
+    config->arbiter = count == 1 ? CONTROL_ARBITER_EMBEDDED : CONTROL_ARBITER_ETCD;
+    config->lease_ttl_s = config->range_ttl_s = 2;
+    snprintf(config->data_dir, sizeof config->data_dir, "%s", node->dir);
+    snprintf(config->etcd_endpoints, sizeof config->etcd_endpoints, "%s", server.endpoint);
+    snprintf(config->address, sizeof config->address, "127.0.0.1:%u", 3000u + index);
+    snprintf(config->admin_listen, sizeof config->admin_listen, "127.0.0.1:%d",
+             fixture_free_port());
+    config->failed = on_failed;
+    config->failed_context = node;
+}
+
+static void start_node(struct node *node) {
+    assert_int_equal(control_prepare(&node->config, &node->control, &node->identity), 0);
+    node->mailbox = mailbox_create(64);
+    assert_int_equal(control_start(node->control, node->mailbox), 0);
+}
+
+static void stop_node(struct node *node) {
+    control_stop(node->control);
+    control_destroy(node->control);
+    mailbox_destroy(node->mailbox);
+    fixture_remove_dir(node->dir);
+}
+
+static struct mailbox_down expect_down(struct node *node, enum mailbox_down_kind kind) {
+    struct mailbox_down message;
+    uint64_t until = fixture_now_ms() + 10000;
+    while (fixture_now_ms() < until) {
+        if (mailbox_receive_down(node->mailbox, &message)) {
+            if (message.kind == kind)
+                return message;
+        } else {
+            usleep(1000);
+        }
+    }
+    fail_msg("no message of kind %d", (int)kind);
+    return message;
+}
+
+static void send_up(struct node *node, struct mailbox_up message) {
+    assert_int_equal(mailbox_send_up(node->mailbox, &message), 0);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static void show(struct node *node, enum mailbox_node_role role, uint8_t leader) {
+    struct mailbox_facts facts = {.role = role,
+                                  .node_index = node->config.node_index,
+                                  .node_count = node->config.node_count,
+                                  .leader = leader,
+                                  .term = 42,
+                                  .commit_seq = 1000,
+                                  .exec_seq = 990,
+                                  .range_count = 1};
+    facts.ranges[0].range = UINT64_C(1) << 33;
+    facts.ranges[0].committed = 17;
+    mailbox_facts_write(mailbox_status(node->mailbox), &facts);
+    atomic_store(&mailbox_status(node->mailbox)->heartbeat_ns, now_ns());
+}
+
+static void expect_page(const struct node *node, const char *path, long status,
+                        const char *contains) {
+    char *body = NULL;
+    assert_int_equal(ctl_http(node->config.admin_listen, "GET", path, &body), status);
+    if (contains && !strstr(body, contains))
+        fail_msg("%s lacks \"%s\": %s", path, contains, body);
+    free(body);
+}
+
+static void test_single_node_leads_grants_and_shows(void **state) {
+    (void)state;
+    static struct node node;
+    setup(&node, 0, 1);
+    start_node(&node);
+    assert_true(node.identity.in_genesis);
+    struct mailbox_down known = expect_down(&node, MAILBOX_DOWN_INCARNATIONS);
+    assert_int_equal(known.incarnations[0], node.identity.incarnation);
+    assert_int_equal(known.genesis[0], node.identity.incarnation);
+    assert_int_equal(expect_down(&node, MAILBOX_DOWN_LEADER_KEY).node, MAILBOX_NODE_NONE);
+    send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_CAMPAIGN});
+    struct mailbox_down result = expect_down(&node, MAILBOX_DOWN_CAMPAIGN_RESULT);
+    assert_int_equal(result.campaign, MAILBOX_CAMPAIGN_WON);
+    assert_true(result.token != 0 && result.term > 0);
+    assert_true(expect_down(&node, MAILBOX_DOWN_LEADER_KEY).ours);
+    send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_RANGE_REQUEST,
+                                       .owner = 5,
+                                       .nonce = 6,
+                                       .range = WIRE_RANGE_NONE});
+    struct mailbox_down grant = expect_down(&node, MAILBOX_DOWN_RANGE_GRANT);
+    assert_int_equal(grant.outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(grant.nonce, 6);
+
+    expect_page(&node, "/healthz", 503, "does not turn");
+    expect_page(&node, "/readyz", 503, "voting");
+    show(&node, MAILBOX_ROLE_LEADER, 0);
+    atomic_fetch_add(&mailbox_status(node.mailbox)->rx_dropped[WIRE_DROP_MAGIC], 3);
+    struct mailbox_histogram *histogram = &mailbox_status(node.mailbox)->epoch_latency;
+    atomic_fetch_add(&histogram->buckets[17], 2); /* below 2^17 ns */
+    atomic_fetch_add(&histogram->buckets[40], 1);
+    expect_page(&node, "/healthz", 200, "processToken");
+    expect_page(&node, "/readyz", 200, NULL);
+    expect_page(&node, "/v1/status", 200, "\"role\":\"leader\"");
+    expect_page(&node, "/v1/status", 200, "\"range\":\"8589934592\"");
+    expect_page(&node, "/metrics", 200, "maroon_rx_dropped_total{reason=\"magic\"} 3\n");
+    expect_page(&node, "/metrics", 200, "maroon_is_leader 1\n");
+    expect_page(&node, "/metrics", 200,
+                "maroon_epoch_latency_seconds_bucket{le=\"6.5536e-05\"} 0\n");
+    expect_page(&node, "/metrics", 200,
+                "maroon_epoch_latency_seconds_bucket{le=\"0.000131072\"} 2\n");
+    expect_page(&node, "/metrics", 200, "maroon_epoch_latency_seconds_bucket{le=\"+Inf\"} 3\n");
+    expect_page(&node, "/nothing", 404, NULL);
+    expect_page(&node, "/v1/snapshot?newer_than=x", 400, NULL);
+    char *body;
+    assert_int_equal(ctl_http(node.config.admin_listen, "POST", "/v1/handover", &body), 202);
+    free(body);
+    expect_down(&node, MAILBOX_DOWN_HANDOVER);
+    control_announce_stop(node.control);
+    expect_down(&node, MAILBOX_DOWN_STOP);
+    stop_node(&node);
+}
+
+static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
+    (void)state;
+    static struct node node, other;
+    setup(&node, 0, 1);
+    start_node(&node);
+    setup(&other, 0, 1);
+    struct control_config good = other.config;
+    snprintf(other.config.data_dir, sizeof other.config.data_dir, "%s", node.dir);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
+                     MRN_ERR_EXISTS);
+    other.config = good;
+    snprintf(other.config.cluster, sizeof other.config.cluster, "../x");
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
+                     MRN_ERR_INVALID);
+    other.config = good;
+    other.config.node_count = 3;
+    other.config.quorum = 1;
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
+                     MRN_ERR_INVALID);
+    /* An admin address in use is an error with a word, not a node without one. */
+    other.config = good;
+    memcpy(other.config.admin_listen, node.config.admin_listen, sizeof good.admin_listen);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity), 0);
+    struct mailbox *mailbox = mailbox_create(8);
+    assert_int_equal(control_start(other.control, mailbox), MRN_ERR_IO);
+    control_destroy(other.control);
+    mailbox_destroy(mailbox);
+    fixture_remove_dir(other.dir);
+    stop_node(&node);
+}
+
+static void test_full_mailbox_loses_no_fact(void **state) {
+    (void)state;
+    static struct node node;
+    setup(&node, 0, 1);
+    start_node(&node); /* the ring holds 64 */
+    for (uint64_t i = 0; i < 300; i++) {
+        struct mailbox_up message = {.kind = MAILBOX_UP_RANGE_CHECK, .range = i, .owner = 1};
+        while (mailbox_send_up(node.mailbox, &message))
+            usleep(100);
+    }
+    usleep(100000);
+    send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_CAMPAIGN});
+    usleep(50000);
+    for (uint64_t i = 0; i < 300; i++)
+        assert_int_equal(expect_down(&node, MAILBOX_DOWN_RANGE_CHECKED).range, i);
+    assert_int_equal(expect_down(&node, MAILBOX_DOWN_CAMPAIGN_RESULT).campaign,
+                     MAILBOX_CAMPAIGN_WON);
+    stop_node(&node);
+}
+
+static void *prepare_thread(void *context) {
+    struct node *node = context;
+    int error = control_prepare(&node->config, &node->control, &node->identity);
+    return (void *)(intptr_t)error;
+}
+
+static void need_etcd(void) {
+    if (!have_etcd)
+        skip();
+}
+
+static void write_file(const char *path, const char *bytes, size_t count) {
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, count, out), count);
+    fclose(out);
+}
+
+static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void **state) {
+    (void)state;
+    need_etcd();
+    static struct node nodes[3];
+    pthread_t threads[3];
+    for (uint8_t i = 0; i < 3; i++) {
+        setup(&nodes[i], i, 3);
+        pthread_create(&threads[i], NULL, prepare_thread, &nodes[i]);
+    }
+    for (uint8_t i = 0; i < 3; i++) {
+        void *error;
+        pthread_join(threads[i], &error);
+        assert_int_equal((intptr_t)error, 0);
+        assert_int_equal(nodes[i].identity.configuration_id, nodes[0].identity.configuration_id);
+        assert_memory_equal(nodes[i].identity.ring, nodes[0].identity.ring, 3);
+        assert_true(nodes[i].identity.in_genesis);
+        nodes[i].mailbox = mailbox_create(64);
+        assert_int_equal(control_start(nodes[i].control, nodes[i].mailbox), 0);
+    }
+    assert_string_equal(nodes[2].identity.members[0].admin, nodes[0].config.admin_listen);
+    send_up(&nodes[0], (struct mailbox_up){.kind = MAILBOX_UP_CAMPAIGN});
+    struct mailbox_down won = expect_down(&nodes[0], MAILBOX_DOWN_CAMPAIGN_RESULT);
+    assert_int_equal(won.campaign, MAILBOX_CAMPAIGN_WON);
+    struct mailbox_down key;
+    do
+        key = expect_down(&nodes[1], MAILBOX_DOWN_LEADER_KEY);
+    while (key.node == MAILBOX_NODE_NONE);
+    assert_int_equal(key.node, 0);
+    assert_int_equal(key.term, won.term);
+    assert_false(key.ours);
+    expect_page(&nodes[1], "/metrics", 200,
+                "maroon_etcd_requests_total{op=\"txn\",outcome=\"ok\"}");
+
+    /* Node 2 lacks what its peers dropped; node 1 has a snapshot, after node 0 had none. */
+    size_t size = 3000000;
+    char *bytes = malloc(size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (char)(i * 7919 >> 3);
+    send_up(&nodes[2], (struct mailbox_up){.kind = MAILBOX_UP_NEED_SNAPSHOT, .seq = 10, .peer = 0});
+    struct mailbox_down take = expect_down(&nodes[0], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    send_up(&nodes[0],
+            (struct mailbox_up){.kind = MAILBOX_UP_SNAPSHOT_READY, .error = MRN_ERR_UNAVAILABLE});
+    take = expect_down(&nodes[1], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    write_file(take.text, bytes, size);
+    struct mailbox_up taken = {.kind = MAILBOX_UP_SNAPSHOT_READY, .seq = 20};
+    memcpy(taken.text, take.text, sizeof taken.text);
+    send_up(&nodes[1], taken);
+    struct mailbox_down restore = expect_down(&nodes[2], MAILBOX_DOWN_SNAPSHOT_RESTORE);
+    FILE *in = fopen(restore.text, "r");
+    char *got = malloc(size + 1);
+    assert_int_equal(fread(got, 1, size + 1, in), size);
+    fclose(in);
+    assert_memory_equal(got, bytes, size);
+    /* Refused (say, its hash is wrong): another peer is asked, and so on until one is taken. */
+    send_up(&nodes[2], (struct mailbox_up){.kind = MAILBOX_UP_RESTORED, .error = MRN_ERR_CORRUPT});
+    expect_down(&nodes[0], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    send_up(&nodes[0],
+            (struct mailbox_up){.kind = MAILBOX_UP_SNAPSHOT_READY, .error = MRN_ERR_UNAVAILABLE});
+    restore = expect_down(&nodes[2], MAILBOX_DOWN_SNAPSHOT_RESTORE);
+    send_up(&nodes[2], (struct mailbox_up){.kind = MAILBOX_UP_RESTORED, .seq = 20});
+    usleep(200000);
+    assert_int_not_equal(access(restore.text, F_OK), 0); /* cleaned up */
+    free(bytes);
+    free(got);
+
+    /* A second process under index 1: refused, the first one lives. */
+    static struct node twin;
+    setup(&twin, 1, 3);
+    assert_int_equal(control_prepare(&twin.config, &twin.control, &twin.identity), MRN_ERR_EXISTS);
+    fixture_remove_dir(twin.dir);
+
+    /* A leader that stops gives the key back at once. */
+    stop_node(&nodes[0]);
+    uint64_t before = fixture_now_ms();
+    do
+        key = expect_down(&nodes[1], MAILBOX_DOWN_LEADER_KEY);
+    while (key.node != MAILBOX_NODE_NONE);
+    assert_true(fixture_now_ms() - before < 1000);
+    assert_int_equal(nodes[1].failures, 0);
+    stop_node(&nodes[1]);
+    stop_node(&nodes[2]);
+}
+
+static int start(void **state) {
+    (void)state;
+    mrn_log_set_level(MRN_LOG_ERROR + 1);
+    have_etcd = fixture_etcd_start(&server, NULL);
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    if (have_etcd)
+        fixture_etcd_stop(&server);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_single_node_leads_grants_and_shows),
+        cmocka_unit_test(test_data_dir_is_locked_and_bad_configs_are_refused),
+        cmocka_unit_test(test_full_mailbox_loses_no_fact),
+        cmocka_unit_test(test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot),
+    };
+    return cmocka_run_group_tests_name("control", tests, start, stop);
+}
