@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "runtime/flat.h"
 #include "runtime/internal.h"
 
 #define MESSAGE_MAX_BYTES 1024
@@ -82,6 +83,14 @@ void *mrn_alloc(struct mrn_context *context, size_t length_bytes) {
 
 void *mrn_decode(struct mrn_context *context, const ProtobufCMessageDescriptor *descriptor,
                  const void *bytes, size_t length_bytes) {
+    if (flat_descriptor(descriptor)) {
+        void *message = arena_alloc(context, descriptor->sizeof_message);
+        if (message == NULL)
+            return NULL;
+        descriptor->message_init(message);
+        if (flat_decode(descriptor, message, bytes, length_bytes))
+            return message;
+    }
     return protobuf_c_message_unpack(descriptor, &context->allocator, length_bytes, bytes);
 }
 
@@ -107,6 +116,12 @@ static enum mrn_code response_too_large(struct mrn_context *context) {
 }
 
 enum mrn_code mrn_respond(struct mrn_context *context, const ProtobufCMessage *message) {
+    const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+    if (flat_descriptor(descriptor) && message->n_unknown_fields == 0) { /* at most 165 bytes */
+        context->response_bytes =
+            (uint32_t)flat_encode(message, context->response + sizeof(uint32_t));
+        return MRN_CODE_OK;
+    }
     size_t length_bytes = protobuf_c_message_get_packed_size(message);
     if (length_bytes > context->runtime->config.max_result_bytes)
         return response_too_large(context);

@@ -165,7 +165,8 @@ void mailbox_facts_read(const struct mailbox_status *status, struct mailbox_fact
     const facts_word *from = (const facts_word *)&status->facts;
     facts_word *to = (facts_word *)ret_facts;
     for (;;) {
-        uint32_t before = atomic_load_explicit(&status->facts_sequence, memory_order_acquire); /* E4 */
+        uint32_t before =
+            atomic_load_explicit(&status->facts_sequence, memory_order_acquire); /* E4 */
         if (before & 1)
             continue;
         for (int i = 0; i < FACTS_WORDS; i++)

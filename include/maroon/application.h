@@ -19,7 +19,7 @@
  * result is then resource_exhausted, whatever the handler returned).
  *
  * Threads: a handler runs on the thread that executes; one at a time. Ownership: all that the
- * context gives lives until the handler returns, values of a table until the next insert or erase
+ * context gives lives until the handler returns, values of a table until the next erase
  * in that table. Nothing is freed.
  *
  * Later: timers. An application will register (due logical time, bytes) in the state; the node that

@@ -80,16 +80,16 @@ static enum mrn_code transfer(struct mrn_context *context, const void *request,
     if (message == NULL)
         return mrn_fail_decode(context);
     Bank__V1__TransferResponse response = BANK__V1__TRANSFER_RESPONSE__INIT;
-    response.from_balance = read_number(context, BANK_ACCOUNTS, message->from);
+    uint64_t *from = mrn_table_write(context, BANK_ACCOUNTS, &message->from);
+    response.from_balance = from == NULL ? 0 : *from;
     if (message->amount > response.from_balance)
         return fail_overdraft(context);
     if (message->from == message->to || message->amount == 0) {
         response.to_balance = read_number(context, BANK_ACCOUNTS, message->to);
         return mrn_respond(context, &response.base);
     }
-    uint64_t *to = mrn_table_insert(context, BANK_ACCOUNTS, &message->to);
-    uint64_t *from = mrn_table_write(context, BANK_ACCOUNTS, &message->from);
-    if (from == NULL || to == NULL)
+    uint64_t *to = mrn_table_insert(context, BANK_ACCOUNTS, &message->to); /* moves no value */
+    if (to == NULL)
         return respond_exhausted(context);
     *from -= message->amount;
     *to += message->amount; /* the sum of both is at most the total: no overflow */

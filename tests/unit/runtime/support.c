@@ -33,6 +33,8 @@ static enum mrn_code probe(struct mrn_context *context, const void *request, siz
         }
         return mrn_fail(context, MRN_CODE_ABORTED, "told to refuse");
     }
+    if (bytes[0] == 'F') /* the same, without a write */
+        return mrn_fail(context, MRN_CODE_ABORTED, "told to refuse");
     if (bytes[0] == 'w') { /* write until it is too much, and claim success */
         for (uint32_t i = 0;; i++) {
             memcpy(key, &i, sizeof i);
@@ -90,7 +92,7 @@ struct runtime_config small_config(void) {
     config.ranges_max = 16;
     config.retired_max = 1000;
     config.configuration_id = 77;
-    config.undo_bytes = 1 << 18;
+    config.undo_bytes = 1 << 20;
     memset(config.genesis_hash.bytes, 7, sizeof config.genesis_hash.bytes);
     config.applications = APPLICATIONS;
     config.application_count = 3;

@@ -1,0 +1,102 @@
+#include <rte_eal.h>
+#include <rte_lcore.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dataplane/net/internal.h"
+#include <maroon/error.h>
+
+static bool started;
+
+void net_text(char *text, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, NET_TEXT_BYTES, format, arguments);
+    va_end(arguments);
+}
+
+/* "0@(0,1)": the main lcore floats over the CPUs this process may use. */
+static void lcores_argument(char *text, size_t room) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    (void)sched_getaffinity(0, sizeof cpus, &cpus);
+    size_t at = (size_t)snprintf(text, room, "--lcores=0@(");
+    bool first = true;
+    for (int i = 0; i < CPU_SETSIZE && at < room; i++)
+        if (CPU_ISSET((size_t)i, &cpus)) {
+            at += (size_t)snprintf(text + at, room - at, "%s%d", first ? "" : ",", i);
+            first = false;
+        }
+    if (at < room)
+        snprintf(text + at, room - at, ")");
+}
+
+/* A user's own run-time directory: the shared one belongs to whoever came first. */
+static void runtime_dir(void) {
+    const char *dir = getenv("XDG_RUNTIME_DIR");
+    char own[64];
+    if (geteuid() == 0 || (dir && access(dir, W_OK) == 0))
+        return;
+    snprintf(own, sizeof own, "/tmp/maroon-%u", (unsigned)geteuid());
+    if (mkdir(own, 0700) == 0 || access(own, W_OK) == 0)
+        setenv("XDG_RUNTIME_DIR", own, 1);
+}
+
+int net_eal_start(const struct net_eal_config *config, char *ret_error) {
+    if (started)
+        return MRN_ERR_EXISTS;
+    char lcores[256], memory[32], prefix[96], pci[64];
+    const char *arguments[32] = {
+        "maroon", lcores, "-m", memory, "--no-shconf", "--no-telemetry", "--log-level=*:error"};
+    int count = 7;
+    lcores_argument(lcores, sizeof lcores);
+    snprintf(memory, sizeof memory, "%u", config->memory_mb ? config->memory_mb : 64);
+    snprintf(prefix, sizeof prefix, "--file-prefix=%s",
+             config->file_prefix ? config->file_prefix : "");
+    if (!config->file_prefix)
+        snprintf(prefix, sizeof prefix, "--file-prefix=maroon-%d", (int)getpid());
+    arguments[count++] = prefix;
+    arguments[count++] = config->hugepages == NET_HUGEPAGES_ON ? "--in-memory" : "--no-huge";
+    if (!config->pci)
+        arguments[count++] = "--no-pci";
+    else if (config->pci_address) {
+        snprintf(pci, sizeof pci, "--allow=%s", config->pci_address);
+        arguments[count++] = pci;
+    }
+    for (uint32_t i = 0; i < config->extra_arg_count && count < 31; i++)
+        arguments[count++] = config->extra_args[i];
+    runtime_dir();
+    char *writable[32];
+    for (int i = 0; i < count; i++)
+        writable[i] = (char *)(uintptr_t)arguments[i];
+    if (rte_eal_init(count, writable) < 0) {
+        net_text(
+            ret_error,
+            "DPDK's environment does not start; its own message is above. Memory asked for: %s MiB",
+            memory);
+        return MRN_ERR_UNAVAILABLE;
+    }
+    started = true;
+    return 0;
+}
+
+void net_eal_stop(void) {
+    if (started)
+        rte_eal_cleanup();
+    started = false;
+}
+
+int net_thread_enter(void) {
+    if (rte_lcore_id() != LCORE_ID_ANY)
+        return 0;
+    return rte_thread_register() ? MRN_ERR_UNAVAILABLE : 0;
+}
+
+void net_thread_leave(void) {
+    rte_thread_unregister();
+}

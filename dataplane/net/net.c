@@ -1,0 +1,316 @@
+#include "dataplane/net/net.h"
+
+#include <assert.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dataplane/net/internal.h"
+#include <maroon/error.h>
+#include <rte_errno.h>
+
+#define PACKETS_DEFAULT 1024
+#define QUEUE_DEFAULT 512
+#define SLACK_MB 24
+
+static const char *const fabric_names[] = {"udp",         "af_packet", "af_xdp", "memif",
+                                           "virtio_user", "vhost",     "ring",   "pci"};
+
+const char *net_fabric_name(enum net_fabric fabric) {
+    return fabric_names[fabric];
+}
+
+int net_fabric_parse(const char *text, enum net_fabric *ret_fabric) {
+    for (uint32_t i = 0; i < sizeof fabric_names / sizeof fabric_names[0]; i++)
+        if (!strcmp(text, fabric_names[i])) {
+            *ret_fabric = (enum net_fabric)i;
+            return 0;
+        }
+    return MRN_ERR_NOT_FOUND;
+}
+
+void net_config_default(struct net_config *ret_config, uint16_t udp_port) {
+    *ret_config = (struct net_config){.endpoint_count = 1};
+    ret_config->endpoints[0] =
+        (struct net_endpoint_config){.stage = WIRE_STAGE_INGRESS, .udp_port = udp_port};
+}
+
+int net_config_check(const struct net_config *c, char *ret_error) {
+    if (c->fabric != NET_FABRIC_UDP && c->fabric != NET_FABRIC_AF_PACKET &&
+        c->fabric != NET_FABRIC_PCI && c->fabric != NET_FABRIC_AF_XDP) {
+        net_text(ret_error, "fabric %s is not built yet: use udp, af_packet, af_xdp or pci",
+                 net_fabric_name(c->fabric));
+        return MRN_ERR_INVALID;
+    }
+    if (!c->endpoint_count || c->endpoint_count > NET_ENDPOINTS_MAX) {
+        net_text(ret_error, "%u endpoints: 1 to %d are possible", c->endpoint_count,
+                 NET_ENDPOINTS_MAX);
+        return MRN_ERR_INVALID;
+    }
+    for (uint32_t i = 0; i < c->endpoint_count; i++) {
+        if (c->endpoints[i].lcore != c->endpoints[0].lcore) {
+            net_text(
+                ret_error,
+                "stages on different lcores are not built yet: give all the same lcore number");
+            return MRN_ERR_INVALID;
+        }
+        if (c->fabric != NET_FABRIC_UDP && !c->endpoints[i].udp_port) {
+            net_text(ret_error, "fabric %s needs a UDP port for each endpoint",
+                     net_fabric_name(c->fabric));
+            return MRN_ERR_INVALID;
+        }
+    }
+    if (c->fabric != NET_FABRIC_UDP && (c->port_count != 1 || !c->ports[0].device[0])) {
+        net_text(ret_error, "fabric %s needs one device: an interface name or PCI address",
+                 net_fabric_name(c->fabric));
+        return MRN_ERR_INVALID;
+    }
+    if (c->mtu_bytes > NET_MTU_BYTES || c->prefix_bits > 32) {
+        net_text(ret_error, "mtu %u or prefix %u is out of range", c->mtu_bytes, c->prefix_bits);
+        return MRN_ERR_INVALID;
+    }
+    return 0;
+}
+
+void net_memory_plan(const struct net_config *c, struct net_memory *m) {
+    uint32_t queue = c->queue_count ? c->queue_count : QUEUE_DEFAULT;
+    uint32_t held = c->packet_count ? c->packet_count : PACKETS_DEFAULT;
+    memset(m, 0, sizeof *m);
+    m->mbuf_count = held + 2 * queue + c->endpoint_count * (2 * NET_BURST_COUNT + NET_FIFO_COUNT);
+    m->mbuf_bytes = RTE_MBUF_DEFAULT_BUF_SIZE + sizeof(struct rte_mbuf) + 64 + 128;
+    m->pool_bytes =
+        (uint64_t)m->mbuf_count * m->mbuf_bytes * 2 /* one in each page under --no-huge */;
+    m->other_bytes = c->other_bytes;
+    m->slack_bytes = (uint64_t)SLACK_MB << 20;
+    m->kernel_bytes = c->fabric == NET_FABRIC_AF_PACKET ? 2 * (uint64_t)queue * 2048 : 0;
+    m->memory_mb = (uint32_t)((m->pool_bytes + m->rings_bytes + m->other_bytes + m->slack_bytes +
+                               (1 << 20) - 1) >>
+                              20);
+}
+
+/* Elements need not be contiguous for a device: one mbuf then takes half the memory under
+ * --no-huge. */
+static struct rte_mempool *pool_make(const struct net_memory *m) {
+    static uint32_t number;
+    char name[32];
+    snprintf(name, sizeof name, "maroon-%u", number++);
+    uint32_t size = sizeof(struct rte_mbuf) + RTE_MBUF_DEFAULT_BUF_SIZE;
+    struct rte_pktmbuf_pool_private facts = {.mbuf_data_room_size = RTE_MBUF_DEFAULT_BUF_SIZE};
+    struct rte_mempool *pool = rte_mempool_create_empty(
+        name, m->mbuf_count, size, 256, sizeof facts, SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+    if (!pool)
+        return NULL;
+    if (rte_mempool_set_ops_byname(pool, "ring_mp_mc", NULL)) {
+        rte_mempool_free(pool);
+        return NULL;
+    }
+    rte_pktmbuf_pool_init(pool, &facts);
+    if (rte_mempool_populate_default(pool) < 0) {
+        rte_mempool_free(pool);
+        return NULL;
+    }
+    rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+    return pool;
+}
+
+/* EAL learns of the device by its arguments. */
+static int eal_for(const struct net_config *c, uint32_t memory_mb, char *ret_error) {
+    struct net_eal_config eal = c->eal;
+    char vdev[NET_DEVICE_BYTES + 96];
+    const char *arguments[24];
+    uint32_t count = 0;
+    if (!eal.memory_mb)
+        eal.memory_mb = memory_mb;
+    uint32_t queue = c->queue_count ? c->queue_count : QUEUE_DEFAULT;
+    if (c->fabric == NET_FABRIC_AF_PACKET)
+        snprintf(vdev, sizeof vdev,
+                 "--vdev=net_af_packet0,iface=%s,framecnt=%u,blocksz=65536,framesz=2048",
+                 c->ports[0].device, queue);
+    else if (c->fabric == NET_FABRIC_AF_XDP)
+        snprintf(vdev, sizeof vdev, "--vdev=net_af_xdp0,iface=%s", c->ports[0].device);
+    if (c->fabric == NET_FABRIC_AF_PACKET || c->fabric == NET_FABRIC_AF_XDP)
+        arguments[count++] = vdev;
+    if (c->fabric == NET_FABRIC_PCI) {
+        eal.pci = true;
+        eal.pci_address = c->ports[0].device;
+    }
+    for (uint32_t i = 0; i < c->eal.extra_arg_count && count < 24; i++)
+        arguments[count++] = c->eal.extra_args[i];
+    eal.extra_args = arguments;
+    eal.extra_arg_count = count;
+    int error = net_eal_start(&eal, ret_error);
+    return error == MRN_ERR_EXISTS ? 0 : error;
+}
+
+int net_start(const struct net_config *config, struct net **ret_net, char *ret_error) {
+    int error = net_config_check(config, ret_error);
+    if (error)
+        return error;
+    struct net *net = calloc(1, sizeof *net);
+    if (!net) {
+        net_text(ret_error, "no memory");
+        return MRN_ERR_NO_MEMORY;
+    }
+    net->config = *config;
+    net_memory_plan(config, &net->memory);
+    for (uint32_t i = 0; i < NET_ENDPOINTS_MAX; i++)
+        net->endpoints[i].fd = -1;
+    error = eal_for(config, net->memory.memory_mb, ret_error);
+    if (!error) {
+        net->pool = pool_make(&net->memory);
+        if (!net->pool) {
+            net_text(ret_error, "no memory for %u packet buffers: raise memory_mb above %u",
+                     net->memory.mbuf_count, net->memory.memory_mb);
+            error = MRN_ERR_NO_MEMORY;
+        }
+    }
+    if (!error && config->fabric != NET_FABRIC_UDP)
+        error = net_ethdev_open(net, ret_error);
+    for (uint32_t i = 0; !error && i < config->endpoint_count; i++) {
+        net->endpoints[i].net = net;
+        net->endpoints[i].config = config->endpoints[i];
+        if (config->fabric == NET_FABRIC_UDP)
+            error = net_udp_open(&net->endpoints[i], ret_error);
+        else
+            (void)net_guard_open(
+                &net->endpoints[i]); /* without it the kernel answers with ICMP errors */
+    }
+    if (error) {
+        net_stop(net);
+        return error;
+    }
+    *ret_net = net;
+    return 0;
+}
+
+uint32_t net_stop(struct net *net) {
+    if (!net)
+        return 0;
+    for (uint32_t i = 0; i < NET_ENDPOINTS_MAX; i++) {
+        struct net_endpoint *e = &net->endpoints[i];
+        net_packets_free(e->tx, e->tx_count);
+        for (; e->fifo_count; e->fifo_count--)
+            net_packets_free(&e->fifo[e->fifo_head++ % NET_FIFO_COUNT], 1);
+        for (uint32_t j = 0; j < e->spare_count; j++)
+            rte_pktmbuf_free(e->spare[j]);
+        if (e->fd >= 0)
+            close(e->fd);
+    }
+    if (net->port_started)
+        net_ethdev_close(net);
+    uint32_t held = net->pool ? rte_mempool_in_use_count(net->pool) : 0;
+    rte_mempool_free(net->pool);
+    free(net);
+    return held;
+}
+
+struct net_endpoint *net_endpoint(struct net *net, enum wire_stage stage) {
+    for (uint32_t i = 0; i < net->config.endpoint_count; i++)
+        if (net->endpoints[i].config.stage == stage)
+            return &net->endpoints[i];
+    return NULL;
+}
+
+struct net_address net_endpoint_address(const struct net_endpoint *e) {
+    return (struct net_address){.ipv4 = e->net->config.ipv4, .port = e->config.udp_port};
+}
+
+void net_describe(const struct net *net, char *text, size_t room_bytes) {
+    char mac[RTE_ETHER_ADDR_FMT_SIZE] = "none";
+    if (net->port_started)
+        rte_ether_format_addr(mac, sizeof mac, &net->mac);
+    snprintf(
+        text, room_bytes,
+        "fabric=%s device=%s mac=%s mbufs=%u mbuf_bytes=%u memory_mb=%u hugepages=%s icmp_guard=%s",
+        net_fabric_name(net->config.fabric),
+        net->config.port_count ? net->config.ports[0].device : "none", mac, net->memory.mbuf_count,
+        net->memory.mbuf_bytes, net->memory.memory_mb,
+        net->config.eal.hugepages == NET_HUGEPAGES_ON ? "on" : "off",
+        net->config.fabric == NET_FABRIC_UDP ? "not_needed"
+        : net->endpoints[0].fd >= 0          ? "on"
+                                             : "off");
+}
+
+/* ---- packets ---- */
+
+uint32_t net_payload_max_bytes(const struct net *net) {
+    return (net->config.mtu_bytes ? net->config.mtu_bytes : NET_MTU_BYTES) - 28u;
+}
+
+uint32_t net_rx(struct net_endpoint *e, uint64_t now_us, struct net_packet *ret_packets,
+                uint32_t max_count) {
+    struct net *net = e->net;
+    uint32_t count = 0;
+    net->now_us = now_us;
+    if (net->config.fabric == NET_FABRIC_UDP)
+        count = net_udp_rx(e, ret_packets, max_count);
+    else {
+        if (!e->fifo_count)
+            net_ethdev_poll(net);
+        for (; count < max_count && e->fifo_count; e->fifo_count--)
+            ret_packets[count++] = e->fifo[e->fifo_head++ % NET_FIFO_COUNT];
+    }
+    e->counters.rx_packets += count;
+    for (uint32_t i = 0; i < count; i++)
+        e->counters.rx_bytes += ret_packets[i].length_bytes;
+    return count;
+}
+
+bool net_packet_alloc(struct net_endpoint *e, struct net_packet *ret_packet) {
+    struct rte_mbuf *m = rte_pktmbuf_alloc(e->net->pool);
+    if (!m) {
+        e->counters.no_buffer++;
+        return false;
+    }
+    *ret_packet = (struct net_packet){.mbuf = m, .bytes = rte_pktmbuf_mtod(m, uint8_t *)};
+    return true;
+}
+
+void net_tx(struct net_endpoint *e, const struct net_packet *packets, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        const struct net_packet *p = &packets[i];
+        enum wire_drop drop = WIRE_DROP_NONE;
+        if (!p->length_bytes || p->length_bytes > net_payload_max_bytes(e->net))
+            drop = WIRE_DROP_FRAME_LENGTH;
+        else if (!net_ipv4_unicast(p->address.ipv4) || !p->address.port)
+            drop = WIRE_DROP_NOT_OURS;
+        if (drop != WIRE_DROP_NONE) {
+            e->counters.drops[drop]++;
+            net_packets_free(p, 1);
+            continue;
+        }
+        if (e->tx_count == NET_BURST_COUNT)
+            net_flush(e);
+        e->tx[e->tx_count++] = *p;
+    }
+}
+
+void net_flush(struct net_endpoint *e) {
+    if (!e->tx_count)
+        return;
+    if (e->net->config.fabric == NET_FABRIC_UDP)
+        net_udp_flush(e);
+    else
+        net_ethdev_flush(e);
+    e->tx_count = 0;
+}
+
+void net_packets_free(const struct net_packet *packets, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        rte_pktmbuf_free(packets[i].mbuf);
+}
+
+bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *wake_fds,
+              uint32_t wake_fd_count) {
+    (void)lcore;
+    net->endpoints[0].counters.waits++;
+    bool woken = net_guard_wait(net, timeout_us, wake_fds, wake_fd_count);
+    net->endpoints[0].counters.wakes += woken;
+    return woken;
+}
+
+void net_endpoint_counters(const struct net_endpoint *e, struct net_counters *ret_counters) {
+    *ret_counters = e->counters;
+}

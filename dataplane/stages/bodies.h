@@ -1,0 +1,39 @@
+/* bodies: the store of body bytes; the replica knows slots, this room knows what lies in them.
+ *
+ * All slots have room for the greatest body; pages that were never used take no memory, and free
+ * slots are handed out last in, first out, so that what is used stays small and warm. Threads: the
+ * dataplane's lcore. Ownership: a slot is its taker's until it is given back. Errors: none but "no
+ * slot". */
+#ifndef MAROON_BODIES_H
+#define MAROON_BODIES_H
+
+#include <stdint.h>
+
+#include "proto/wire.h"
+
+#define BODIES_SLOT_NONE UINT32_MAX
+
+struct body {
+    uint64_t id;
+    uint32_t length_bytes;
+    uint32_t taken;
+    uint8_t bytes[WIRE_BODY_MAX_BYTES];
+};
+
+struct bodies {
+    struct body *slots;
+    uint32_t *free;
+    uint32_t count, free_count;
+};
+
+/* Reserves `count` slots. Returns 0 or MRN_ERR_NO_MEMORY. */
+int stage_bodies_open(struct bodies *bodies, uint32_t count);
+void stage_bodies_close(struct bodies *bodies);
+
+/* Copies a body into a free slot; BODIES_SLOT_NONE when there is none. */
+uint32_t stage_bodies_take(struct bodies *bodies, uint64_t id, const void *bytes,
+                           uint32_t length_bytes);
+/* Asserts that the slot was taken. */
+void stage_bodies_give(struct bodies *bodies, uint32_t slot);
+
+#endif

@@ -1,0 +1,118 @@
+#include "dataplane/stages/internal.h"
+
+#define FACTS_INTERVAL_NS 10000000u
+#define HASH_INTERVAL_NS 100000000u
+
+static void store(_Atomic uint64_t *counter, uint64_t value) {
+    atomic_store_explicit(counter, value, memory_order_relaxed);
+}
+
+static enum mailbox_node_role role_of(const struct replica_facts *f) {
+    switch (f->role) {
+    case REPLICA_ROLE_LEARNER: return MAILBOX_ROLE_LEARNER;
+    case REPLICA_ROLE_FOLLOWER:
+    case REPLICA_ROLE_PREPARING: return MAILBOX_ROLE_FOLLOWER;
+    case REPLICA_ROLE_LEADER: return MAILBOX_ROLE_LEADER;
+    case REPLICA_ROLE_NEEDS_BOOTSTRAP: return MAILBOX_ROLE_NEEDS_BOOTSTRAP;
+    case REPLICA_ROLE_QUARANTINED: return MAILBOX_ROLE_QUARANTINED;
+    case REPLICA_ROLE_STOPPED: return MAILBOX_ROLE_LOST;
+    }
+    return MAILBOX_ROLE_STARTING;
+}
+
+static void counters(struct stage *s, const struct replica_facts *f) {
+    store(&s->status->epochs_committed, f->epochs_committed);
+    store(&s->status->transactions_committed, f->bodies_committed);
+    store(&s->status->takeovers, f->takeovers);
+    store(&s->status->divergence, f->divergence);
+    store(&s->status->fetch_requests, f->fetch_requests);
+    store(&s->status->fetched_bodies, f->fetched_bodies);
+    store(&s->status->body_slots_used, f->slots_used);
+    store(&s->status->body_slots_total, s->bodies.count);
+    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++) {
+        struct net_counters c;
+        net_endpoint_counters(s->endpoints[i], &c);
+        store(&s->status->rx_packets[i], c.rx_packets);
+        store(&s->status->tx_packets[i], c.tx_packets);
+    }
+    uint64_t busy = s->loop_ns ? s->busy_ns * 1000000 / s->loop_ns : 0;
+    store(&s->status->lcore_busy_ppm[0], busy);
+    s->busy_ns = s->loop_ns = 0;
+}
+
+/* What net and the sessions dropped comes on top of what the stages counted: kept apart, added when
+ * shown. */
+static void drops(struct stage *s) {
+    static const struct net_counters none;
+    uint64_t total[WIRE_DROP_COUNT];
+    for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
+        total[d] = s->dropped[d];
+    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++) {
+        struct net_counters c = none;
+        net_endpoint_counters(s->endpoints[i], &c);
+        const uint64_t *session = net_session_drops(s->sessions[i]);
+        for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
+            total[d] += c.drops[d] + session[d];
+    }
+    for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
+        store(&s->status->rx_dropped[d], total[d]);
+}
+
+static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
+    m->range_count = count;
+    struct replica_range_facts g;
+    for (uint32_t i = 0; i < MAILBOX_FACTS_RANGES_MAX && replica_range(s->replica, i, &g); i++) {
+        m->ranges[i].range = g.range;
+        m->ranges[i].owner = g.owner;
+        m->ranges[i].received = g.received;
+        m->ranges[i].committed = g.committed;
+        m->ranges[i].executed = g.executed;
+    }
+}
+
+void stage_facts_poll(struct stage *s) {
+    store(&s->status->heartbeat_ns, s->now_ns);
+    if (s->now_ns < s->facts_at_ns)
+        return;
+    s->facts_at_ns = s->now_ns + FACTS_INTERVAL_NS;
+    struct replica_facts f;
+    replica_facts(s->replica, &f);
+    counters(s, &f);
+    drops(s);
+    struct mailbox_facts *m = &s->facts;
+    const struct control_identity *identity = s->setup.identity;
+    m->role = role_of(&f);
+    m->node_index = identity->node_index;
+    m->node_count = identity->node_count;
+    m->quorum = identity->quorum;
+    m->leader = f.leader;
+    for (uint8_t i = 0; i < identity->node_count; i++)
+        if (identity->ring[i] == identity->node_index)
+            m->ring_position = i;
+    m->incarnation = identity->incarnation;
+    m->term = f.promised_term;
+    m->commit_seq = f.commit_seq;
+    m->exec_seq = f.exec_seq;
+    m->last_seq = f.last_seq;
+    m->acknowledged_seq = f.acknowledged_seq;
+    m->leader_revision = f.leader_revision;
+    m->logical_time_us = f.logical_time_us;
+    m->commit_hash = f.commit_hash;
+    m->result_hash = f.result_hash;
+    m->takeover_delay_us = f.takeover_delay_ns / 1000;
+    m->slice_us = f.slice_ns / 1000;
+    for (uint32_t i = 0; i < WIRE_NODES_MAX; i++) {
+        m->peer_rtt_ns[i] = f.peer_rtt_ns[i];
+        m->peer_commit_seq[i] = f.peer_commit_seq[i];
+        m->peer_silence_us[i] =
+            f.peer_heard_ns[i] ? (s->now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
+    }
+    ranges(s, m, f.range_count);
+    if (s->now_ns >= s->hash_at_ns && f.exec_seq != m->state_hash_seq &&
+        f.exec_seq == f.commit_seq) {
+        s->hash_at_ns = s->now_ns + HASH_INTERVAL_NS; /* costs what changed since the last time */
+        m->state_hash = runtime_state_hash(s->runtime);
+        m->state_hash_seq = f.exec_seq;
+    }
+    mailbox_facts_write(s->status, m);
+}

@@ -1,0 +1,221 @@
+/* maroon-node: config, control plane and dataplane of one node, wired. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "controlplane/control.h"
+#include "controlplane/log.h"
+#include "dataplane/stages/stage.h"
+#include "runtime/applications/applications.h"
+#include <maroon/error.h>
+#include <sodium.h>
+
+static volatile bool interrupted;
+static int wake_pipe[2];
+
+static void on_signal(int number) {
+    (void)number;
+    interrupted = true;
+    (void)!write(wake_pipe[1], "s", 1);
+}
+
+static void on_failed(void *context, int error, const char *reason) {
+    (void)context;
+    mrn_log_error("fail_stop", "error=%s reason=%s", mrn_error_name(error), mrn_log_quote(reason));
+    (void)!write(wake_pipe[1], "f", 1);
+}
+
+static void control_configure(const struct config *g, struct control_config *c) {
+    memset(c, 0, sizeof *c);
+    snprintf(c->cluster, sizeof c->cluster, "%s", g->cluster);
+    c->node_index = (uint8_t)g->index;
+    c->node_count = (uint8_t)g->node_count;
+    c->quorum = (uint8_t)g->quorum;
+    c->durable = g->durability == CONFIG_DURABILITY_DISK;
+    c->results_kept = g->results_kept;
+    snprintf(c->data_dir, sizeof c->data_dir, "%s", g->data_dir);
+    bool etcd = g->arbiter == CONFIG_ARBITER_ETCD ||
+                (g->arbiter == CONFIG_ARBITER_AUTO && g->etcd_endpoints[0]);
+    c->arbiter = etcd ? CONTROL_ARBITER_ETCD : CONTROL_ARBITER_EMBEDDED;
+    snprintf(c->etcd_endpoints, sizeof c->etcd_endpoints, "%s", g->etcd_endpoints);
+    snprintf(c->etcd_ca_file, sizeof c->etcd_ca_file, "%s", g->etcd_ca_file);
+    snprintf(c->etcd_certificate_file, sizeof c->etcd_certificate_file, "%s",
+             g->etcd_certificate_file);
+    snprintf(c->etcd_key_file, sizeof c->etcd_key_file, "%s", g->etcd_key_file);
+    snprintf(c->etcd_user, sizeof c->etcd_user, "%s", g->etcd_user);
+    snprintf(c->etcd_password, sizeof c->etcd_password, "%s", g->etcd_password);
+    c->lease_ttl_s = g->lease_ttl_s;
+    c->range_ttl_s = g->range_ttl_s;
+    const struct config_url *own = &g->node[g->index];
+    snprintf(c->address, sizeof c->address, "%u.%u.%u.%u:%u", own->ipv4 >> 24,
+             own->ipv4 >> 16 & 255, own->ipv4 >> 8 & 255, own->ipv4 & 255, own->port);
+    snprintf(c->admin_listen, sizeof c->admin_listen, "%s", g->admin);
+    if (!g->admin[0])
+        snprintf(c->admin_listen, sizeof c->admin_listen, "127.0.0.1:%u", 9100 + g->index);
+    snprintf(c->admin_advertise, sizeof c->admin_advertise, "%s", g->admin_advertise);
+    c->failed = on_failed;
+    c->interrupted = &interrupted;
+}
+
+static void net_configure(const struct config *g, struct net_config *c) {
+    static const enum net_fabric fabrics[] = {[CONFIG_FABRIC_UDP] = NET_FABRIC_UDP,
+                                              [CONFIG_FABRIC_AF_PACKET] = NET_FABRIC_AF_PACKET,
+                                              [CONFIG_FABRIC_AF_XDP] = NET_FABRIC_AF_XDP,
+                                              [CONFIG_FABRIC_MEMIF] = NET_FABRIC_MEMIF,
+                                              [CONFIG_FABRIC_VIRTIO_USER] = NET_FABRIC_VIRTIO_USER,
+                                              [CONFIG_FABRIC_VHOST] = NET_FABRIC_VHOST,
+                                              [CONFIG_FABRIC_PCI] = NET_FABRIC_PCI};
+    const uint32_t lcores[] = {g->lcore_ingress, g->lcore_gossip, g->lcore_fetch};
+    memset(c, 0, sizeof *c);
+    c->fabric = fabrics[g->fabric];
+    c->ipv4 = c->fabric == NET_FABRIC_UDP ? 0 : g->own_ipv4;
+    c->prefix_bits = (uint8_t)g->prefix_bits;
+    c->gateway_ipv4 = g->next_hop_ipv4;
+    c->mtu_bytes = (uint16_t)g->mtu_bytes;
+    if (c->fabric != NET_FABRIC_UDP && g->interface[0]) {
+        c->port_count = 1;
+        snprintf(c->ports[0].device, sizeof c->ports[0].device, "%s", g->interface);
+    }
+    c->endpoint_count = WIRE_STAGE_COUNT;
+    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
+        c->endpoints[i] = (struct net_endpoint_config){
+            (uint8_t)i, (uint8_t)lcores[i],
+            (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
+    c->queue_count = g->queue_packets;
+    c->eal.hugepages = g->hugepages == CONFIG_HUGEPAGES_ON ? NET_HUGEPAGES_ON : NET_HUGEPAGES_OFF;
+    c->eal.memory_mb = g->memory_mb;
+    c->eal.extra_args = g->eal_args;
+    c->eal.extra_arg_count = g->eal_arg_count;
+}
+
+static void *stage_thread(void *argument) {
+    struct stage *stage = argument;
+    (void)net_thread_enter();
+    (void)stage_run(stage);
+    net_thread_leave();
+    (void)!write(wake_pipe[1], "e", 1);
+    return NULL;
+}
+
+/* Runs between a started net and its end. Returns the exit status. */
+static int serve(const struct config *g, struct control *control,
+                 const struct control_identity *identity, struct net *net) {
+    static const struct mrn_application *const applications[] = {&bank_application,
+                                                                 &echo_application};
+    char text[NET_TEXT_BYTES] = "";
+    struct mailbox *mailbox = mailbox_create(1024);
+    struct stage_setup setup = {g, identity, net, mailbox, applications, 2};
+    struct stage *stage = NULL;
+    pthread_t thread;
+    int error = mailbox ? stage_open(&setup, &stage, text) : MRN_ERR_NO_MEMORY;
+    if (error) {
+        mrn_log_error("dataplane_refused", "error=%s why=%s", mrn_error_name(error),
+                      mrn_log_quote(text));
+        mailbox_destroy(mailbox);
+        return 1;
+    }
+    net_describe(net, text, sizeof text);
+    mrn_log_info(
+        "started",
+        "version=0.1.0 node=%u of=%u quorum=%u port=%u durability=memory config=%016llx %s",
+        g->index, g->node_count, g->quorum, g->node[g->index].port, (unsigned long long)g->digest,
+        text);
+    error = control_start(control, mailbox);
+    if (!error && pthread_create(&thread, NULL, stage_thread, stage))
+        error = MRN_ERR_NO_MEMORY;
+    if (error)
+        mrn_log_error("control_refused", "error=%s why=%s", mrn_error_name(error),
+                      mrn_log_quote(mrn_error_text(error)));
+    char why = 'f';
+    if (!error) {
+        while (read(wake_pipe[0], &why, 1) < 0)
+            ;
+        if (why == 's') { /* give the leadership away first */
+            control_announce_stop(control);
+            usleep(g->node_count > 1 ? 200000 : 1000);
+        }
+        stage_stop(stage);
+        pthread_join(thread, NULL);
+    }
+    control_stop(control);
+    stage_close(stage);
+    mailbox_destroy(mailbox);
+    mrn_log_info("stopped", "why=%s", why == 's' ? "signal" : "fail_stop");
+    return why == 's' ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+    static struct config g;
+    char text[NET_TEXT_BYTES > CONFIG_ERROR_BYTES ? NET_TEXT_BYTES : CONFIG_ERROR_BYTES];
+    extern char **environ;
+    if (config_load(&g, CONFIG_NODE, argc, argv, environ, text)) {
+        fprintf(stderr, "maroon-node: %s\n", text);
+        return 2;
+    }
+    if (g.action == CONFIG_HELP || g.action == CONFIG_VERSION) {
+        g.action == CONFIG_HELP ? config_print_help(CONFIG_NODE, stdout)
+                                : config_print_version(CONFIG_NODE, stdout);
+        return 0;
+    }
+    if (g.durability == CONFIG_DURABILITY_DISK) {
+        fprintf(stderr, "maroon-node: durability disk is refused: the journal is not connected to "
+                        "the dataplane yet; use memory\n");
+        return 2;
+    }
+    static struct net_config n;
+    for (uint32_t i = 0; i < g.node_count; i++)
+        if (!g.node[i].ipv4 && config_url_resolve(&g.node[i])) {
+            fprintf(stderr, "maroon-node: the name %s of node %u is not known\n", g.node[i].host,
+                    i);
+            return 2;
+        }
+    net_configure(&g, &n);
+    if (net_config_check(&n, text)) {
+        fprintf(stderr, "maroon-node: %s\n", text);
+        return 2;
+    }
+    if (g.action == CONFIG_CHECK) {
+        struct net_memory m;
+        net_memory_plan(&n, &m);
+        config_print(&g, stdout);
+        printf("packet buffers: %u of %u bytes; DPDK memory: %u MiB; body slots: %u of %zu bytes "
+               "(taken as used)\n",
+               m.mbuf_count, m.mbuf_bytes, m.memory_mb, g.body_slots,
+               (size_t)WIRE_BODY_MAX_BYTES + 16);
+        return 0;
+    }
+    mrn_log_set_level((enum mrn_log_level)(MRN_LOG_ERROR - (int)g.log_level));
+    if (sodium_init() < 0 || pipe(wake_pipe)) {
+        fprintf(stderr, "maroon-node: no random numbers or no pipe\n");
+        return 1;
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    static struct control_config c;
+    static struct control_identity identity;
+    struct control *control = NULL;
+    control_configure(&g, &c);
+    (void)mkdir(c.data_dir, 0700);
+    int error = control_prepare(&c, &control, &identity);
+    if (error) {
+        mrn_log_error("not_started", "error=%s why=%s", mrn_error_name(error),
+                      mrn_log_quote(mrn_error_text(error)));
+        return error == MRN_ERR_CLOSED ? 0 : 1;
+    }
+    struct net *net = NULL;
+    error = net_start(&n, &net, text);
+    if (error)
+        mrn_log_error("network_refused", "error=%s why=%s", mrn_error_name(error),
+                      mrn_log_quote(text));
+    int status = error ? 1 : serve(&g, control, &identity, net);
+    control_destroy(control);
+    net_stop(net);
+    net_eal_stop();
+    return status;
+}

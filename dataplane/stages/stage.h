@@ -1,0 +1,42 @@
+/* stage: the dataplane of one node: ingress, gossip, fetch and execute as poll functions around the
+ * replica and the runtime.
+ *
+ *   gateway packets --ingress--> bodies --replica--> frames to peers (gossip, fetch)
+ *                                          |--deliver--> execute --> results --ingress--> gateways
+ *
+ * A pass of the loop reads each endpoint's burst, takes what the control plane sent, steps the
+ * replica with TICK, executes what is committed, and sends what came of all that. The clock is read
+ * once per pass. Threads: one thread runs stage_run; stage_stop may be called from any, also from a
+ * signal handler. Ownership: the net, the mailbox and the applications stay the caller's. Errors: a
+ * fail-stop is told to the control plane (MAILBOX_UP_FAILED) and ends the run. */
+#ifndef MAROON_STAGE_H
+#define MAROON_STAGE_H
+
+#include "config/config.h"
+#include "controlplane/control.h"
+#include "dataplane/net/net.h"
+#include "dataplane/stages/mailbox.h"
+#include <maroon/application.h>
+
+struct stage;
+
+struct stage_setup {
+    const struct config *config;
+    const struct control_identity *identity;
+    struct net *net;
+    struct mailbox *mailbox;
+    const struct mrn_application *const *applications;
+    uint32_t application_count;
+};
+
+/* Takes all memory. Returns 0, MRN_ERR_NO_MEMORY, or MRN_ERR_INVALID with a sentence in ret_error
+ * (NET_TEXT_BYTES). */
+int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error);
+
+/* Runs until stage_stop or a fail-stop. Returns 0, or the error of the fail-stop. */
+int stage_run(struct stage *stage);
+void stage_stop(struct stage *stage);
+
+void stage_close(struct stage *stage);
+
+#endif

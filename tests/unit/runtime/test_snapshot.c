@@ -1,0 +1,356 @@
+/* Snapshots: the same future, any damage refused, and execution between the steps. Determinism: the
+ * state is a function of the epochs. */
+#include "support.h"
+
+struct file {
+    uint8_t *bytes;
+    size_t length_bytes, room_bytes, at;
+    size_t fail_at; /* write fails there; 0: never */
+    size_t most;    /* read gives at most so many at once; 0: all */
+};
+
+static int file_write(void *user, const void *bytes, size_t length_bytes) {
+    struct file *file = user;
+    if (file->fail_at != 0 && file->length_bytes + length_bytes > file->fail_at)
+        return MRN_ERR_IO;
+    while (file->length_bytes + length_bytes > file->room_bytes) {
+        file->room_bytes = file->room_bytes * 2 + (1 << 16);
+        file->bytes = realloc(file->bytes, file->room_bytes);
+        assert_non_null(file->bytes);
+    }
+    memcpy(file->bytes + file->length_bytes, bytes, length_bytes);
+    file->length_bytes += length_bytes;
+    return 0;
+}
+
+static int64_t file_read(void *user, void *bytes, size_t room_bytes) {
+    struct file *file = user;
+    size_t left = file->length_bytes - file->at;
+    size_t count = left < room_bytes ? left : room_bytes;
+    if (file->most != 0 && count > file->most)
+        count = file->most;
+    memcpy(bytes, file->bytes + file->at, count);
+    file->at += count;
+    return (int64_t)count;
+}
+
+static int restore(struct runtime *runtime, struct file *file, struct runtime_snapshot_info *info) {
+    file->at = 0;
+    return runtime_restore(runtime, file_read, file, info);
+}
+
+/* Adds a mixed bag of transactions, a function of the number only. */
+static void mixed(struct feed *feed, uint32_t number) {
+    srand(number);
+    if (number == 0) {
+        feed_open(feed, 0, 5);
+        feed_open(feed, 7, 6);
+    }
+    if (number == 20)
+        feed_seal(feed, 7, 0);
+    for (uint32_t i = 0; i < 40; i++) {
+        uint64_t a = (uint64_t)rand() % 5000, b = (uint64_t)rand() % 5000;
+        switch (rand() % 6) {
+        case 0: feed_withdraw(feed, a, (uint64_t)rand() % 100); break;
+        case 1: feed_transfer(feed, a, b, (uint64_t)rand() % 100); break;
+        case 2:
+            memset(feed->key, (int)(a % 200) + 1, 16);
+            memset(feed->request_hash, (int)(a % 3), 16);
+            feed_deposit(feed, b, 9);
+            break;
+        case 3: feed_call(feed, "probe.Probe", "Do", rand() % 2 ? "f" : "r", 1); break;
+        default: feed_deposit(feed, a, 50); break;
+        }
+    }
+    feed->low_water = wire_tx_offset(feed->next_id) > 150 ? wire_tx_offset(feed->next_id) - 150 : 0;
+}
+
+static void test_determinism(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *a = feed_new(&config), *b = feed_new(&config);
+    for (uint32_t i = 0; i < 60; i++) {
+        mixed(a, i);
+        mixed(b, i);
+        feed_run(a);
+        feed_run(b);
+        if (i % 7 == 0)
+            (void)runtime_state_hash(a->runtime);
+        if (i == 31) {
+            struct file file = {0};
+            struct runtime_snapshot_info info;
+            assert_int_equal(runtime_snapshot_write(b->runtime, file_write, &file, &info), 0);
+            free(file.bytes);
+        }
+    }
+    assert_same_hash(result_hash_of(a->runtime), result_hash_of(b->runtime));
+    assert_same_hash(runtime_state_hash(a->runtime), runtime_state_hash(b->runtime));
+    mixed(a, 61);
+    mixed(b, 62);
+    feed_run(a);
+    feed_run(b);
+    struct wire_hash x = runtime_state_hash(a->runtime), y = runtime_state_hash(b->runtime);
+    assert_memory_not_equal(&x, &y, sizeof x);
+    x = result_hash_of(a->runtime);
+    y = result_hash_of(b->runtime);
+    assert_memory_not_equal(&x, &y, sizeof x);
+    feed_free(a);
+    feed_free(b);
+}
+
+/* Ids, codes and lengths are equal; only a balance in a result differs. */
+static void test_result_hash_covers_the_bytes(void **state) {
+    (void)state;
+    struct wire_hash hashes[2];
+    for (uint64_t amount = 1; amount <= 2; amount++) {
+        struct runtime_config config = small_config();
+        struct feed *feed = feed_new(&config);
+        feed_open(feed, 0, 5);
+        feed_deposit(feed, 1, amount);
+        feed_run(feed);
+        hashes[amount - 1] = result_hash_of(feed->runtime);
+        feed_free(feed);
+    }
+    assert_memory_not_equal(&hashes[0], &hashes[1], sizeof hashes[0]);
+}
+
+/* The same transactions in epochs of other sizes: the same balances and results. */
+static void test_batching_does_not_matter(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *a = feed_new(&config), *b = feed_new(&config);
+    for (uint32_t i = 0; i < 20; i++) {
+        mixed(a, i + 1); /* no controls */
+        if (i == 0)
+            feed_open(a, 0, 5);
+        feed_run(a);
+    }
+    feed_open(b, 0, 5);
+    for (uint32_t i = 0; i < 20; i++)
+        mixed(b, i + 1);
+    b->control_count = 1; /* without the SEAL of 20 */
+    assert_int_equal(b->body_count, 800);
+    feed_run(b);
+    for (uint64_t account = 0; account < 5000; account += 37)
+        assert_int_equal(feed_ask_balance(a, account), feed_ask_balance(b, account));
+    assert_int_equal(feed_ask_total(a), feed_ask_total(b));
+    feed_free(a);
+    feed_free(b);
+}
+
+static void test_restore_gives_the_same_future(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *a = feed_new(&config), *b = feed_new(&config);
+    struct file file = {.most = 1000};
+    struct runtime_snapshot_info written, read;
+    for (uint32_t i = 0; i < 25; i++) {
+        mixed(a, i);
+        feed_run(a);
+    }
+    assert_int_equal(runtime_snapshot_write(a->runtime, file_write, &file, &written), 0);
+    assert_same_hash(written.state_hash, runtime_state_hash(a->runtime));
+    assert_int_equal(written.seq, 25);
+    feed_open(b, 3, 3); /* whatever it did before is gone */
+    feed_run(b);
+    assert_int_equal(restore(b->runtime, &file, &read), 0);
+    assert_memory_equal(&written, &read, sizeof read);
+    assert_null(runtime_check(b->runtime));
+    assert_same_hash(runtime_state_hash(a->runtime), runtime_state_hash(b->runtime));
+    b->seq = a->seq;
+    b->time_us = a->time_us;
+    b->next_id = a->next_id;
+    b->low_water = a->low_water;
+    for (uint32_t i = 25; i < 50; i++) {
+        mixed(a, i);
+        mixed(b, i);
+        feed_run(a);
+        feed_run(b);
+        assert_same_hash(result_hash_of(a->runtime), result_hash_of(b->runtime));
+    }
+    assert_same_hash(runtime_state_hash(a->runtime), runtime_state_hash(b->runtime));
+    /* and a snapshot of the restored one is the same file */
+    struct file one = {0}, other = {0};
+    assert_int_equal(runtime_snapshot_write(a->runtime, file_write, &one, &written), 0);
+    assert_int_equal(runtime_snapshot_write(b->runtime, file_write, &other, &written), 0);
+    assert_int_equal(one.length_bytes, other.length_bytes);
+    assert_memory_equal(one.bytes, other.bytes, one.length_bytes);
+    free(one.bytes);
+    free(other.bytes);
+    free(file.bytes);
+    feed_free(a);
+    feed_free(b);
+}
+
+/* Steps of a few pages, epochs between them: the file is that of the beginning. */
+static void test_copy_on_write(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    struct file whole = {0}, stepped = {0};
+    struct runtime_snapshot_info info, info_stepped;
+    for (uint32_t i = 0; i < 25; i++) {
+        mixed(feed, i);
+        feed_run(feed);
+    }
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &whole, &info), 0);
+    assert_int_equal(runtime_snapshot_begin(feed->runtime), 0);
+    assert_int_equal(runtime_snapshot_begin(feed->runtime), MRN_ERR_EXISTS);
+    int more = 1;
+    uint32_t steps = 0;
+    for (uint32_t i = 25; more > 0; i++, steps++) {
+        mixed(feed, i);
+        feed_run(feed);
+        if (i % 3 == 0)
+            (void)runtime_state_hash(feed->runtime);
+        more = runtime_snapshot_step(feed->runtime, 2, file_write, &stepped, &info_stepped);
+    }
+    assert_int_equal(more, 0);
+    assert_true(steps > 5);
+    assert_int_equal(whole.length_bytes, stepped.length_bytes);
+    assert_memory_equal(whole.bytes, stepped.bytes, whole.length_bytes);
+    assert_memory_equal(&info, &info_stepped, sizeof info);
+    assert_int_equal(runtime_snapshot_step(feed->runtime, 5, file_write, &stepped, &info),
+                     MRN_ERR_NOT_FOUND);
+    struct wire_hash live = runtime_state_hash(feed->runtime);
+    assert_memory_not_equal(&live, &info.state_hash, sizeof live);
+    free(whole.bytes);
+    free(stepped.bytes);
+    feed_free(feed);
+}
+
+static void test_failed_write_abandons(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    struct runtime_snapshot_info info;
+    mixed(feed, 0);
+    feed_run(feed);
+    struct file file = {.fail_at = 20000};
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), MRN_ERR_IO);
+    mixed(feed, 1);
+    feed_run(feed);
+    file.fail_at = file.length_bytes = 0;
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+    assert_same_hash(info.state_hash, runtime_state_hash(feed->runtime));
+    assert_int_equal(restore(feed->runtime, &file, &info), 0);
+    free(file.bytes);
+    feed_free(feed);
+}
+
+/* Every bit of head and tail, sampled bytes of the rest, every way to end early. */
+static void test_damage_is_refused(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    config.state_bytes = 6 << 20;
+    config.ranges_max = 4;
+    struct feed *feed = feed_new(&config);
+    struct file file = {0};
+    struct runtime_snapshot_info info;
+    mixed(feed, 0);
+    feed_run(feed);
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+    mixed(feed, 1);
+    feed_run(feed);
+    struct wire_hash before = runtime_state_hash(feed->runtime);
+    size_t length_bytes = file.length_bytes, checked = 0;
+    for (size_t at = 0; at < length_bytes; at += at < 300 || at + 100 > length_bytes ? 1 : 131) {
+        uint8_t bit = (uint8_t)(1 << (at % 8));
+        file.bytes[at] ^= bit;
+        assert_true(restore(feed->runtime, &file, &info) < 0);
+        file.bytes[at] ^= bit;
+        checked++;
+    }
+    assert_true(checked > 400);
+    const size_t ends[] = {0,
+                           1,
+                           8,
+                           191,
+                           192,
+                           195,
+                           200,
+                           300,
+                           4296,
+                           length_bytes - 81,
+                           length_bytes - 80,
+                           length_bytes - 1};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        file.length_bytes = ends[i];
+        assert_int_equal(restore(feed->runtime, &file, &info), MRN_ERR_CORRUPT);
+    }
+    file.length_bytes = length_bytes;
+    file.bytes[8]++; /* the version, and what it says of itself is not looked at */
+    assert_int_equal(restore(feed->runtime, &file, &info), MRN_ERR_UNSUPPORTED);
+    file.bytes[8]--;
+    assert_int_equal(file_write(&file, "x", 1), 0); /* a byte too many */
+    assert_int_equal(restore(feed->runtime, &file, &info), MRN_ERR_CORRUPT);
+    file.length_bytes = length_bytes;
+    assert_same_hash(runtime_state_hash(feed->runtime), before); /* nothing of it was taken */
+    mixed(feed, 2);
+    feed_run(feed);
+    assert_int_equal(restore(feed->runtime, &file, &info), 0);
+    free(file.bytes);
+    feed_free(feed);
+}
+
+static void test_another_configuration_is_refused(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    struct file file = {0};
+    struct runtime_snapshot_info info;
+    mixed(feed, 0);
+    feed_run(feed);
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+    feed_free(feed);
+    for (int which = 0; which < 4; which++) {
+        struct runtime_config other = small_config();
+        struct mrn_application bank = bank_application;
+        const struct mrn_application *list[] = {&bank, &echo_application, &probe_application};
+        other.applications = list;
+        if (which == 1)
+            other.configuration_id++;
+        if (which == 2)
+            other.results_kept--;
+        if (which == 3)
+            bank.version++;
+        feed = feed_new(&other);
+        assert_int_equal(restore(feed->runtime, &file, &info), which == 0 ? 0 : MRN_ERR_MISMATCH);
+        feed_free(feed);
+    }
+    free(file.bytes);
+}
+
+/* A stopped runtime lives again from a snapshot. */
+static void test_restore_ends_the_stop(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    struct file file = {0};
+    struct runtime_snapshot_info info;
+    mixed(feed, 0);
+    feed_run(feed);
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+    feed->seq += 5;
+    assert_int_equal(feed_try(feed), MRN_ERR_MISMATCH);
+    assert_int_equal(runtime_snapshot_begin(feed->runtime), MRN_ERR_CLOSED);
+    assert_int_equal(restore(feed->runtime, &file, &info), 0);
+    feed->seq = info.seq;
+    mixed(feed, 1);
+    feed_run(feed);
+    free(file.bytes);
+    feed_free(feed);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_determinism),
+                                       cmocka_unit_test(test_result_hash_covers_the_bytes),
+                                       cmocka_unit_test(test_batching_does_not_matter),
+                                       cmocka_unit_test(test_restore_gives_the_same_future),
+                                       cmocka_unit_test(test_copy_on_write),
+                                       cmocka_unit_test(test_failed_write_abandons),
+                                       cmocka_unit_test(test_damage_is_refused),
+                                       cmocka_unit_test(test_another_configuration_is_refused),
+                                       cmocka_unit_test(test_restore_ends_the_stop)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

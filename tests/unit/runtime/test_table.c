@@ -1,0 +1,160 @@
+/* Tables against a plain model; undo and the hash tree against whole copies. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "runtime/table.h"
+
+#define KEYS 2000
+#define REGION_BYTES (1 << 20)
+
+struct model {
+    struct state state;
+    struct table table;
+    uint32_t values[KEYS]; /* 0: absent */
+    uint32_t count;
+};
+
+static struct model *model_new(uint32_t key_bytes, uint32_t load_shift, uint32_t entries_max) {
+    struct model *model = calloc(1, sizeof *model);
+    assert_int_equal(state_open(&model->state, REGION_BYTES, 1 << 20), 0);
+    table_shape(&model->table, key_bytes, 12, load_shift);
+    model->table.state = &model->state;
+    model->table.seed = 99;
+    model->table.head_offset = 64;
+    model->table.buckets_offset = 4096;
+    model->table.entries_offset = 4096 * 8;
+    model->table.entries_max = entries_max;
+    return model;
+}
+static void model_free(struct model *model) {
+    state_close(&model->state);
+    free(model);
+}
+
+static void key_of(uint32_t i, uint8_t key[64]) {
+    memset(key, 0, 64);
+    memcpy(key, &i, sizeof i);
+    memcpy(key + 16, &i, sizeof i);
+}
+
+static void step(struct model *model) {
+    uint32_t i = (uint32_t)rand() % KEYS;
+    uint8_t key[64];
+    key_of(i, key);
+    if (rand() % 5 < 3) {
+        uint64_t place = table_insert(&model->table, key);
+        if (model->values[i] == 0 && model->count == model->table.entries_max) {
+            assert_int_equal(place, 0);
+            return;
+        }
+        assert_int_not_equal(place, 0);
+        uint32_t *value = state_write(&model->state, place, 12);
+        assert_int_equal(value[0], model->values[i]);
+        model->count += model->values[i] == 0;
+        model->values[i] = value[0] = (uint32_t)rand() | 1;
+    } else {
+        assert_int_equal(table_erase(&model->table, key), model->values[i] != 0);
+        model->count -= model->values[i] != 0;
+        model->values[i] = 0;
+    }
+}
+
+static void compare(const struct model *model) {
+    const char *broken = table_check(&model->table);
+    if (broken != NULL)
+        fail_msg("%s", broken);
+    assert_int_equal(table_count(&model->table), model->count);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        uint8_t key[64];
+        key_of(i, key);
+        uint64_t place = table_find(&model->table, key);
+        assert_int_equal(place != 0, model->values[i] != 0);
+        if (place != 0)
+            assert_int_equal(*(const uint32_t *)state_at(&model->state, place), model->values[i]);
+    }
+}
+
+static void run_model(uint32_t key_bytes, uint32_t load_shift, uint32_t entries_max) {
+    struct model *model = model_new(key_bytes, load_shift, entries_max);
+    srand(5);
+    for (uint32_t round = 0; round < 100; round++) {
+        for (uint32_t i = 0; i < 300; i++)
+            step(model);
+        compare(model);
+    }
+    model_free(model);
+}
+
+static void test_table_is_a_map(void **state) {
+    (void)state;
+    run_model(8, 0, KEYS);
+    run_model(21, 0, KEYS);
+    run_model(8, 2, KEYS);
+    run_model(4, 0, 700); /* often full */
+}
+
+static void test_undo_puts_every_byte_back(void **state) {
+    (void)state;
+    struct model *model = model_new(8, 0, KEYS);
+    uint8_t *copy = malloc(REGION_BYTES);
+    srand(6);
+    for (uint32_t round = 0; round < 200; round++) {
+        struct model before = *model;
+        memcpy(copy, model->state.base, REGION_BYTES);
+        state_transaction_begin(&model->state);
+        for (uint32_t i = 0; i < 100; i++)
+            step(model);
+        if (round % 2) {
+            state_undo(&model->state);
+            assert_memory_equal(copy, model->state.base, REGION_BYTES);
+            memcpy(model->values, before.values, sizeof before.values);
+            model->count = before.count;
+        }
+        state_transaction_end(&model->state);
+        compare(model);
+    }
+    free(copy);
+    model_free(model);
+}
+
+/* The hash depends on the bytes, not on when it was asked for or which pages were touched. */
+static void test_hash_is_of_content(void **state) {
+    (void)state;
+    struct state often, once;
+    uint64_t bytes = UINT64_C(4096) * 5000; /* three levels, the last of each not full */
+    assert_int_equal(state_open(&often, bytes, 4096), 0);
+    assert_int_equal(state_open(&once, bytes, 4096), 0);
+    struct wire_hash empty = state_hash(&often), previous = empty;
+    srand(8);
+    for (uint32_t i = 0; i < 2000; i++) {
+        uint64_t at = ((uint64_t)rand() * 4096 + (uint64_t)rand()) % (bytes - 8);
+        uint64_t value = (uint64_t)rand() | 1;
+        memcpy(state_change(&often, at, 8), &value, 8);
+        memcpy(state_change(&once, at, 8), &value, 8);
+        if (i % 7 == 0) {
+            struct wire_hash now = state_hash(&often);
+            assert_memory_not_equal(&now, &previous, sizeof now);
+            previous = now;
+        }
+    }
+    struct wire_hash a = state_hash(&often), b = state_hash(&once);
+    assert_memory_equal(&a, &b, sizeof a);
+    memset(state_change(&once, 0, bytes), 0, bytes); /* touched, and empty again */
+    b = state_hash(&once);
+    assert_memory_equal(&empty, &b, sizeof b);
+    state_close(&often);
+    state_close(&once);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table_is_a_map),
+                                       cmocka_unit_test(test_undo_puts_every_byte_back),
+                                       cmocka_unit_test(test_hash_is_of_content)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
