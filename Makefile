@@ -3,13 +3,14 @@ BUILD ?= build
 BUILD_ASAN ?= build-asan
 NODE ?= $(BUILD)/maroon-node
 GATEWAY ?= $(BUILD)/maroon-gateway
-SIM ?= $(BUILD)/tests/sim/maroon-sim
+CTL ?= $(BUILD)/controlplane/ctl/maroonctl
+SIM ?= $(BUILD)/tests/sim/sim
 SEEDS ?= 10000
 SEED_BASE ?= 1
 ROUNDS ?= 50
 
 # Given on the command line (make run-local PORT=3001) these reach the programs through the environment.
-export BUILD NODE GATEWAY
+export BUILD BUILD_ASAN NODE GATEWAY CTL
 
 .PHONY: help deps deps-test build build-test demo run-local run-gateway cluster stop-cluster test sim sim-mutants soak \
   bench bench-check docs format tidy clean

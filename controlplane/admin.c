@@ -86,8 +86,8 @@ static enum MHD_Result healthz(const struct admin *admin, struct MHD_Connection 
                  turns ? "ok" : "dataplane does not turn", admin->setup.config->node_index,
                  admin->setup.identity->incarnation, admin->setup.identity->process_token) < 0)
         body = NULL;
-    return reply(connection, turns ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
-                 "application/json", body);
+    return reply(connection, turns ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "application/json",
+                 body);
 }
 
 static enum MHD_Result readyz(const struct admin *admin, struct MHD_Connection *connection) {
@@ -190,8 +190,7 @@ static enum MHD_Result answer_get(struct admin *admin, struct request *request, 
         return reply(connection, MHD_HTTP_OK, "text/plain; version=0.0.4",
                      admin_metrics_text(&admin->setup));
     if (strcmp(url, "/v1/status") == 0)
-        return reply(connection, MHD_HTTP_OK, "application/json",
-                     admin_status_json(&admin->setup));
+        return reply(connection, MHD_HTTP_OK, "application/json", admin_status_json(&admin->setup));
     if (strcmp(url, "/v1/snapshot") == 0)
         return get_snapshot(admin, request);
     return reply_message(connection, MHD_HTTP_NOT_FOUND, "no such page");
@@ -323,8 +322,7 @@ int admin_start(const struct admin_setup *setup, struct admin **ret_admin) {
         free(admin);
         return MRN_ERR_IO;
     }
-    const union MHD_DaemonInfo *info =
-        MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     admin->epoll_fd = info ? info->epoll_fd : -1;
     if (admin->epoll_fd < 0 ||
         loop_fd_set(setup->loop, admin->epoll_fd, EPOLLIN, on_ready, admin)) {

@@ -238,8 +238,7 @@ static void etcd(FILE *out, const struct etcd_metrics *metrics) {
             "maroon_etcd_request_seconds_bucket{le=\"+Inf\"} %" PRIu64
             "\nmaroon_etcd_request_seconds_sum %.6f\nmaroon_etcd_request_seconds_count %" PRIu64
             "\n",
-            metrics->latency_count, (double)metrics->latency_sum_us * 1e-6,
-            metrics->latency_count);
+            metrics->latency_count, (double)metrics->latency_sum_us * 1e-6, metrics->latency_count);
     gauge(out, "etcd_failures_in_a_row", "requests failed since the last answer",
           metrics->failures_in_a_row);
     head(out, "etcd_no_space_total", "counter", "answers saying that etcd's quota is used up");
@@ -263,8 +262,7 @@ static void dataplane(FILE *out, const struct mailbox_status *status) {
     gauge(out, "log_epochs", "epochs kept", atomic_load(&status->log_epochs));
     gauge(out, "body_slots_used", "bodies held", atomic_load(&status->body_slots_used));
     gauge(out, "body_slots", "bodies that can be held", atomic_load(&status->body_slots_total));
-    histogram(out, "epoch_latency_seconds", "leader proposes to committed",
-              &status->epoch_latency);
+    histogram(out, "epoch_latency_seconds", "leader proposes to committed", &status->epoch_latency);
     histogram(out, "leader_gap_seconds", "between frames of one term", &status->leader_gap);
     histogram(out, "log_sync_seconds", "one sync of the journal", &status->log_sync);
 }

@@ -128,10 +128,10 @@ uint64_t control_configuration_id(uint64_t cluster_id, uint8_t node_count, uint8
 struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis) {
     struct canonical canonical = {0};
     put_bytes(&canonical, "maroon genesis", 14);
-    put_u64(&canonical, control_configuration_id(genesis->cluster_id, genesis->node_count,
-                                                 genesis->quorum, genesis->durable,
-                                                 genesis->results_kept, genesis->member_keys,
-                                                 &genesis->digest_key));
+    put_u64(&canonical,
+            control_configuration_id(genesis->cluster_id, genesis->node_count, genesis->quorum,
+                                     genesis->durable, genesis->results_kept, genesis->member_keys,
+                                     &genesis->digest_key));
     put_u64(&canonical, genesis->cluster_id);
     put_bytes(&canonical, genesis->digest_key.bytes, sizeof genesis->digest_key.bytes);
     for (int i = 0; i < genesis->node_count; i++)
@@ -182,8 +182,8 @@ int arbiter_store_load(const char *data_dir, uint64_t *ret_incarnation, uint64_t
         return error;
     uint64_t incarnation, token;
     char end;
-    int fields = sscanf(text, "incarnation %" SCNu64 " token %" SCNu64 "%c", &incarnation, &token,
-                        &end);
+    int fields =
+        sscanf(text, "incarnation %" SCNu64 " token %" SCNu64 "%c", &incarnation, &token, &end);
     free(text);
     if (fields != 3 || end != '\n' || incarnation == 0 || token == 0)
         return MRN_ERR_CORRUPT;

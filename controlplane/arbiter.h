@@ -2,9 +2,9 @@
  *
  *   opening --registered, genesis known--> ready --> destroyed
  *
- * Two implementations behind one interface: arbiter_etcd (a cluster) and arbiter_embedded (one node,
- * a file). Requests return at once; outcomes come through the sink, of the embedded one possibly
- * before the request returns.
+ * Two implementations behind one interface: arbiter_etcd (a cluster) and arbiter_embedded (one
+ * node, a file). Requests return at once; outcomes come through the sink, of the embedded one
+ * possibly before the request returns.
  *
  * Vocabulary
  *   revision   of the leader key: names one holding of it; 0: the key is absent

@@ -32,7 +32,7 @@ struct embedded_range {
 
 struct embedded {
     struct arbiter base;
-    uint64_t revision;   /* of the last campaign won; grows over restarts */
+    uint64_t revision; /* of the last campaign won; grows over restarts */
     uint64_t next_range;
     struct embedded_range *ranges; /* RANGES_MAX */
     uint32_t range_count;
@@ -63,17 +63,17 @@ static json_t *ranges_json(const struct embedded *embedded) {
 static int save(const struct embedded *embedded) {
     char *genesis = arbiter_encode_genesis(&embedded->base.genesis);
     char *config = arbiter_encode_config(&embedded->base.genesis);
-    json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "format", "maroon embedded 1",
-                             "revision", arbiter_json_number(embedded->revision), "nextRange",
-                             arbiter_json_number(embedded->next_range), "storeToken",
-                             arbiter_json_number(embedded->base.store_token), "genesis",
-                             genesis ? json_loads(genesis, 0, NULL) : NULL, "config",
-                             config ? json_loads(config, 0, NULL) : NULL, "ranges",
-                             ranges_json(embedded));
+    json_t *root =
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "format", "maroon embedded 1", "revision",
+                  arbiter_json_number(embedded->revision), "nextRange",
+                  arbiter_json_number(embedded->next_range), "storeToken",
+                  arbiter_json_number(embedded->base.store_token), "genesis",
+                  genesis ? json_loads(genesis, 0, NULL) : NULL, "config",
+                  config ? json_loads(config, 0, NULL) : NULL, "ranges", ranges_json(embedded));
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
-    int error = text ? files_replace(embedded->base.setup.config->data_dir, STATE_FILE, text,
-                                     strlen(text))
-                     : MRN_ERR_NO_MEMORY;
+    int error =
+        text ? files_replace(embedded->base.setup.config->data_dir, STATE_FILE, text, strlen(text))
+             : MRN_ERR_NO_MEMORY;
     free(text);
     free(genesis);
     free(config);

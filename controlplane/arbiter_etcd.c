@@ -16,8 +16,9 @@
  *                  k registered, and some patience for the others? --> write genesis --> read
  *                  else wait --> read                                                            */
 #define POLL_MS 200
-#define GENESIS_PATIENCE_NS UINT64_C(1500000000) /* for nodes beyond k: who is in genesis has
-                                                    nothing to recover */
+#define GENESIS_PATIENCE_NS                                           \
+    UINT64_C(1500000000) /* for nodes beyond k: who is in genesis has \
+                            nothing to recover */
 #define HEALTHZ_TIMEOUT_MS 1000
 
 static void enter_read(void *context);
@@ -30,8 +31,7 @@ void arbiter_etcd_key(const struct arbiter_etcd *arbiter, const char *name, char
 
 void arbiter_etcd_key_number(const struct arbiter_etcd *arbiter, const char *name, uint64_t number,
                              char *ret_key) {
-    int length =
-        snprintf(ret_key, ETCD_KEY_MAX + 1, "%s%s%" PRIu64, arbiter->prefix, name, number);
+    int length = snprintf(ret_key, ETCD_KEY_MAX + 1, "%s%s%" PRIu64, arbiter->prefix, name, number);
     assert(length > 0 && length <= ETCD_KEY_MAX);
     (void)length;
 }
@@ -82,8 +82,7 @@ static void genesis_write(struct arbiter_etcd *arbiter) {
     arbiter_etcd_key(arbiter, "config", keys[1]);
     arbiter_etcd_key(arbiter, "term_base", keys[2]);
     compares[count++] = (struct etcd_compare){ETCD_CREATE, keys[0], 0};
-    compares[count++] =
-        (struct etcd_compare){ETCD_MOD, keys[2], arbiter->term_base_revision};
+    compares[count++] = (struct etcd_compare){ETCD_MOD, keys[2], arbiter->term_base_revision};
     for (uint8_t i = 0; i < genesis.node_count; i++) {
         const struct arbiter_member *member = &arbiter->base.members[i];
         if (!member->incarnation)
@@ -168,8 +167,8 @@ static int draw_incarnation(struct arbiter_etcd *arbiter) {
     arbiter->store_loaded = false;
     if (!config->durable)
         return 0;
-    int error = arbiter_store_save(config->data_dir, arbiter->base.incarnation,
-                                   arbiter->base.store_token);
+    int error =
+        arbiter_store_save(config->data_dir, arbiter->base.incarnation, arbiter->base.store_token);
     if (error)
         mrn_log_error("incarnation_not_saved", "dir=%s error=%s", mrn_log_quote(config->data_dir),
                       mrn_error_name(error));
@@ -227,8 +226,7 @@ static bool enter_register(struct arbiter_etcd *arbiter) {
     const struct control_config *config = base->setup.config;
     const struct arbiter_member *found = &base->members[config->node_index];
     if (!arbiter->store_known && config->durable) {
-        int error =
-            arbiter_store_load(config->data_dir, &base->incarnation, &base->store_token);
+        int error = arbiter_store_load(config->data_dir, &base->incarnation, &base->store_token);
         arbiter->store_known = arbiter->store_loaded = error == 0;
         if (error && error != MRN_ERR_NOT_FOUND) {
             mrn_log_error("incarnation_unreadable", "dir=%s error=%s",
@@ -297,9 +295,9 @@ static int take_genesis(struct arbiter_etcd *arbiter, const struct etcd_answer *
     arbiter->genesis_known = false;
     if (!genesis)
         return check_members(arbiter);
-    int error = config ? arbiter_decode_genesis(genesis->value, config->value,
-                                                &arbiter->base.genesis)
-                       : MRN_ERR_CORRUPT;
+    int error = config
+                    ? arbiter_decode_genesis(genesis->value, config->value, &arbiter->base.genesis)
+                    : MRN_ERR_CORRUPT;
     if (error) {
         mrn_log_error("genesis_unreadable", "prefix=%s error=%s", arbiter->prefix,
                       mrn_error_name(error));

@@ -272,8 +272,8 @@ static void sync_end(struct arbiter_etcd *arbiter) {
     arbiter->syncing = false;
     arbiter_etcd_key(arbiter, "leader", from);
     arbiter_etcd_key(arbiter, "rangf", end);
-    arbiter->watch = etcd_watch_start(arbiter->etcd, from, end, arbiter->sync_revision + 1,
-                                      changed, arbiter);
+    arbiter->watch =
+        etcd_watch_start(arbiter->etcd, from, end, arbiter->sync_revision + 1, changed, arbiter);
     if (!arbiter->watch)
         sync_failed(arbiter, "no memory");
     tell_all_expired(arbiter);

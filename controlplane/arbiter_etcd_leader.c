@@ -70,8 +70,8 @@ static void lease_step(void *context) {
     } else if (arbiter->lease_state == LEASE_NONE) {
         if (!arbiter->lease)
             arbiter->lease = arbiter_etcd_draw_lease();
-        error = etcd_lease_grant(arbiter->etcd, arbiter->lease, arbiter->lease_ttl_s,
-                                 lease_granted, arbiter);
+        error = etcd_lease_grant(arbiter->etcd, arbiter->lease, arbiter->lease_ttl_s, lease_granted,
+                                 arbiter);
         if (!error)
             arbiter->lease_state = LEASE_GRANTING;
     }

@@ -145,8 +145,7 @@ static void lease_step(void *context) {
     struct range_op *op = context;
     if (!op->lease)
         op->lease = arbiter_etcd_draw_lease();
-    if (etcd_lease_grant(op->arbiter->etcd, op->lease, op->arbiter->range_ttl_s, lease_granted,
-                         op))
+    if (etcd_lease_grant(op->arbiter->etcd, op->lease, op->arbiter->range_ttl_s, lease_granted, op))
         op_again(op, lease_step);
 }
 
@@ -262,8 +261,8 @@ static int batch_send(struct batch *batch, struct batch_text *text, char *next_v
     arbiter_etcd_key(arbiter, "ranges/next", text->next_key);
     text->compares[compares++] =
         (struct etcd_compare){ETCD_MOD, text->next_key, arbiter->next_revision};
-    text->puts[puts++] = (struct etcd_operation){
-        .kind = ETCD_OP_PUT, .key = text->next_key, .value = next_value};
+    text->puts[puts++] =
+        (struct etcd_operation){.kind = ETCD_OP_PUT, .key = text->next_key, .value = next_value};
     text->reads[reads++] = (struct etcd_operation){.kind = ETCD_OP_RANGE, .key = text->next_key};
     for (uint32_t i = 0; i < batch->count; i++) {
         const struct range_op *op = batch->ops[i];
@@ -413,8 +412,7 @@ static void op_write(struct range_op *op) {
     }
     struct etcd_txn txn = {
         .compares = compares, .compare_count = 2, .success = writes, .success_count = count};
-    if (!record_text || !owner_text ||
-        etcd_transaction(op->arbiter->etcd, &txn, op_written, op))
+    if (!record_text || !owner_text || etcd_transaction(op->arbiter->etcd, &txn, op_written, op))
         op_again(op, op_read);
     free(record_text);
     free(owner_text);
@@ -547,8 +545,7 @@ static void op_add(struct arbiter *base, const struct range_op *wanted) {
     if (!arbiter->ready)
         return;
     for (const struct range_op *op = arbiter->ops; op; op = op->next)
-        if (op->kind == wanted->kind && op->owner == wanted->owner &&
-            op->nonce == wanted->nonce &&
+        if (op->kind == wanted->kind && op->owner == wanted->owner && op->nonce == wanted->nonce &&
             (op->range == wanted->range || wanted->kind == OP_NEXT))
             return; /* a repeat: the first one will answer */
     struct range_op *op = NULL;

@@ -96,15 +96,15 @@ static json_t *parse(const char *text) {
 
 char *arbiter_encode_member(uint8_t index, const char *cluster, const uint8_t *public_key,
                             const struct arbiter_member *member) {
-    return dump(json_pack(
-        "{s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:i, s:I}", "node", (int)index,
-        "cluster", cluster, "publicKey", hex_of(public_key, CONTROL_KEY_BYTES), "address",
-        member->address, "admin", member->admin, "incarnation",
-        arbiter_json_number(member->incarnation), "storeToken",
-        arbiter_json_number(member->store_token), "processToken",
-        arbiter_json_number(member->process_token), "nodeCount", (int)member->node_count, "quorum",
-        (int)member->quorum, "durable", (int)member->durable, "protocolVersion",
-        (int)member->protocol_version, "resultsKept", (json_int_t)member->results_kept));
+    return dump(
+        json_pack("{s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:i, s:I}", "node",
+                  (int)index, "cluster", cluster, "publicKey",
+                  hex_of(public_key, CONTROL_KEY_BYTES), "address", member->address, "admin",
+                  member->admin, "incarnation", arbiter_json_number(member->incarnation),
+                  "storeToken", arbiter_json_number(member->store_token), "processToken",
+                  arbiter_json_number(member->process_token), "nodeCount", (int)member->node_count,
+                  "quorum", (int)member->quorum, "durable", (int)member->durable, "protocolVersion",
+                  (int)member->protocol_version, "resultsKept", (json_int_t)member->results_kept));
 }
 
 static int member_of_json(const json_t *root, struct arbiter_member *member) {
@@ -150,10 +150,10 @@ int arbiter_decode_leader(const char *text, struct arbiter_leader_value *ret_lea
     struct arbiter_leader_value leader = {0};
     json_t *root = parse(text);
     int error = root ? 0 : MRN_ERR_MALFORMED;
-    if (!error && (arbiter_json_u64(root, "node", WIRE_NODES_MAX - 1, &node) ||
-                   arbiter_json_u64(root, "token", UINT64_MAX, &leader.token) ||
-                   arbiter_json_u64(root, "termBase", UINT64_MAX, &leader.term_base) ||
-                   leader.token == 0))
+    if (!error &&
+        (arbiter_json_u64(root, "node", WIRE_NODES_MAX - 1, &node) ||
+         arbiter_json_u64(root, "token", UINT64_MAX, &leader.token) ||
+         arbiter_json_u64(root, "termBase", UINT64_MAX, &leader.term_base) || leader.token == 0))
         error = MRN_ERR_MALFORMED;
     leader.node = (uint8_t)node;
     if (!error)
@@ -165,9 +165,9 @@ int arbiter_decode_leader(const char *text, struct arbiter_leader_value *ret_lea
 /* ---- ranges ---- */
 
 json_t *arbiter_json_of_range(const struct arbiter_range *range) {
-    json_t *object = json_pack("{s:o, s:o, s:I}", "owner", arbiter_json_number(range->owner),
-                               "nonce", arbiter_json_number(range->nonce), "start",
-                               (json_int_t)range->start);
+    json_t *object =
+        json_pack("{s:o, s:o, s:I}", "owner", arbiter_json_number(range->owner), "nonce",
+                  arbiter_json_number(range->nonce), "start", (json_int_t)range->start);
     if (object && range->sealed &&
         json_object_set_new(object, "sealedAt", json_integer((json_int_t)range->end))) {
         json_decref(object);

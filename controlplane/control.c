@@ -20,9 +20,9 @@
 #include "controlplane/snapshot.h"
 #include "maroon/error.h"
 
-#define PASS_MS 1000            /* the longest sleep of the thread */
-#define UPS_PER_PASS 256        /* messages of the dataplane taken before others have their turn */
-#define PENDING_MAX 16384       /* messages down that wait for room in the ring */
+#define PASS_MS 1000      /* the longest sleep of the thread */
+#define UPS_PER_PASS 256  /* messages of the dataplane taken before others have their turn */
+#define PENDING_MAX 16384 /* messages down that wait for room in the ring */
 #define PENDING_RETRY_MS 2
 #define RESIGN_PATIENCE_NS UINT64_C(2000000000)
 
@@ -296,8 +296,7 @@ static void derive_keys(struct control_config *config) {
         char text[CONTROL_NAME_MAX + 32];
         if (memcmp(config->member_keys[i], none, sizeof none) != 0)
             continue;
-        int length =
-            snprintf(text, sizeof text, "maroon member %s %d", config->cluster, i);
+        int length = snprintf(text, sizeof text, "maroon member %s %d", config->cluster, i);
         struct wire_hash hash = wire_hash_blake2b(text, (size_t)length);
         memcpy(config->member_keys[i], hash.bytes, CONTROL_KEY_BYTES);
     }
@@ -334,8 +333,7 @@ static void make_identity(struct control *control) {
     identity->digest_key = genesis->digest_key;
     identity->genesis_hash = arbiter_genesis_hash(genesis);
     identity->incarnation = arbiter_incarnation(control->arbiter);
-    identity->in_genesis =
-        genesis->incarnations[config->node_index] == identity->incarnation;
+    identity->in_genesis = genesis->incarnations[config->node_index] == identity->incarnation;
     identity->node_index = config->node_index;
     identity->node_count = config->node_count;
     identity->quorum = config->quorum;

@@ -13,7 +13,8 @@
  * Ownership: the config is copied. The mailbox stays the caller's and must outlive control_stop.
  * Errors: enum mrn_error; what was refused and what to do about it is logged (controlplane/log.h).
  *
- * Invariant: no call of the control thread blocks. control_prepare does, before there is a thread. */
+ * Invariant: no call of the control thread blocks. control_prepare does, before there is a thread.
+ */
 #ifndef MAROON_CONTROL_H
 #define MAROON_CONTROL_H
 
@@ -33,8 +34,8 @@ enum control_arbiter { CONTROL_ARBITER_EMBEDDED = 1, CONTROL_ARBITER_ETCD = 2 };
 struct control_config {
     char cluster[CONTROL_NAME_MAX]; /* [a-z0-9-], part of the etcd prefix /maroon/<cluster>/ */
     uint8_t node_index, node_count, quorum; /* node_index < node_count <= WIRE_NODES_MAX, 2q > n */
-    bool durable;                           /* durability = disk: the incarnation is kept in data_dir */
-    uint32_t results_kept;                  /* goes into the configuration id */
+    bool durable;                    /* durability = disk: the incarnation is kept in data_dir */
+    uint32_t results_kept;           /* goes into the configuration id */
     char data_dir[MAILBOX_PATH_MAX]; /* exists, writable; holds control.lock, incarnation,
                                         embedded.json, tmp/ */
     /* Public key of each member, by index. All zero: derived from (cluster, index), which is enough
@@ -49,8 +50,8 @@ struct control_config {
     uint32_t lease_ttl_s; /* of the leader key; 2..3600, default 5 when 0 */
     uint32_t range_ttl_s; /* of range-leases; default 10 when 0 */
 
-    char address[CONTROL_ADDRESS_MAX];      /* registered for peers: "A:P", UDP, ingress port */
-    char admin_listen[CONTROL_ADDRESS_MAX]; /* "127.0.0.1:9100"; "": no admin HTTP */
+    char address[CONTROL_ADDRESS_MAX];         /* registered for peers: "A:P", UDP, ingress port */
+    char admin_listen[CONTROL_ADDRESS_MAX];    /* "127.0.0.1:9100"; "": no admin HTTP */
     char admin_advertise[CONTROL_ADDRESS_MAX]; /* where peers reach it; "" = admin_listen */
 
     /* Why the process should end (fail-stop of the dataplane, loss of our index to another node).

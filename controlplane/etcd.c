@@ -337,8 +337,7 @@ static int decode(enum etcd_metric_op op, const struct http_answer *http,
         return etcd_json_read_keep_alive(http->body, http->body_bytes, answer);
     case ETCD_METRIC_PUT:
     case ETCD_METRIC_LEASE_REVOKE:
-    case ETCD_METRIC_COMPACT:
-        return etcd_json_read_header(http->body, http->body_bytes, answer);
+    case ETCD_METRIC_COMPACT: return etcd_json_read_header(http->body, http->body_bytes, answer);
     case ETCD_METRIC_AUTHENTICATE:
     case ETCD_METRIC_WATCH:
     case ETCD_METRIC_OP_COUNT: break;

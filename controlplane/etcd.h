@@ -13,8 +13,8 @@
  *
  * Threads: the loop's. Ownership: arguments are used before a call returns; answers and changes
  * belong to the client until the callback returns. Callbacks never run before the call returns.
- * Limits: answers up to 8 MiB, a change up to 4 MiB. Whatever does not follow the format is an error
- * (MRN_ERR_MALFORMED for reads, unknown outcome for writes), never a crash. */
+ * Limits: answers up to 8 MiB, a change up to 4 MiB. Whatever does not follow the format is an
+ * error (MRN_ERR_MALFORMED for reads, unknown outcome for writes), never a crash. */
 #ifndef MAROON_ETCD_H
 #define MAROON_ETCD_H
 
@@ -32,7 +32,7 @@
 struct etcd;
 
 struct etcd_config {
-    const char *endpoints; /* "http://a:2379,http://b:2379" */
+    const char *endpoints;                             /* "http://a:2379,http://b:2379" */
     const char *ca_file, *certificate_file, *key_file; /* NULL or "" when not used */
     const char *user, *password;
     uint32_t timeout_ms;     /* of one call; 0: 2 s */
@@ -82,11 +82,11 @@ struct etcd_response { /* of one operation */
 };
 
 struct etcd_answer {
-    int error; /* 0, or MRN_ERR_UNAVAILABLE (not done), _UNKNOWN_OUTCOME, _TIMEOUT, _MALFORMED,
-                  _TOO_LARGE (reads), _NOT_FOUND (lease), _EXISTS (lease), _DENIED, _INVALID */
-    bool no_space;       /* etcd's quota is used up (error is set as well) */
-    uint64_t revision;   /* of the store */
-    bool succeeded;      /* txn: which branch ran */
+    int error;     /* 0, or MRN_ERR_UNAVAILABLE (not done), _UNKNOWN_OUTCOME, _TIMEOUT, _MALFORMED,
+                      _TOO_LARGE (reads), _NOT_FOUND (lease), _EXISTS (lease), _DENIED, _INVALID */
+    bool no_space; /* etcd's quota is used up (error is set as well) */
+    uint64_t revision;                     /* of the store */
+    bool succeeded;                        /* txn: which branch ran */
     const struct etcd_response *responses; /* range: one; txn: of the branch that ran */
     uint32_t response_count;
     uint64_t lease;
@@ -110,8 +110,8 @@ int etcd_range(struct etcd *etcd, const char *key, const char *range_end, uint32
 int etcd_put(struct etcd *etcd, const char *key, const char *value, uint64_t lease, etcd_done done,
              void *context);
 int etcd_transaction(struct etcd *etcd, const struct etcd_txn *txn, etcd_done done, void *context);
-/* `lease`: an id drawn by the caller (so a lost answer can be repeated: then MRN_ERR_EXISTS), not 0,
- * below 2^63. */
+/* `lease`: an id drawn by the caller (so a lost answer can be repeated: then MRN_ERR_EXISTS), not
+ * 0, below 2^63. */
 int etcd_lease_grant(struct etcd *etcd, uint64_t lease, uint32_t ttl_s, etcd_done done,
                      void *context);
 /* Answer with ttl_s == 0: the lease is dead. */

@@ -27,7 +27,8 @@ struct etcd {
 
 /* The connection or the member at `endpoint` failed: use the next one, unless somebody moved on. */
 void etcd_endpoint_failed(struct etcd *etcd, uint32_t endpoint);
-/* True when a call may start now; otherwise authentication is started if it is not yet under way. */
+/* True when a call may start now; otherwise authentication is started if it is not yet under way.
+ */
 bool etcd_token_ready(struct etcd *etcd);
 /* Header with the token, or NULL. Uses `room`. */
 const char *etcd_token_header(const struct etcd *etcd, char *room, size_t room_bytes);

@@ -426,9 +426,9 @@ int etcd_json_read_keep_alive(const char *text, size_t bytes, struct etcd_answer
     json_t *root = parse_object(text, bytes);
     const json_t *result = NULL;
     int error = root ? read_object(root, "result", &result) : MRN_ERR_MALFORMED;
-    if (!error && (!result || read_revision(result, &answer->revision) ||
-                   read_number(result, "ID", &answer->lease) ||
-                   read_number(result, "TTL", &answer->ttl_s)))
+    if (!error &&
+        (!result || read_revision(result, &answer->revision) ||
+         read_number(result, "ID", &answer->lease) || read_number(result, "TTL", &answer->ttl_s)))
         error = MRN_ERR_MALFORMED;
     json_decref(root);
     return error;
@@ -462,10 +462,10 @@ void etcd_json_read_error(const char *text, size_t bytes, int *ret_code, char *r
     const json_t *message = json_object_get(body, "message");
     if (!code)
         code = json_object_get(body, "grpc_code");
-    *ret_code = json_is_integer(code) && json_integer_value(code) >= 0 &&
-                        json_integer_value(code) <= 99
-                    ? (int)json_integer_value(code)
-                    : 0;
+    *ret_code =
+        json_is_integer(code) && json_integer_value(code) >= 0 && json_integer_value(code) <= 99
+            ? (int)json_integer_value(code)
+            : 0;
     if (json_is_string(message))
         copy_text(ret_message, room, json_string_value(message));
     else

@@ -16,7 +16,7 @@ struct etcd_watch {
     struct etcd *etcd;
     struct etcd_watch *next;
     char key[ETCD_KEY_MAX + 1], range_end[ETCD_KEY_MAX + 1]; /* "": one key */
-    uint64_t revision; /* the first not seen yet */
+    uint64_t revision;                                       /* the first not seen yet */
     struct http_call *call;
     struct loop_timer timer;
     uint32_t endpoint;
@@ -155,8 +155,8 @@ static void watch_begin(void *context) {
     }
     char url[600], token[ETCD_TOKEN_MAX + 32];
     snprintf(url, sizeof url, "%s/v3/watch", etcd->endpoints[etcd->endpoint]);
-    char *body = etcd_json_watch(watch->key, watch->range_end[0] ? watch->range_end : NULL,
-                                 watch->revision);
+    char *body =
+        etcd_json_watch(watch->key, watch->range_end[0] ? watch->range_end : NULL, watch->revision);
     struct http_options options = {
         .url = url,
         .body = body,

@@ -89,7 +89,8 @@ struct http_client *http_client_create(struct loop *loop) {
         return NULL;
     client->loop = loop;
     client->multi = curl_multi_init();
-    if (!client->multi || curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, socket_wanted) ||
+    if (!client->multi ||
+        curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, socket_wanted) ||
         curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client) ||
         curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, timer_wanted) ||
         curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client) ||

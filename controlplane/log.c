@@ -13,8 +13,8 @@
 #include "maroon/error.h"
 
 #define LINE_BYTES 2048
-#define PLACES 256         /* places of the program whose rate is kept */
-#define BURST 10           /* lines of one place that pass */
+#define PLACES 256 /* places of the program whose rate is kept */
+#define BURST 10   /* lines of one place that pass */
 #define BURST_NS UINT64_C(10000000000)
 #define QUOTES 8
 #define QUOTE_BYTES 256
@@ -27,6 +27,8 @@ void mrn_log_set_level(enum mrn_log_level level) {
 }
 
 int mrn_log_set_level_by_name(const char *name) {
+    if (strcmp(name, "warn") == 0)
+        name = "warning";
     for (int i = MRN_LOG_DEBUG; i <= MRN_LOG_ERROR; i++) {
         if (strcmp(name, level_names[i]) == 0) {
             atomic_store(&level_min, i);

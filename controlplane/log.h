@@ -10,16 +10,11 @@
 #ifndef MAROON_LOG_H
 #define MAROON_LOG_H
 
-enum mrn_log_level {
-    MRN_LOG_DEBUG = 0,
-    MRN_LOG_INFO = 1,
-    MRN_LOG_WARNING = 2,
-    MRN_LOG_ERROR = 3
-};
+enum mrn_log_level { MRN_LOG_DEBUG = 0, MRN_LOG_INFO = 1, MRN_LOG_WARNING = 2, MRN_LOG_ERROR = 3 };
 
 /* Lines below `level` are dropped. Default: MRN_LOG_INFO. */
 void mrn_log_set_level(enum mrn_log_level level);
-/* "debug", "info", "warning", "error". Returns 0 or MRN_ERR_INVALID. */
+/* "debug", "info", "warning" (or "warn"), "error". Returns 0 or MRN_ERR_INVALID. */
 int mrn_log_set_level_by_name(const char *name);
 
 /* `event` names what happened (snake_case), `format` makes "key=value key=value"; use

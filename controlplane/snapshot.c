@@ -84,7 +84,8 @@ struct snapshot *snapshot_create(const struct snapshot_setup *setup) {
 
 /* ---- for peers ---- */
 
-/* Answers those that this outcome concerns: all on error, otherwise the ones it is new enough for. */
+/* Answers those that this outcome concerns: all on error, otherwise the ones it is new enough for.
+ */
 static void answer_waiters(struct snapshot *snapshot, int error) {
     struct waiter *waiting = snapshot->waiters;
     snapshot->waiters = NULL;
@@ -107,8 +108,7 @@ static void take_timed_out(void *context) {
 void snapshot_want(struct snapshot *snapshot, uint64_t newer_than, snapshot_ready ready,
                    void *context) {
     uint64_t now_ns = loop_now_ns(snapshot->setup.loop);
-    if (snapshot->path[0] && snapshot->seq > newer_than &&
-        now_ns - snapshot->taken_ns < FRESH_NS) {
+    if (snapshot->path[0] && snapshot->seq > newer_than && now_ns - snapshot->taken_ns < FRESH_NS) {
         ready(context, 0, snapshot->path, snapshot->seq);
         return;
     }
@@ -242,8 +242,7 @@ static void fetch_begin(void *context) {
     snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%s/restore-%" PRIu64,
              snapshot->dir, snapshot->number++);
     snapshot->loaded_bytes = 0;
-    snapshot->fd =
-        open(snapshot->fetch_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    snapshot->fd = open(snapshot->fetch_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     struct http_options options = {.url = url,
                                    .stall_timeout_s = TAKE_TIMEOUT_MS / 1000 + STALL_TIMEOUT_S,
                                    .data = fetch_data,

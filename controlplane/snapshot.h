@@ -1,7 +1,7 @@
 /* snapshot: files of the runtime's whole state, taken for peers and fetched from them.
  *
- *   a peer's GET /v1/snapshot --snapshot_want--> (DOWN_SNAPSHOT_TAKE ... UP_SNAPSHOT_READY) --> path
- *   UP_NEED_SNAPSHOT --> GET from a peer into data_dir/tmp --> DOWN_SNAPSHOT_RESTORE
+ *   a peer's GET /v1/snapshot --snapshot_want--> (DOWN_SNAPSHOT_TAKE ... UP_SNAPSHOT_READY) -->
+ * path UP_NEED_SNAPSHOT --> GET from a peer into data_dir/tmp --> DOWN_SNAPSHOT_RESTORE
  *       --> UP_RESTORED: done, or the next peer after a while
  *
  * What a file holds is the dataplane's affair: it writes, checks and loads it.

@@ -14,7 +14,7 @@ test_packages="clang clang-format clang-tidy libcmocka-dev valgrind jq util-linu
 
 case "${1:-test}" in
 run) packages=$run_packages ;;
-test) packages="$run_packages $test_packages libcmocka-dev" ;;
+test) packages="$run_packages $test_packages" ;;
 *) echo "usage: $0 run|test" >&2; exit 2 ;;
 esac
 

@@ -12,7 +12,8 @@ trap 'exit 143' TERM
 prepare() { # directory, options of meson setup
     directory=$1
     shift
-    [ -f "$directory/build.ninja" ] || meson setup "$directory" "$@" >"$results/log" 2>&1 || {
+    [ ! -f "$directory/build.ninja" ] || set -- --reconfigure "$@" # a room that is new is not noticed otherwise
+    meson setup "$directory" "$@" >"$results/log" 2>&1 || {
         tail -n 30 "$results/log"
         return 1
     }

@@ -24,7 +24,8 @@ long ctl_http(const char *address, const char *method, const char *path, char **
 int ctl_statuses(const struct ctl_options *options, json_t *ret_statuses[CTL_NODES_MAX]);
 void ctl_statuses_free(json_t *statuses[CTL_NODES_MAX]);
 
-/* A member as text or number whatever its JSON type; "" or 0 when absent. Uses one of 16 buffers. */
+/* A member as text or number whatever its JSON type; "" or 0 when absent. Uses one of 16 buffers.
+ */
 const char *ctl_text(const json_t *object, const char *name);
 uint64_t ctl_number(const json_t *object, const char *name);
 

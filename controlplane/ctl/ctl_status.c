@@ -21,8 +21,8 @@ static bool states_agree(json_t *statuses[CTL_NODES_MAX]) {
         for (int j = i + 1; j < CTL_NODES_MAX && statuses[i]; j++)
             if (statuses[j] &&
                 ctl_number(statuses[i], "execSeq") == ctl_number(statuses[j], "execSeq") &&
-                strcmp(ctl_text(statuses[i], "resultHash"),
-                       ctl_text(statuses[j], "resultHash")) != 0)
+                strcmp(ctl_text(statuses[i], "resultHash"), ctl_text(statuses[j], "resultHash")) !=
+                    0)
                 return false;
     return true;
 }
@@ -108,12 +108,11 @@ int ctl_leader(const struct ctl_options *options) {
             if (follows && (!next || ctl_number(statuses[i], "takeoverDelayUs") <
                                          ctl_number(next, "takeoverDelayUs")))
                 next = statuses[i];
-            ctl_table_row(&table, 7, ctl_text(statuses[i], "node"),
-                          ctl_text(statuses[i], "ringPosition"), ctl_text(statuses[i], "role"),
-                          ctl_text(statuses[i], "term"),
-                          ctl_text(json_object_get(statuses[i], "leaderKey"), "revision"),
-                          ctl_text(statuses[i], "sliceUs"),
-                          ctl_text(statuses[i], "takeoverDelayUs"));
+            ctl_table_row(
+                &table, 7, ctl_text(statuses[i], "node"), ctl_text(statuses[i], "ringPosition"),
+                ctl_text(statuses[i], "role"), ctl_text(statuses[i], "term"),
+                ctl_text(json_object_get(statuses[i], "leaderKey"), "revision"),
+                ctl_text(statuses[i], "sliceUs"), ctl_text(statuses[i], "takeoverDelayUs"));
         }
         ctl_table_print(&table, stdout);
         if (next)

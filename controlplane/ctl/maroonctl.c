@@ -42,8 +42,10 @@ static int run(const char *command, const struct ctl_options *options) {
 
 int main(int argc, char **argv) {
     static const struct option long_options[] = {
-        {"admin", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
-        {"handover", no_argument, NULL, 'o'},    {"help", no_argument, NULL, 'h'},
+        {"admin", required_argument, NULL, 'a'},
+        {"json", no_argument, NULL, 'j'},
+        {"handover", no_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     struct ctl_options options = {0};

@@ -10,7 +10,7 @@ static const char *check_positions(const struct replica *r) {
         return "I2 base <= exec, acknowledgeable";
     if (r->acked_seq > r->held_seq || r->held_seq > r->last_seq)
         return "I4 acknowledgeable <= held <= last";
-    if (!r->amnesiac && r->promised_term < log_term(r, r->last_seq))
+    if (!r->amnesiac && r->promised_term < replica_log_term(r, r->last_seq))
         return "I5 promised term >= term of the last epoch";
     return NULL;
 }
@@ -23,7 +23,7 @@ static const char *check_log(struct replica *r) {
         if (e->seq != seq || head->seq != seq ||
             memcmp(head->previous_hash, previous.bytes, sizeof previous))
             return "I2 one hash chain";
-        if (head->logical_time_us <= log_time(r, seq - 1))
+        if (head->logical_time_us <= replica_log_time(r, seq - 1))
             return "logical time grows";
         previous = wire_hash_blake2b(e->bytes, e->length_bytes);
         if (seq > r->held_seq || seq <= max_u64(r->exec_seq, r->base_seq + 1))
@@ -31,7 +31,7 @@ static const char *check_log(struct replica *r) {
         struct wire_digest sum = {0, 0};
         const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
         for (uint32_t i = 0; i < head->interval_count; i++)
-            if (!interval_digest(r, &intervals[i], &sum))
+            if (!replica_interval_digest(r, &intervals[i], &sum))
                 return "I6 held epochs have their bodies";
         if (sum.low != head->digest_low || sum.high != head->digest_high)
             return "I6 digests of held epochs";

@@ -1,7 +1,7 @@
 #include "dataplane/replica/internal.h"
 
 /* One way over the fabric, as measured to the nearest half of the peers' round trips. */
-uint64_t hop_ns(const struct replica *r) {
+uint64_t replica_hop_ns(const struct replica *r) {
     uint64_t best = 0;
     for (uint32_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i) && r->peers[i].rtt_ns && (!best || r->peers[i].rtt_ns < best))
@@ -11,12 +11,12 @@ uint64_t hop_ns(const struct replica *r) {
 
 /* ---- vectors ---- */
 
-void fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_vector *v = (const void *)frame->payload;
     const struct wire_vector_entry *entries = (const void *)(v + 1);
     struct peer *p = &r->peers[frame->peer];
     if (frame->packet_number < p->vector_packet) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     p->vector_packet = frame->packet_number;
@@ -24,15 +24,15 @@ void fetch_vector_frame(struct replica *r, const struct replica_event_frame *fra
     p->exec_seq = v->exec_seq;
     p->acknowledged_seq = v->acknowledged_seq;
     for (uint32_t i = 0; i < v->count; i++) {
-        struct range *g = range_get(r, entries[i].range);
+        struct range *g = replica_range_get(r, entries[i].range);
         if (!g)
             continue;
         g->peer_received[frame->peer] = entries[i].received;
         if (entries[i].received > g->received && !g->behind &&
             !(g->state == RANGE_SEALED && g->received >= g->logged))
-            fetch_want(r, g,
-                       r->now_ns +
-                           (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
+            replica_fetch_want(r, g,
+                               r->now_ns + (r->config.fetch_delay_ns ? r->config.fetch_delay_ns
+                                                                     : 2 * replica_hop_ns(r)));
     }
 }
 
@@ -48,7 +48,7 @@ static void vector_send(struct replica *r) {
     memcpy(v.result_hash, result.bytes, sizeof v.result_hash);
     uint16_t count = 0;
     while (r->vector_dirty.count && count < VECTOR_ENTRIES_MAX) {
-        struct range *g = &r->ranges[queue_pop(&r->vector_dirty)];
+        struct range *g = &r->ranges[replica_queue_pop(&r->vector_dirty)];
         g->vector_dirty = false;
         r->vector_entries[count++] =
             (struct wire_vector_entry){g->range, g->received, g->committed};
@@ -56,8 +56,8 @@ static void vector_send(struct replica *r) {
     v.count = count;
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))
-            send_frame(r, i, WIRE_VECTOR, 0, &v, sizeof v, r->vector_entries,
-                       (uint32_t)(count * sizeof r->vector_entries[0]));
+            replica_send_frame(r, i, WIRE_VECTOR, 0, &v, sizeof v, r->vector_entries,
+                               (uint32_t)(count * sizeof r->vector_entries[0]));
     r->vector_news = false;
     r->forced_vector_ns = r->now_ns + VECTOR_FORCED_NS;
 }
@@ -65,14 +65,14 @@ static void vector_send(struct replica *r) {
 /* ---- bodies ---- */
 
 /* Asks for the range's missing bodies at `at_ns`, unless they come by themselves before. */
-void fetch_want(struct replica *r, struct range *g, uint64_t at_ns) {
+void replica_fetch_want(struct replica *r, struct range *g, uint64_t at_ns) {
     if (g->behind) {
         g->fetch_at_ns = min_u64(g->fetch_at_ns, max_u64(at_ns, r->now_ns));
     } else {
         g->fetch_at_ns = at_ns;
         g->fetch_tries = 0;
         g->fetch_end = g->received;
-        queue_push(&r->behind, range_place(r, g), &g->behind);
+        replica_queue_push(&r->behind, range_place(r, g), &g->behind);
     }
     r->next_fetch_ns = min_u64(r->next_fetch_ns, g->fetch_at_ns);
 }
@@ -121,7 +121,7 @@ static uint8_t fetch_from(struct replica *r, const struct range *g, uint32_t off
 static void fetch_send(struct replica *r, struct range *g, uint8_t peer, uint32_t from,
                        uint32_t count) {
     struct wire_fetch fetch = {wire_tx_id(g->range, from), count};
-    send_frame(r, peer, WIRE_FETCH, 0, &fetch, sizeof fetch, NULL, 0);
+    replica_send_frame(r, peer, WIRE_FETCH, 0, &fetch, sizeof fetch, NULL, 0);
     g->fetch_peer = peer;
     g->fetch_first = from;
     g->fetch_end = from + count;
@@ -150,7 +150,7 @@ static bool fetch_range(struct replica *r, struct range *g) {
     if (repair)
         end = limit;
     else
-        while (end < limit && body_slot(r, g, end, NULL) == REPLICA_SLOT_NONE)
+        while (end < limit && replica_body_slot(r, g, end, NULL) == REPLICA_SLOT_NONE)
             end++;
     uint8_t peer = fetch_from(r, g, from);
     bool gone = g->gone_mask && g->fetch_tries > 2 * peers_count(r);
@@ -160,7 +160,7 @@ static bool fetch_range(struct replica *r, struct range *g) {
         g->fetch_tries = 0;
         g->fetch_at_ns = r->now_ns + r->slice_ns;
         if (from < g->named)
-            recovery_want_snapshot(r, REPLICA_NODE_NONE);
+            replica_recovery_want_snapshot(r, REPLICA_NODE_NONE);
         return true;
     }
     fetch_send(r, g, peer, from, end - from);
@@ -170,25 +170,25 @@ static bool fetch_range(struct replica *r, struct range *g) {
     return true;
 }
 
-void fetch_bodies_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_fetch *fetch = (const void *)frame->payload;
-    struct range *g = range_find(r, wire_tx_range(fetch->first_id));
+    struct range *g = replica_range_find(r, wire_tx_range(fetch->first_id));
     uint32_t offset = wire_tx_offset(fetch->first_id);
     uint32_t end = (uint32_t)min_u64((uint64_t)offset + min_u32(fetch->count, SERVE_BODIES_MAX),
                                      WIRE_RANGE_OFFSETS);
     if (!g || offset >= max_u32(g->highest, g->received)) {
         struct wire_not_yet not_yet = {fetch->first_id};
-        send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
+        replica_send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
         return;
     }
     bool gap = false;
     for (; offset < end; offset++) {
-        uint32_t slot = body_slot(r, g, offset, NULL);
+        uint32_t slot = replica_body_slot(r, g, offset, NULL);
         if (slot == REPLICA_SLOT_NONE) {
             gap = true;
             continue;
         }
-        struct replica_action *a = action_new(r, REPLICA_ACTION_SEND_BODY);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_SEND_BODY);
         a->peer = frame->peer;
         a->stage = WIRE_STAGE_FETCH;
         a->id = wire_tx_id(g->range, offset);
@@ -197,19 +197,19 @@ void fetch_bodies_frame(struct replica *r, const struct replica_event_frame *fra
     offset = wire_tx_offset(fetch->first_id);
     if (gap && offset < g->released) {
         struct wire_gone gone = {wire_tx_id(g->range, g->released)};
-        send_frame(r, frame->peer, WIRE_GONE, 0, &gone, sizeof gone, NULL, 0);
+        replica_send_frame(r, frame->peer, WIRE_GONE, 0, &gone, sizeof gone, NULL, 0);
     } else if (gap) {
         struct wire_not_yet not_yet = {wire_tx_id(g->range, max_u32(g->received, offset))};
-        send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
+        replica_send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
     }
 }
 
-void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_gone *gone = (const void *)frame->payload;
-    struct range *g = range_find(r, wire_tx_range(gone->below_id));
+    struct range *g = replica_range_find(r, wire_tx_range(gone->below_id));
     if (!g || !g->behind || frame->peer != g->fetch_peer ||
         wire_tx_offset(gone->below_id) <= g->fetch_first) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     g->gone_mask |= (uint8_t)(1u << frame->peer);
@@ -217,23 +217,23 @@ void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame
     r->next_fetch_ns = r->now_ns;
 }
 
-void fetch_not_yet_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_not_yet_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_not_yet *not_yet = (const void *)frame->payload;
-    struct range *g = range_find(r, wire_tx_range(not_yet->above_id));
+    struct range *g = replica_range_find(r, wire_tx_range(not_yet->above_id));
     if (!g || !g->behind || frame->peer != g->fetch_peer) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     g->peer_received[frame->peer] =
         min_u32(g->peer_received[frame->peer], wire_tx_offset(not_yet->above_id));
-    g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns + hop_ns(r));
+    g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns + replica_hop_ns(r));
     r->next_fetch_ns = min_u64(r->next_fetch_ns, g->fetch_at_ns);
 }
 
 /* ---- epochs ---- */
 
-void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
-                  uint64_t to_seq) {
+void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
+                          uint64_t to_seq) {
     r->epoch_fetch = (struct epoch_fetch){
         .purpose = purpose, .peer = peer, .to_seq = to_seq, .retry_at_ns = r->now_ns};
 }
@@ -246,7 +246,7 @@ static void epochs_ask(struct replica *r) {
     struct epoch_fetch *f = &r->epoch_fetch;
     uint64_t from = epochs_from(r);
     struct wire_epoch_fetch ask = {from, min_u64(f->to_seq, from + SERVE_EPOCHS_MAX)};
-    send_frame(r, f->peer, WIRE_EPOCH_FETCH, 0, &ask, sizeof ask, NULL, 0);
+    replica_send_frame(r, f->peer, WIRE_EPOCH_FETCH, 0, &ask, sizeof ask, NULL, 0);
     uint64_t timeout = max_u64(4 * max_u64(r->peers[f->peer].rtt_ns, RTT_INITIAL_NS / 2), 1000000);
     f->retry_at_ns = r->now_ns + (timeout << min_u32(f->tries, 8));
     f->tries++;
@@ -264,27 +264,27 @@ static void epochs_tick(struct replica *r) {
         enum epoch_fetch_purpose purpose = f->purpose;
         f->purpose = FETCH_NOTHING;
         if (purpose == FETCH_ADOPT)
-            lead_adoption_failed(r);
+            replica_lead_adoption_failed(r);
         else if (purpose == FETCH_RECOVER)
-            recovery_failed(r);
+            replica_recovery_failed(r);
         return;
     }
     epochs_ask(r);
 }
 
-void fetch_epochs_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_epochs_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_epoch_fetch *ask = (const void *)frame->payload;
     if (ask->from_seq <= r->base_seq) {
         struct wire_epoch_gone gone = {r->base_seq + 1};
-        send_frame(r, frame->peer, WIRE_EPOCH_GONE, 0, &gone, sizeof gone, NULL, 0);
+        replica_send_frame(r, frame->peer, WIRE_EPOCH_GONE, 0, &gone, sizeof gone, NULL, 0);
         return;
     }
     struct wire_epoch_answer answer = {r->commit_seq, r->promised_term};
     uint64_t to = min_u64(min_u64(ask->to_seq, r->last_seq + 1), ask->from_seq + SERVE_EPOCHS_MAX);
     for (uint64_t seq = ask->from_seq; seq < to; seq++) {
         struct epoch *e = epoch_at(r, seq);
-        send_frame(r, frame->peer, WIRE_EPOCH, 0, &answer, sizeof answer, e->bytes,
-                   e->length_bytes);
+        replica_send_frame(r, frame->peer, WIRE_EPOCH, 0, &answer, sizeof answer, e->bytes,
+                           e->length_bytes);
     }
 }
 
@@ -294,18 +294,22 @@ static void learn_epoch(struct replica *r, uint64_t peer_commit, const uint8_t *
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->seq != r->last_seq + 1 || head->seq > peer_commit)
         return;
-    if (memcmp(head->previous_hash, log_hash(r, r->last_seq)->bytes, sizeof head->previous_hash)) {
-        fail_stop(r, "a committed epoch of a peer does not continue what is committed here");
+    if (memcmp(head->previous_hash, replica_log_hash(r, r->last_seq)->bytes,
+               sizeof head->previous_hash)) {
+        replica_fail_stop(r,
+                          "a committed epoch of a peer does not continue what is committed here");
         return;
     }
-    switch (log_append(r, bytes, length)) {
-    case LOG_OK: log_commit(r, r->last_seq); break;
+    switch (replica_log_append(r, bytes, length)) {
+    case LOG_OK: replica_log_commit(r, r->last_seq); break;
     case LOG_FULL: break;
-    case LOG_IMPOSSIBLE: fail_stop(r, "a committed epoch does not continue its ranges"); break;
+    case LOG_IMPOSSIBLE:
+        replica_fail_stop(r, "a committed epoch does not continue its ranges");
+        break;
     }
 }
 
-void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_epoch_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_epoch_answer *answer = (const void *)frame->payload;
     const uint8_t *bytes = frame->payload + sizeof *answer;
     uint32_t length = frame->length_bytes - (uint32_t)sizeof *answer;
@@ -313,15 +317,15 @@ void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *fram
     struct epoch_fetch *f = &r->epoch_fetch;
     if (f->purpose == FETCH_NOTHING || frame->peer != f->peer ||
         head->configuration_id != r->config.configuration_id || head->seq != epochs_from(r)) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     uint64_t asked_to = head->seq;
     switch (f->purpose) {
     case FETCH_NOTHING: break;
     case FETCH_LEARN: learn_epoch(r, answer->commit_seq, bytes, length); break;
-    case FETCH_ADOPT: lead_adopted_epoch(r, bytes, length); break;
-    case FETCH_RECOVER: recovery_epoch(r, bytes, length); break;
+    case FETCH_ADOPT: replica_lead_adopted_epoch(r, bytes, length); break;
+    case FETCH_RECOVER: replica_recovery_epoch(r, bytes, length); break;
     }
     f->tries = 0;
     if (f->purpose != FETCH_NOTHING &&
@@ -329,17 +333,17 @@ void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *fram
         f->retry_at_ns = r->now_ns; /* ask for the next batch before the time-out */
 }
 
-void fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_epoch_gone *gone = (const void *)frame->payload;
     if (gone->below_seq <= r->last_seq + 1) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     if (r->epoch_fetch.purpose == FETCH_ADOPT) {
         r->epoch_fetch.purpose = FETCH_NOTHING;
-        lead_adoption_failed(r);
+        replica_lead_adoption_failed(r);
     }
-    recovery_want_snapshot(r, frame->peer);
+    replica_recovery_want_snapshot(r, frame->peer);
 }
 
 /* Who only learns follows the greatest commit_seq it has heard of. */
@@ -352,15 +356,15 @@ static void learner_tick(struct replica *r) {
             (best == REPLICA_NODE_NONE || r->peers[i].commit_seq > r->peers[best].commit_seq))
             best = i;
     if (best != REPLICA_NODE_NONE && r->last_seq - r->base_seq < r->config.log_epochs)
-        fetch_epochs(r, FETCH_LEARN, best, r->peers[best].commit_seq + 1);
+        replica_fetch_epochs(r, FETCH_LEARN, best, r->peers[best].commit_seq + 1);
 }
 
 /* ---- TICK ---- */
 
-void fetch_tick(struct replica *r) {
+void replica_fetch_tick(struct replica *r) {
     if (peers_count(r) == 1) {
         while (r->vector_dirty.count)
-            r->ranges[queue_pop(&r->vector_dirty)].vector_dirty = false;
+            r->ranges[replica_queue_pop(&r->vector_dirty)].vector_dirty = false;
         return;
     }
     bool news = r->vector_dirty.count || r->vector_news;
@@ -372,11 +376,11 @@ void fetch_tick(struct replica *r) {
         r->next_fetch_ns = UINT64_MAX;
         uint32_t turns = r->behind.count, sent = 0;
         while (turns-- && sent < TICK_FETCHES_MAX) {
-            struct range *g = &r->ranges[queue_pop(&r->behind)];
+            struct range *g = &r->ranges[replica_queue_pop(&r->behind)];
             uint64_t before = r->fetch_requests;
             g->behind = false;
             if (fetch_range(r, g)) {
-                queue_push(&r->behind, range_place(r, g), &g->behind);
+                replica_queue_push(&r->behind, range_place(r, g), &g->behind);
                 r->next_fetch_ns = min_u64(r->next_fetch_ns, g->fetch_at_ns);
             }
             sent += r->fetch_requests != before;

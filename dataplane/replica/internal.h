@@ -64,11 +64,11 @@ struct range {
     uint32_t complete; /* position: end of the last whole transaction in them */
     uint32_t tx_end;   /* position: end of the transaction that holds `received` */
     uint32_t logged, committed, executed, released;
-    uint32_t highest;   /* position: above the highest body held */
-    uint32_t named;     /* position: bodies below it are named by an epoch */
+    uint32_t highest;     /* position: above the highest body held */
+    uint32_t named;       /* position: bodies below it are named by an epoch */
     uint32_t fetch_first; /* start of the fetch under way */
-    uint32_t fetch_end; /* position: end of the fetch under way */
-    uint32_t hot_chunk; /* chunk of the last access */
+    uint32_t fetch_end;   /* position: end of the fetch under way */
+    uint32_t hot_chunk;   /* chunk of the last access */
     uint32_t peer_received[WIRE_NODES_MAX];
     uint8_t state;     /* enum range_state */
     uint8_t gone_mask; /* peers that no longer keep what we fetch */
@@ -219,108 +219,108 @@ struct replica {
 };
 
 /* ---- actions ---- */
-struct replica_action *action_new(struct replica *r, enum replica_action_kind kind);
+struct replica_action *replica_action_new(struct replica *r, enum replica_action_kind kind);
 /* A frame to node `peer`: `length` bytes of payload, then `tail` (the replica's memory). */
-void send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags,
-                const void *payload, size_t length, const void *tail, uint32_t tail_bytes);
-void dropped(struct replica *r, enum wire_drop reason);
-void fail_stop(struct replica *r, const char *reason);
+void replica_send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags,
+                        const void *payload, size_t length, const void *tail, uint32_t tail_bytes);
+void replica_dropped(struct replica *r, enum wire_drop reason);
+void replica_fail_stop(struct replica *r, const char *reason);
 
 /* ---- ranges.c ---- */
-struct range *range_find(struct replica *r, uint64_t range);
-struct range *range_get(struct replica *r,
-                        uint64_t range); /* makes it; NULL when the table is full */
+struct range *replica_range_find(struct replica *r, uint64_t range);
+struct range *replica_range_get(struct replica *r,
+                                uint64_t range); /* makes it; NULL when the table is full */
 static inline uint32_t range_place(const struct replica *r, const struct range *g) {
     return (uint32_t)(g - r->ranges);
 }
-void queue_push(struct queue *q, uint32_t place, bool *flag);
-uint32_t queue_pop(struct queue *q);
-uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
-                   struct wire_digest *ret_digest);
-bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
-void body_free(struct replica *r, struct range *g, uint32_t offset);
-void body_event(struct replica *r, const struct replica_event_body *body);
-void range_advance(struct replica *r, struct range *g);
-void range_mark(struct replica *r, struct range *g); /* its positions changed */
-void range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
-void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
-void range_expired(struct replica *r, uint64_t range, uint64_t owner);
-void ranges_tick(struct replica *r);
-void ranges_reset(struct replica *r);
-bool epoch_names(const struct epoch *e, uint64_t id);
-bool interval_digest(struct replica *r, const struct wire_interval *interval,
-                     struct wire_digest *sum);
+void replica_queue_push(struct queue *q, uint32_t place, bool *flag);
+uint32_t replica_queue_pop(struct queue *q);
+uint32_t replica_body_slot(struct replica *r, struct range *g, uint32_t offset,
+                           struct wire_digest *ret_digest);
+bool replica_body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
+void replica_body_free(struct replica *r, struct range *g, uint32_t offset);
+void replica_body_event(struct replica *r, const struct replica_event_body *body);
+void replica_range_advance(struct replica *r, struct range *g);
+void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
+void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
+void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);
+void replica_ranges_tick(struct replica *r);
+void replica_ranges_reset(struct replica *r);
+bool replica_epoch_names(const struct epoch *e, uint64_t id);
+bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
+                             struct wire_digest *sum);
 
 /* ---- log.c ---- */
 static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {
     assert(seq > r->base_seq && seq <= r->last_seq);
     return &r->epochs[seq & (r->config.log_epochs - 1)];
 }
-const struct wire_hash *log_hash(struct replica *r, uint64_t seq); /* base_seq..last_seq */
-uint64_t log_term(const struct replica *r, uint64_t seq);
-uint64_t log_time(const struct replica *r, uint64_t seq);
+const struct wire_hash *replica_log_hash(struct replica *r, uint64_t seq); /* base_seq..last_seq */
+uint64_t replica_log_term(const struct replica *r, uint64_t seq);
+uint64_t replica_log_time(const struct replica *r, uint64_t seq);
 enum log_outcome { LOG_OK = 0, LOG_FULL, LOG_IMPOSSIBLE };
-enum log_outcome log_append(struct replica *r, const uint8_t *bytes, uint32_t length);
-void log_truncate(struct replica *r, uint64_t from_seq);
-void log_advance(struct replica *r); /* held and acknowledgeable */
-void log_commit(struct replica *r, uint64_t seq);
-void log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result);
-void log_tick(struct replica *r); /* deliver, release */
+enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uint32_t length);
+void replica_log_truncate(struct replica *r, uint64_t from_seq);
+void replica_log_advance(struct replica *r); /* held and acknowledgeable */
+void replica_log_commit(struct replica *r, uint64_t seq);
+void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result);
+void replica_log_tick(struct replica *r); /* deliver, release */
 
 /* ---- order.c ---- */
-void order_propose_frame(struct replica *r, const struct replica_event_frame *frame);
-void order_heartbeat_frame(struct replica *r, const struct replica_event_frame *frame);
-void order_ack_frame(struct replica *r, const struct replica_event_frame *frame);
-void order_tick_leader(struct replica *r);
-void order_tick_follower(struct replica *r);
-void order_quorum(struct replica *r); /* commits what k replicas acknowledged */
-bool control_waiting(struct replica *r, uint8_t kind, uint64_t range, uint64_t value);
+void replica_order_propose_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_order_heartbeat_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_order_ack_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_order_tick_leader(struct replica *r);
+void replica_order_tick_follower(struct replica *r);
+void replica_order_quorum(struct replica *r); /* commits what k replicas acknowledged */
+bool replica_control_waiting(struct replica *r, uint8_t kind, uint64_t range, uint64_t value);
 
 /* ---- leadership.c ---- */
-void lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64_t token);
-void lead_step_down(struct replica *r);
-void lead_heard(struct replica *r, uint8_t peer, uint64_t term);
-void lead_prepare_frame(struct replica *r, const struct replica_event_frame *frame);
-void lead_promise_frame(struct replica *r, const struct replica_event_frame *frame);
-void lead_ping_frame(struct replica *r, const struct replica_event_frame *frame);
-void lead_pong_frame(struct replica *r, const struct replica_event_frame *frame);
-void lead_handover_frame(struct replica *r, const struct replica_event_frame *frame);
-void lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node, bool ours);
-void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token,
-                          bool won);
-void lead_handover(struct replica *r);
-void lead_tick(struct replica *r);
-void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
-void lead_adoption_failed(struct replica *r);
-uint8_t lead_distance(const struct replica *r);
-bool lead_hears(const struct replica *r);
+void replica_lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64_t token);
+void replica_lead_step_down(struct replica *r);
+void replica_lead_heard(struct replica *r, uint8_t peer, uint64_t term);
+void replica_lead_prepare_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_lead_promise_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_lead_ping_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_lead_handover_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node, bool ours);
+void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term,
+                                  uint64_t token, bool won);
+void replica_lead_handover(struct replica *r);
+void replica_lead_tick(struct replica *r);
+void replica_lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void replica_lead_adoption_failed(struct replica *r);
+uint8_t replica_lead_distance(const struct replica *r);
+bool replica_lead_hears(const struct replica *r);
 
 /* ---- fetch.c ---- */
-void fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_bodies_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_not_yet_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_epochs_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_epoch_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
-void fetch_want(struct replica *r, struct range *g, uint64_t at_ns);
-void fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
-                  uint64_t to_seq);
-void fetch_tick(struct replica *r);
-uint64_t hop_ns(const struct replica *r);
+void replica_fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_not_yet_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_epochs_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_epoch_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_fetch_want(struct replica *r, struct range *g, uint64_t at_ns);
+void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, uint8_t peer,
+                          uint64_t to_seq);
+void replica_fetch_tick(struct replica *r);
+uint64_t replica_hop_ns(const struct replica *r);
 
 /* ---- recovery.c ---- */
-void recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame);
-void recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame);
-void recovery_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
-void recovery_failed(struct replica *r);
-void recovery_tick(struct replica *r);
-void recovery_want_snapshot(struct replica *r, uint8_t peer);
-void recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner, uint32_t position,
-                            bool open);
-void recovery_restored(struct replica *r, const struct replica_event_restored *restored);
-void recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
-void recovery_replay_end(struct replica *r);
+void replica_recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame);
+void replica_recovery_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void replica_recovery_failed(struct replica *r);
+void replica_recovery_tick(struct replica *r);
+void replica_recovery_want_snapshot(struct replica *r, uint8_t peer);
+void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
+                                    uint32_t position, bool open);
+void replica_recovery_restored(struct replica *r, const struct replica_event_restored *restored);
+void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void replica_recovery_replay_end(struct replica *r);
 
 static inline uint32_t peers_count(const struct replica *r) {
     return r->config.node_count;

@@ -2,7 +2,7 @@
 
 /* ---- promises ---- */
 
-void lead_step_down(struct replica *r) {
+void replica_lead_step_down(struct replica *r) {
     if (r->role != REPLICA_ROLE_LEADER && r->role != REPLICA_ROLE_PREPARING)
         return;
     r->role = REPLICA_ROLE_FOLLOWER;
@@ -17,9 +17,9 @@ void lead_step_down(struct replica *r) {
 }
 
 /* Promises `term` to `winner`: nothing of an older term is taken part in from here on. */
-void lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64_t token) {
+void replica_lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64_t token) {
     assert(term > r->promised_term && !r->amnesiac);
-    lead_step_down(r);
+    replica_lead_step_down(r);
     r->promised_term = term;
     r->promised_winner = winner;
     r->promised_token = token;
@@ -28,7 +28,7 @@ void lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64
     r->ack_sent = 0;
     r->leader = REPLICA_NODE_NONE;
     if (r->config.durable) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_PROMISE);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_PROMISE);
         a->term = term;
         a->token = token;
         a->peer = winner;
@@ -52,7 +52,7 @@ static uint8_t ring_place(const struct replica *r, uint8_t node) {
 
 /* Ring distance from the last leader, who has n itself; at the first start from the ring's
  * beginning, plus one. */
-uint8_t lead_distance(const struct replica *r) {
+uint8_t replica_lead_distance(const struct replica *r) {
     uint8_t n = r->config.node_count, mine = ring_place(r, r->config.index);
     if (r->last_leader == REPLICA_NODE_NONE)
         return (uint8_t)(mine + 1);
@@ -61,7 +61,7 @@ uint8_t lead_distance(const struct replica *r) {
     return distance ? distance : n;
 }
 
-bool lead_hears(const struct replica *r) {
+bool replica_lead_hears(const struct replica *r) {
     return r->role == REPLICA_ROLE_LEADER || r->now_ns - r->leader_heard_ns < r->slice_ns;
 }
 
@@ -90,7 +90,7 @@ static void gap_note(struct replica *r, uint64_t term) {
     r->last_frame_ns = r->now_ns;
 }
 
-void lead_heard(struct replica *r, uint8_t peer, uint64_t term) {
+void replica_lead_heard(struct replica *r, uint8_t peer, uint64_t term) {
     gap_note(r, term);
     r->leader_heard_ns = r->now_ns;
     r->leader = r->last_leader = peer;
@@ -100,7 +100,7 @@ void lead_heard(struct replica *r, uint8_t peer, uint64_t term) {
 /* ---- campaign ---- */
 
 static void campaign(struct replica *r, bool at_once) {
-    struct replica_action *a = action_new(r, REPLICA_ACTION_CAMPAIGN);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_CAMPAIGN);
     a->revision = r->key_revision;
     a->outcome = at_once;
     r->campaigning = true;
@@ -110,7 +110,7 @@ static void ping_all(struct replica *r) {
     struct wire_ping ping = {r->promised_term, r->now_ns};
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))
-            send_frame(r, i, WIRE_PING, 0, &ping, sizeof ping, NULL, 0);
+            replica_send_frame(r, i, WIRE_PING, 0, &ping, sizeof ping, NULL, 0);
 }
 
 /* "Only if k nodes (itself counted) told it within the last slice that they hear no leader either."
@@ -118,7 +118,7 @@ static void ping_all(struct replica *r) {
 static bool nobody_hears(struct replica *r, bool *ret_better) {
     uint32_t silent = 1;
     *ret_better = false;
-    uint64_t term = log_term(r, r->acked_seq);
+    uint64_t term = replica_log_term(r, r->acked_seq);
     for (uint32_t i = 0; i < peers_count(r); i++) {
         const struct peer *p = &r->peers[i];
         if (!is_peer(r, i) || !p->pong_ns || r->now_ns - p->pong_ns > r->slice_ns)
@@ -133,9 +133,9 @@ static bool nobody_hears(struct replica *r, bool *ret_better) {
 
 static void follower_tick(struct replica *r) {
     if (r->amnesiac || r->role != REPLICA_ROLE_FOLLOWER || r->campaigning || !r->key_known ||
-        lead_hears(r))
+        replica_lead_hears(r))
         return;
-    if (r->now_ns - r->leader_heard_ns < lead_distance(r) * r->slice_ns)
+    if (r->now_ns - r->leader_heard_ns < replica_lead_distance(r) * r->slice_ns)
         return;
     bool better;
     if (!nobody_hears(r, &better))
@@ -148,7 +148,8 @@ static void follower_tick(struct replica *r) {
         campaign(r, false);
 }
 
-void lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node, bool ours) {
+void replica_lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node,
+                      bool ours) {
     (void)term;
     if (revision < r->key_revision && node != REPLICA_NODE_NONE)
         return; /* told out of order */
@@ -165,16 +166,16 @@ static void own_promise(struct replica *r) {
     p->given = true;
     p->incarnation = r->config.incarnation;
     p->last_seq = r->acked_seq;
-    p->last_term = log_term(r, r->acked_seq);
-    p->last_hash = *log_hash(r, r->acked_seq);
+    p->last_term = replica_log_term(r, r->acked_seq);
+    p->last_hash = *replica_log_hash(r, r->acked_seq);
     p->commit_seq = r->commit_seq;
     p->wall_us = r->wall_us;
     for (uint32_t i = 0; i < WIRE_NODES_MAX; i++)
         p->incarnations[i] = r->peers[i].incarnation;
 }
 
-void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, uint64_t token,
-                          bool won) {
+void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term,
+                                  uint64_t token, bool won) {
     r->campaigning = false;
     if (!won) { /* "a loser resets its timer" */
         r->leader_heard_ns = r->now_ns;
@@ -184,10 +185,10 @@ void lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term, u
     r->key_revision = r->own_revision = revision;
     if (r->amnesiac || term <= r->promised_term ||
         r->stopped) { /* won, but promised higher: give it back */
-        action_new(r, REPLICA_ACTION_RESIGN)->revision = revision;
+        replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = revision;
         return;
     }
-    lead_raise_promise(r, term, r->config.index, token);
+    replica_lead_raise_promise(r, term, r->config.index, token);
     r->role = REPLICA_ROLE_PREPARING;
     r->leader = r->config.index;
     r->won_ns = r->now_ns;
@@ -207,26 +208,26 @@ static void send_promise(struct replica *r, uint8_t peer, uint64_t term, uint64_
         .term = term,
         .token = token,
         .promised_term = r->promised_term,
-        .last_term = log_term(r, r->acked_seq), /* "the last epoch it could acknowledge" */
+        .last_term = replica_log_term(r, r->acked_seq), /* "the last epoch it could acknowledge" */
         .last_seq = r->acked_seq,
         .commit_seq = r->commit_seq,
         .wall_clock_us = r->wall_us,
     };
-    memcpy(promise.last_hash, log_hash(r, r->acked_seq)->bytes, sizeof promise.last_hash);
+    memcpy(promise.last_hash, replica_log_hash(r, r->acked_seq)->bytes, sizeof promise.last_hash);
     for (uint32_t i = 0; i < WIRE_NODES_MAX; i++)
         promise.incarnations[i] =
             i == r->config.index ? r->config.incarnation : r->peers[i].incarnation;
-    send_frame(r, peer, WIRE_PROMISE, refused ? WIRE_PROMISE_REFUSED : 0, &promise, sizeof promise,
-               NULL, 0);
+    replica_send_frame(r, peer, WIRE_PROMISE, refused ? WIRE_PROMISE_REFUSED : 0, &promise,
+                       sizeof promise, NULL, 0);
 }
 
-void lead_prepare_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_lead_prepare_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_prepare *prepare = (const void *)frame->payload;
     if (r->amnesiac || r->stopped)
         return;
     uint64_t term = prepare->term, token = prepare->token;
     if (term > r->promised_term)
-        lead_raise_promise(r, term, frame->peer, token);
+        replica_lead_raise_promise(r, term, frame->peer, token);
     else if (term < r->promised_term || r->promised_winner != frame->peer ||
              r->promised_token != token) {
         send_promise(r, frame->peer, term, token, true);
@@ -258,13 +259,13 @@ static void clock_start(struct replica *r) {
         walls[at] = r->peers[i].promise.wall_us;
     }
     assert(count > 0);
-    r->leader_time_us = max_u64(log_time(r, r->last_seq), walls[(count - 1) / 2]);
+    r->leader_time_us = max_u64(replica_log_time(r, r->last_seq), walls[(count - 1) / 2]);
     r->leader_time_ns = r->now_ns;
 }
 
 static void established(struct replica *r) {
     if (r->last_seq > r->adopt_seq)
-        log_truncate(r, r->adopt_seq + 1); /* "cuts what lies above" */
+        replica_log_truncate(r, r->adopt_seq + 1); /* "cuts what lies above" */
     r->adopting = false;
     r->role = REPLICA_ROLE_LEADER;
     r->leader = r->last_leader = r->config.index;
@@ -283,7 +284,7 @@ static void established(struct replica *r) {
         p->answered_ns = r->now_ns;
     }
     for (uint32_t i = 0; i < r->range_count; i++)
-        range_mark(r, &r->ranges[i]); /* who waits is known again */
+        replica_range_mark(r, &r->ranges[i]); /* who waits is known again */
 }
 
 static void adopt_or_establish(struct replica *r) {
@@ -310,27 +311,27 @@ static void adopt_or_establish(struct replica *r) {
     r->adopting = true;
     r->progress++;
     bool have = b->last_seq >= r->base_seq && b->last_seq <= r->last_seq &&
-                !memcmp(log_hash(r, b->last_seq), &b->last_hash, sizeof b->last_hash);
+                !memcmp(replica_log_hash(r, b->last_seq), &b->last_hash, sizeof b->last_hash);
     if (have)
         established(r);
     else if (b->last_seq < r->commit_seq)
-        fail_stop(r, "a quorum's best log ends below what is committed here");
+        replica_fail_stop(r, "a quorum's best log ends below what is committed here");
     else
-        fetch_epochs(r, FETCH_ADOPT, best, b->last_seq + 1);
+        replica_fetch_epochs(r, FETCH_ADOPT, best, b->last_seq + 1);
 }
 
-void lead_promise_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_lead_promise_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_promise *promise = (const void *)frame->payload;
     if (promise->promised_term > r->promised_term && !r->amnesiac) {
         bool held = r->role == REPLICA_ROLE_PREPARING || r->role == REPLICA_ROLE_LEADER;
-        lead_raise_promise(r, promise->promised_term, REPLICA_NODE_NONE, 0);
+        replica_lead_raise_promise(r, promise->promised_term, REPLICA_NODE_NONE, 0);
         if (held)
-            action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
+            replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
         return;
     }
     if (r->role != REPLICA_ROLE_PREPARING || promise->term != r->promised_term ||
         promise->token != r->promised_token || (frame->flags & WIRE_PROMISE_REFUSED)) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     struct promise *p = &r->peers[frame->peer].promise;
@@ -349,13 +350,14 @@ void lead_promise_frame(struct replica *r, const struct replica_event_frame *fra
 }
 
 /* The next epoch of the log that is adopted, in order, starting at our commit_seq + 1. */
-void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
+void replica_lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     uint64_t seq = head->seq;
     if (r->role != REPLICA_ROLE_PREPARING || !r->adopting || seq != r->matched + 1 ||
         seq > r->adopt_seq)
         return;
-    if (memcmp(head->previous_hash, log_hash(r, seq - 1)->bytes, sizeof head->previous_hash))
+    if (memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
+               sizeof head->previous_hash))
         return;
     bool same = false;
     if (seq <= r->last_seq) {
@@ -364,10 +366,10 @@ void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length
     }
     if (!same) {
         if (seq <= r->last_seq)
-            log_truncate(r, seq);
-        enum log_outcome outcome = log_append(r, bytes, length);
+            replica_log_truncate(r, seq);
+        enum log_outcome outcome = replica_log_append(r, bytes, length);
         if (outcome == LOG_IMPOSSIBLE)
-            fail_stop(r, "an adopted epoch does not continue its ranges");
+            replica_fail_stop(r, "an adopted epoch does not continue its ranges");
         if (outcome != LOG_OK)
             return;
     }
@@ -375,15 +377,15 @@ void lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length
     r->progress++;
     if (seq != r->adopt_seq)
         return;
-    if (memcmp(log_hash(r, seq), &r->adopt_hash, sizeof r->adopt_hash))
-        fail_stop(r, "the adopted log does not end as it was promised");
+    if (memcmp(replica_log_hash(r, seq), &r->adopt_hash, sizeof r->adopt_hash))
+        replica_fail_stop(r, "the adopted log does not end as it was promised");
     else
         established(r);
 }
 
-void lead_adoption_failed(struct replica *r) {
-    action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
-    lead_step_down(r);
+void replica_lead_adoption_failed(struct replica *r) {
+    replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
+    replica_lead_step_down(r);
     r->leader_heard_ns = r->now_ns;
 }
 
@@ -391,7 +393,7 @@ static void preparing_tick(struct replica *r) {
     if (!promise_stable(r))
         return;
     if (!r->peers[r->config.index].promise.given) {
-        log_advance(r);
+        replica_log_advance(r);
         own_promise(r);
         adopt_or_establish(r);
         if (r->role != REPLICA_ROLE_PREPARING)
@@ -401,7 +403,7 @@ static void preparing_tick(struct replica *r) {
         struct wire_prepare prepare = {r->promised_term, r->promised_token};
         for (uint8_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i) && !r->peers[i].promise.given)
-                send_frame(r, i, WIRE_PREPARE, 0, &prepare, sizeof prepare, NULL, 0);
+                replica_send_frame(r, i, WIRE_PREPARE, 0, &prepare, sizeof prepare, NULL, 0);
         r->prepare_at_ns = r->now_ns + r->prepare_ns;
         r->prepare_ns = min_u64(r->prepare_ns * 2, r->slice_ns);
     }
@@ -409,36 +411,37 @@ static void preparing_tick(struct replica *r) {
         struct wire_heartbeat beat = {r->promised_term, r->last_seq, r->commit_seq, r->progress};
         for (uint8_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i) && r->peers[i].promise.given)
-                send_frame(r, i, WIRE_HEARTBEAT, WIRE_HEARTBEAT_PREPARING, &beat, sizeof beat, NULL,
-                           0);
+                replica_send_frame(r, i, WIRE_HEARTBEAT, WIRE_HEARTBEAT_PREPARING, &beat,
+                                   sizeof beat, NULL, 0);
         r->next_heartbeat_ns = r->now_ns + r->config.heartbeat_interval_ns;
     }
     /* No quorum for long, or the log cannot be had: let another try. */
     if (r->now_ns - r->won_ns > 20 * r->slice_ns + r->config.slice_max_ns * 10)
-        lead_adoption_failed(r);
+        replica_lead_adoption_failed(r);
 }
 
 /* ---- PING, PONG ---- */
 
-void lead_ping_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_lead_ping_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_ping *ping = (const void *)frame->payload;
     struct wire_pong pong = {
         .nonce = ping->nonce,
         .sent_ns = ping->sent_ns,
         .term = r->promised_term,
-        .last_term = r->amnesiac ? 0 : log_term(r, r->acked_seq),
+        .last_term = r->amnesiac ? 0 : replica_log_term(r, r->acked_seq),
         .last_seq = r->amnesiac ? 0 : r->acked_seq,
     };
-    send_frame(r, frame->peer, WIRE_PONG, lead_hears(r) ? WIRE_PONG_HEARS_LEADER : 0, &pong,
-               sizeof pong, NULL, 0);
+    replica_send_frame(r, frame->peer, WIRE_PONG,
+                       replica_lead_hears(r) ? WIRE_PONG_HEARS_LEADER : 0, &pong, sizeof pong, NULL,
+                       0);
 }
 
-void lead_pong_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_pong *pong = (const void *)frame->payload;
     struct peer *p = &r->peers[frame->peer];
     uint64_t rtt = r->now_ns - pong->sent_ns;
     if (pong->sent_ns > r->now_ns || rtt > GAP_WINDOW_NS) {
-        dropped(r, WIRE_DROP_FRAME_VALUE);
+        replica_dropped(r, WIRE_DROP_FRAME_VALUE);
         return;
     }
     p->rtt_ns = p->rtt_ns ? (7 * p->rtt_ns + rtt) / 8 : rtt;
@@ -453,7 +456,7 @@ void lead_pong_frame(struct replica *r, const struct replica_event_frame *frame)
 
 /* ---- hand-over ---- */
 
-void lead_handover(struct replica *r) {
+void replica_lead_handover(struct replica *r) {
     if (r->role != REPLICA_ROLE_LEADER)
         return;
     uint8_t best = REPLICA_NODE_NONE;
@@ -464,14 +467,14 @@ void lead_handover(struct replica *r) {
     if (best == REPLICA_NODE_NONE)
         return;
     struct wire_handover handover = {r->promised_term};
-    send_frame(r, best, WIRE_HANDOVER, 0, &handover, sizeof handover, NULL, 0);
+    replica_send_frame(r, best, WIRE_HANDOVER, 0, &handover, sizeof handover, NULL, 0);
 }
 
-void lead_handover_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_lead_handover_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_handover *handover = (const void *)frame->payload;
     if (r->amnesiac || r->role != REPLICA_ROLE_FOLLOWER || r->campaigning || !r->key_known ||
         handover->term != r->promised_term) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     campaign(r, true); /* "takes the key at once without the PONG check" */
@@ -487,12 +490,12 @@ static void leader_contact(struct replica *r) {
             answering++;
     if (answering >= r->config.quorum)
         return;
-    action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
-    lead_step_down(r);
+    replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
+    replica_lead_step_down(r);
     r->leader_heard_ns = r->now_ns;
 }
 
-void lead_tick(struct replica *r) {
+void replica_lead_tick(struct replica *r) {
     /* Our own loop stood still: that silence is ours, not the leader's. */
     uint64_t pause = r->now_ns - r->last_tick_ns;
     if (r->last_tick_ns && pause > r->config.slice_floor_ns / 2) {
@@ -506,7 +509,7 @@ void lead_tick(struct replica *r) {
     if (r->promise_due && promise_stable(r)) {
         r->promise_due = false;
         if (r->promised_winner != r->config.index && r->promised_winner != REPLICA_NODE_NONE) {
-            log_advance(r);
+            replica_log_advance(r);
             send_promise(r, r->promised_winner, r->promised_term, r->promised_token, false);
         }
     }

@@ -4,7 +4,7 @@ static const struct wire_epoch_head *head_of(const struct epoch *e) {
     return (const struct wire_epoch_head *)e->bytes;
 }
 
-const struct wire_hash *log_hash(struct replica *r, uint64_t seq) {
+const struct wire_hash *replica_log_hash(struct replica *r, uint64_t seq) {
     if (seq == r->base_seq)
         return &r->base_hash;
     struct epoch *e = epoch_at(r, seq);
@@ -15,11 +15,11 @@ const struct wire_hash *log_hash(struct replica *r, uint64_t seq) {
     return &e->hash;
 }
 
-uint64_t log_term(const struct replica *r, uint64_t seq) {
+uint64_t replica_log_term(const struct replica *r, uint64_t seq) {
     return seq == r->base_seq ? r->base_term : epoch_at(r, seq)->term;
 }
 
-uint64_t log_time(const struct replica *r, uint64_t seq) {
+uint64_t replica_log_time(const struct replica *r, uint64_t seq) {
     return seq == r->base_seq ? r->base_time_us : head_of(epoch_at(r, seq))->logical_time_us;
 }
 
@@ -31,7 +31,7 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
     const struct wire_control *controls = wire_epoch_controls(bytes);
     const struct wire_interval *intervals = wire_epoch_intervals(bytes);
     for (uint32_t i = 0; i < head->control_count; i++) {
-        struct range *g = range_get(r, controls[i].range);
+        struct range *g = replica_range_get(r, controls[i].range);
         if (!g)
             return LOG_FULL;
         if (controls[i].kind == WIRE_CONTROL_OPEN
@@ -40,7 +40,7 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
             return LOG_IMPOSSIBLE;
     }
     for (uint32_t i = 0; i < head->interval_count; i++) {
-        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         if (!g || g->logged != wire_tx_offset(intervals[i].first_id))
             return LOG_IMPOSSIBLE;
     }
@@ -51,7 +51,7 @@ static void apply(struct replica *r, struct epoch *e) {
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
-        struct range *g = range_find(r, controls[i].range);
+        struct range *g = replica_range_find(r, controls[i].range);
         if (controls[i].kind == WIRE_CONTROL_OPEN) {
             g->state = RANGE_OPEN;
             g->owner = controls[i].value;
@@ -64,16 +64,16 @@ static void apply(struct replica *r, struct epoch *e) {
             g->state = RANGE_SEALED;
             g->seal_waiting = false;
         }
-        range_mark(r, g);
+        replica_range_mark(r, g);
     }
     e->body_count = 0;
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
-        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->logged = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
         g->named = max_u32(g->named, g->logged);
         e->body_count += intervals[i].count;
         if (g->received < g->logged)
-            fetch_want(r, g, r->now_ns + hop_ns(r));
+            replica_fetch_want(r, g, r->now_ns + replica_hop_ns(r));
     }
 }
 
@@ -81,12 +81,12 @@ static void undo(struct replica *r, const struct epoch *e) {
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
-        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->logged = wire_tx_offset(intervals[i].first_id);
-        range_mark(r, g);
+        replica_range_mark(r, g);
     }
     for (uint32_t i = head_of(e)->control_count; i-- > 0;) {
-        struct range *g = range_find(r, controls[i].range);
+        struct range *g = replica_range_find(r, controls[i].range);
         if (controls[i].kind == WIRE_CONTROL_SEAL)
             g->state = RANGE_OPEN;
         else if (g->logged) { /* it went on after a SEAL, which was executed before this OPEN */
@@ -94,11 +94,11 @@ static void undo(struct replica *r, const struct epoch *e) {
             g->sealed_executed = true;
         } else
             g->state = RANGE_UNOPENED;
-        range_mark(r, g);
+        replica_range_mark(r, g);
     }
 }
 
-enum log_outcome log_append(struct replica *r, const uint8_t *bytes, uint32_t length) {
+enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     assert(head->seq == r->last_seq + 1 && length <= WIRE_EPOCH_MAX_BYTES);
     if (r->last_seq - r->base_seq >= r->config.log_epochs)
@@ -118,7 +118,7 @@ enum log_outcome log_append(struct replica *r, const uint8_t *bytes, uint32_t le
     memcpy(e->bytes, bytes, length);
     apply(r, e);
     if (r->config.durable) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_EPOCH);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_EPOCH);
         a->seq = e->seq;
         a->position = r->append_position++;
         a->tail = e->bytes;
@@ -127,7 +127,7 @@ enum log_outcome log_append(struct replica *r, const uint8_t *bytes, uint32_t le
     return LOG_OK;
 }
 
-void log_truncate(struct replica *r, uint64_t from_seq) {
+void replica_log_truncate(struct replica *r, uint64_t from_seq) {
     assert(from_seq > r->commit_seq);
     while (r->last_seq >= from_seq) {
         undo(r, epoch_at(r, r->last_seq));
@@ -149,13 +149,13 @@ static void repair_want(struct replica *r, struct epoch *e) {
     }
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
-        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         if (!g->behind)
-            fetch_want(r, g, r->now_ns + hop_ns(r));
+            replica_fetch_want(r, g, r->now_ns + replica_hop_ns(r));
     }
 }
 
-bool epoch_names(const struct epoch *e, uint64_t id) {
+bool replica_epoch_names(const struct epoch *e, uint64_t id) {
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++)
         if (id >= intervals[i].first_id && id - intervals[i].first_id < intervals[i].count)
@@ -167,7 +167,7 @@ static bool digest_right(struct replica *r, const struct epoch *e) {
     struct wire_digest sum = {0, 0};
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++)
-        if (!interval_digest(r, &intervals[i], &sum))
+        if (!replica_interval_digest(r, &intervals[i], &sum))
             return false;
     return sum.low == head_of(e)->digest_low && sum.high == head_of(e)->digest_high;
 }
@@ -176,7 +176,7 @@ static bool becomes_held(struct replica *r, struct epoch *e) {
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (; e->checked < head_of(e)->interval_count; e->checked++) {
         const struct wire_interval *v = &intervals[e->checked];
-        struct range *g = range_find(r, wire_tx_range(v->first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(v->first_id));
         if (g->received < wire_tx_offset(v->first_id) + v->count)
             return false;
     }
@@ -190,7 +190,7 @@ static bool becomes_held(struct replica *r, struct epoch *e) {
     return true;
 }
 
-void log_advance(struct replica *r) {
+void replica_log_advance(struct replica *r) {
     while (r->held_seq < r->last_seq && becomes_held(r, epoch_at(r, r->held_seq + 1)))
         r->held_seq++;
     while (
@@ -201,15 +201,15 @@ void log_advance(struct replica *r) {
 
 /* ---- commit, deliver, release ---- */
 
-void log_commit(struct replica *r, uint64_t seq) {
+void replica_log_commit(struct replica *r, uint64_t seq) {
     assert(seq <= r->last_seq);
     while (r->commit_seq < seq) {
         struct epoch *e = epoch_at(r, ++r->commit_seq);
         const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
         for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
-            struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+            struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
             g->committed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
-            range_mark(r, g);
+            replica_range_mark(r, g);
         }
         r->epochs_committed++;
         r->bodies_committed += e->body_count;
@@ -218,7 +218,7 @@ void log_commit(struct replica *r, uint64_t seq) {
     r->matched = max_u64(r->matched, r->commit_seq);
 }
 
-void log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result) {
+void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result) {
     assert(seq == r->exec_seq + 1 && seq <= r->delivered_seq);
     struct epoch *e = epoch_at(r, seq);
     e->executed = true;
@@ -229,19 +229,19 @@ void log_executed(struct replica *r, uint64_t seq, const struct wire_hash *resul
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
         if (controls[i].kind != WIRE_CONTROL_SEAL)
             continue;
-        struct range *g = range_find(r, controls[i].range);
+        struct range *g = replica_range_find(r, controls[i].range);
         if (g->state == RANGE_SEALED) {
             g->sealed_executed = true;
             r->drain_place = 0;
         }
-        struct replica_action *a = action_new(r, REPLICA_ACTION_RANGE_SEALED);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
         a->range = g->range;
         a->owner = g->owner;
         a->end = (uint32_t)controls[i].value;
     }
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
-        struct range *g = range_find(r, wire_tx_range(intervals[i].first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->executed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
     }
 }
@@ -270,17 +270,17 @@ static void release(struct replica *r) {
         const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
         while (r->release_interval < head_of(e)->interval_count) {
             const struct wire_interval *v = &intervals[r->release_interval];
-            struct range *g = range_find(r, wire_tx_range(v->first_id));
+            struct range *g = replica_range_find(r, wire_tx_range(v->first_id));
             while (r->release_offset < v->count) {
                 if (budget-- == 0)
                     return;
-                body_free(r, g, wire_tx_offset(v->first_id) + r->release_offset++);
+                replica_body_free(r, g, wire_tx_offset(v->first_id) + r->release_offset++);
             }
             g->released = wire_tx_offset(v->first_id) + v->count;
             r->release_interval++;
             r->release_offset = 0;
         }
-        const struct wire_hash *hash = log_hash(r, r->base_seq + 1);
+        const struct wire_hash *hash = replica_log_hash(r, r->base_seq + 1);
         r->base_hash = *hash;
         r->base_term = e->term;
         r->base_time_us = head_of(e)->logical_time_us;
@@ -290,13 +290,13 @@ static void release(struct replica *r) {
     }
 }
 
-void log_tick(struct replica *r) {
-    log_advance(r);
+void replica_log_tick(struct replica *r) {
+    replica_log_advance(r);
     /* A single node has no peer to hold what it executes: only what is stable here. */
     uint64_t limit = min_u64(r->commit_seq, r->config.quorum == 1 ? r->acked_seq : r->held_seq);
     while (r->delivered_seq < limit && r->delivered_seq - r->exec_seq < r->config.deliver_max)
-        action_new(r, REPLICA_ACTION_DELIVER)->seq = ++r->delivered_seq;
+        replica_action_new(r, REPLICA_ACTION_DELIVER)->seq = ++r->delivered_seq;
     release(r);
     if (r->last_seq > r->base_seq && !epoch_at(r, r->last_seq)->hash_known && !r->actions->count)
-        log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */
+        replica_log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */
 }

@@ -5,7 +5,7 @@
 static void take_commit(struct replica *r, uint64_t leader_commit) {
     uint64_t seq = min_u64(leader_commit, r->matched);
     if (seq > r->commit_seq)
-        log_commit(r, seq);
+        replica_log_commit(r, seq);
 }
 
 static void aside_keep(struct replica *r, const uint8_t *bytes, uint32_t length) {
@@ -35,20 +35,22 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
         }
     }
     /* "it lacks s-1, or its s-1 has another hash: nothing is cut" */
-    if (seq > r->last_seq + 1 ||
-        memcmp(head->previous_hash, log_hash(r, seq - 1)->bytes, sizeof head->previous_hash))
+    if (seq > r->last_seq + 1 || memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
+                                        sizeof head->previous_hash))
         return TAKEN_AGAIN;
     if (seq <= r->last_seq) { /* "its own s differs: s and all above are replaced" */
         if (seq <= r->commit_seq) {
-            fail_stop(r, "the leader proposes another epoch where one is committed here");
+            replica_fail_stop(r, "the leader proposes another epoch where one is committed here");
             return TAKEN_NOT;
         }
-        log_truncate(r, seq);
+        replica_log_truncate(r, seq);
     }
-    switch (log_append(r, bytes, length)) {
+    switch (replica_log_append(r, bytes, length)) {
     case LOG_OK: break;
     case LOG_FULL: return TAKEN_NOT;
-    case LOG_IMPOSSIBLE: fail_stop(r, "an epoch does not continue its ranges"); return TAKEN_NOT;
+    case LOG_IMPOSSIBLE:
+        replica_fail_stop(r, "an epoch does not continue its ranges");
+        return TAKEN_NOT;
     }
     r->matched = seq;
     return TAKEN;
@@ -58,34 +60,34 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
 static bool leader_frame(struct replica *r, uint8_t peer, uint64_t term) {
     if (term < r->promised_term) {
         struct wire_ack ack = {r->promised_term, 0, r->commit_seq};
-        send_frame(r, peer, WIRE_ACK, 0, &ack, sizeof ack, NULL, 0);
-        dropped(r, WIRE_DROP_STALE);
+        replica_send_frame(r, peer, WIRE_ACK, 0, &ack, sizeof ack, NULL, 0);
+        replica_dropped(r, WIRE_DROP_STALE);
         return false;
     }
     if (term > r->promised_term)
-        lead_raise_promise(r, term, peer, 0);
+        replica_lead_raise_promise(r, term, peer, 0);
     if (r->role == REPLICA_ROLE_LEADER || r->role == REPLICA_ROLE_PREPARING) {
-        dropped(r, WIRE_DROP_FRAME_VALUE); /* a second winner of our own term cannot be */
+        replica_dropped(r, WIRE_DROP_FRAME_VALUE); /* a second winner of our own term cannot be */
         return false;
     }
-    lead_heard(r, peer, term);
+    replica_lead_heard(r, peer, term);
     return true;
 }
 
-void order_propose_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_order_propose_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_propose *propose = (const void *)frame->payload;
     const uint8_t *bytes = frame->payload + sizeof *propose;
     uint32_t length = frame->length_bytes - (uint32_t)sizeof *propose;
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->configuration_id != r->config.configuration_id || head->term > propose->term) {
-        dropped(r, WIRE_DROP_FRAME_VALUE);
+        replica_dropped(r, WIRE_DROP_FRAME_VALUE);
         return;
     }
     r->peers[frame->peer].commit_seq =
         max_u64(r->peers[frame->peer].commit_seq, propose->commit_seq);
     if (r->amnesiac) {
         if (propose->term >= r->promised_term)
-            lead_heard(r, frame->peer, propose->term);
+            replica_lead_heard(r, frame->peer, propose->term);
         return;
     }
     if (!leader_frame(r, frame->peer, propose->term))
@@ -110,12 +112,12 @@ void order_propose_frame(struct replica *r, const struct replica_event_frame *fr
     r->ack_due = true;
 }
 
-void order_heartbeat_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_order_heartbeat_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_heartbeat *beat = (const void *)frame->payload;
     r->peers[frame->peer].commit_seq = max_u64(r->peers[frame->peer].commit_seq, beat->commit_seq);
     if (r->amnesiac) {
         if (beat->term >= r->promised_term)
-            lead_heard(r, frame->peer, beat->term);
+            replica_lead_heard(r, frame->peer, beat->term);
         return;
     }
     bool preparing = frame->flags & WIRE_HEARTBEAT_PREPARING;
@@ -134,7 +136,7 @@ void order_heartbeat_frame(struct replica *r, const struct replica_event_frame *
     r->ack_due = true;
 }
 
-void order_tick_follower(struct replica *r) {
+void replica_order_tick_follower(struct replica *r) {
     if (r->amnesiac || r->leader == REPLICA_NODE_NONE || r->leader == r->config.index)
         return;
     if (r->config.durable && r->promise_position > r->stable_position)
@@ -145,17 +147,18 @@ void order_tick_follower(struct replica *r) {
         return;
     if (again) {
         r->again_due = false;
-        r->again_at_ns = r->now_ns + max_u64(2 * hop_ns(r), REPEAT_MIN_NS);
+        r->again_at_ns = r->now_ns + max_u64(2 * replica_hop_ns(r), REPEAT_MIN_NS);
     }
     struct wire_ack ack = {r->promised_term, seq, r->commit_seq};
-    send_frame(r, r->leader, WIRE_ACK, again ? WIRE_ACK_AGAIN : 0, &ack, sizeof ack, NULL, 0);
+    replica_send_frame(r, r->leader, WIRE_ACK, again ? WIRE_ACK_AGAIN : 0, &ack, sizeof ack, NULL,
+                       0);
     r->ack_due = false;
     r->ack_sent = seq;
 }
 
 /* ---- leader ---- */
 
-bool control_waiting(struct replica *r, uint8_t kind, uint64_t range, uint64_t value) {
+bool replica_control_waiting(struct replica *r, uint8_t kind, uint64_t range, uint64_t value) {
     if (r->control_count == CONTROLS_WAITING_MAX)
         return false;
     r->controls[(r->control_head + r->control_count++) % CONTROLS_WAITING_MAX] =
@@ -163,16 +166,16 @@ bool control_waiting(struct replica *r, uint8_t kind, uint64_t range, uint64_t v
     return true;
 }
 
-void order_ack_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_order_ack_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_ack *ack = (const void *)frame->payload;
     struct peer *p = &r->peers[frame->peer];
     if (ack->term > r->promised_term) {
         if (!r->amnesiac)
-            lead_raise_promise(r, ack->term, REPLICA_NODE_NONE, 0);
+            replica_lead_raise_promise(r, ack->term, REPLICA_NODE_NONE, 0);
         return;
     }
     if (r->role != REPLICA_ROLE_LEADER || ack->term != r->promised_term) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     p->answered_ns = r->now_ns;
@@ -190,7 +193,7 @@ void order_ack_frame(struct replica *r, const struct replica_event_frame *frame)
 
 /* Commits the highest epoch of our own term that k replicas acknowledged, and with it everything
  * before it. */
-void order_quorum(struct replica *r) {
+void replica_order_quorum(struct replica *r) {
     if (!r->own_first_seq)
         return;
     uint64_t acked[WIRE_NODES_MAX];
@@ -204,7 +207,7 @@ void order_quorum(struct replica *r) {
     }
     uint64_t seq = acked[r->config.quorum - 1];
     if (seq >= r->own_first_seq && seq > r->commit_seq) {
-        log_commit(r, seq);
+        replica_log_commit(r, seq);
         r->next_heartbeat_ns =
             min_u64(r->next_heartbeat_ns, r->now_ns + r->config.vector_interval_ns);
     }
@@ -223,7 +226,7 @@ static uint64_t logical_time(struct replica *r) {
         else
             r->leader_time_us -= min_u64(slew, r->leader_time_us - r->wall_us);
     }
-    return max_u64(log_time(r, r->last_seq) + 1, r->leader_time_us);
+    return max_u64(replica_log_time(r, r->last_seq) + 1, r->leader_time_us);
 }
 
 /* Moves waiting controls into the epoch; a SEAL's end is what the log itself names (protocol.md
@@ -232,7 +235,7 @@ static uint32_t cut_controls(struct replica *r, struct wire_control *controls) {
     uint32_t count = 0;
     while (r->control_count && count < WIRE_EPOCH_CONTROLS_MAX) {
         struct wire_control c = r->controls[r->control_head];
-        struct range *g = range_find(r, c.range);
+        struct range *g = replica_range_find(r, c.range);
         bool twice = false; /* one control per range and epoch */
         for (uint32_t i = 0; i < count; i++)
             twice |= controls[i].range == c.range;
@@ -272,7 +275,7 @@ static uint32_t whole_transactions(struct replica *r, struct range *g, uint32_t 
     uint32_t offset = g->logged, end = g->logged;
     while (offset < g->logged + limit) { /* walk transactions by their first parts */
         uint16_t parts;
-        if (!body_parts(r, g, offset, &parts))
+        if (!replica_body_parts(r, g, offset, &parts))
             break;
         uint64_t next = (uint64_t)offset + 1 + parts;
         if (next > WIRE_RANGE_OFFSETS)
@@ -291,7 +294,7 @@ static uint32_t cut_intervals(struct replica *r, const struct wire_control *cont
     uint32_t turns = min_u32(r->waiting.count, WIRE_EPOCH_INTERVALS_MAX);
     uint32_t share = turns ? max_u32(1, room / turns) : 0;
     for (uint32_t turn = 0; turn < turns; turn++) {
-        struct range *g = &r->ranges[queue_pop(&r->waiting)];
+        struct range *g = &r->ranges[replica_queue_pop(&r->waiting)];
         g->waiting = false;
         if (g->state != RANGE_OPEN || g->complete <= g->logged)
             continue;
@@ -307,12 +310,12 @@ static uint32_t cut_intervals(struct replica *r, const struct wire_control *cont
             for (; at > 0 && intervals[at - 1].first_id > v.first_id; at--)
                 intervals[at] = intervals[at - 1];
             intervals[at] = v;
-            bool held = interval_digest(r, &v, digest);
+            bool held = replica_interval_digest(r, &v, digest);
             assert(held);
             room -= bodies;
         }
         if (g->complete > g->logged + bodies)
-            queue_push(&r->waiting, range_place(r, g), &g->waiting);
+            replica_queue_push(&r->waiting, range_place(r, g), &g->waiting);
         if (!room)
             break;
     }
@@ -336,13 +339,13 @@ static void propose(struct replica *r) {
         .control_count = (uint8_t)control_count,
         .interval_count = (uint8_t)interval_count,
     };
-    memcpy(head.previous_hash, log_hash(r, r->last_seq)->bytes, sizeof head.previous_hash);
+    memcpy(head.previous_hash, replica_log_hash(r, r->last_seq)->bytes, sizeof head.previous_hash);
     uint32_t length = wire_epoch_bytes(control_count, interval_count);
     memcpy(bytes, &head, sizeof head);
     memcpy(bytes + sizeof head, controls, control_count * sizeof controls[0]);
     memcpy(bytes + sizeof head + control_count * sizeof controls[0], intervals,
            interval_count * sizeof intervals[0]);
-    enum log_outcome outcome = log_append(r, bytes, length);
+    enum log_outcome outcome = replica_log_append(r, bytes, length);
     assert(outcome == LOG_OK); /* room was checked, and it follows from our own ranges */
     r->last_proposed_ns = r->now_ns;
     if (!r->own_first_seq)
@@ -367,7 +370,8 @@ static bool may_propose(const struct replica *r) {
 static void send_proposal(struct replica *r, uint8_t peer, uint64_t seq) {
     struct epoch *e = epoch_at(r, seq);
     struct wire_propose propose = {r->promised_term, r->commit_seq};
-    send_frame(r, peer, WIRE_PROPOSE, 0, &propose, sizeof propose, e->bytes, e->length_bytes);
+    replica_send_frame(r, peer, WIRE_PROPOSE, 0, &propose, sizeof propose, e->bytes,
+                       e->length_bytes);
 }
 
 /* New epochs go to everybody as they are made; to whom they are missing again after repeat_ns,
@@ -385,7 +389,7 @@ static void send_proposals(struct replica *r, uint8_t peer) {
     }
     if (p->sent < r->base_seq) {
         struct wire_epoch_gone gone = {r->base_seq + 1};
-        send_frame(r, peer, WIRE_EPOCH_GONE, 0, &gone, sizeof gone, NULL, 0);
+        replica_send_frame(r, peer, WIRE_EPOCH_GONE, 0, &gone, sizeof gone, NULL, 0);
         p->sent = r->base_seq;
     }
     /* A peer that does not answer gets the newest only as often as the rest is repeated. */
@@ -400,18 +404,18 @@ static void send_heartbeat(struct replica *r) {
     struct wire_heartbeat beat = {r->promised_term, r->last_seq, r->commit_seq, 0};
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))
-            send_frame(r, i, WIRE_HEARTBEAT, 0, &beat, sizeof beat, NULL, 0);
+            replica_send_frame(r, i, WIRE_HEARTBEAT, 0, &beat, sizeof beat, NULL, 0);
     r->next_heartbeat_ns = r->now_ns + r->config.heartbeat_interval_ns;
 }
 
-void order_tick_leader(struct replica *r) {
-    order_quorum(r);
+void replica_order_tick_leader(struct replica *r) {
+    replica_order_quorum(r);
     uint64_t before = r->last_seq;
     for (uint32_t i = 0; i < TICK_PROPOSALS_MAX && may_propose(r); i++)
         propose(r);
     if (r->last_seq != before) {
-        log_advance(r);
-        order_quorum(r); /* k = 1 */
+        replica_log_advance(r);
+        replica_order_quorum(r); /* k = 1 */
         for (uint8_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i) && r->peers[i].acked >= before)
                 r->peers[i].repeat_at_ns =

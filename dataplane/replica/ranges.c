@@ -18,12 +18,12 @@ static uint32_t range_probe(const struct replica *r, uint64_t range) {
     return at;
 }
 
-struct range *range_find(struct replica *r, uint64_t range) {
+struct range *replica_range_find(struct replica *r, uint64_t range) {
     uint32_t place = r->range_index[range_probe(r, range)];
     return place == INDEX_NONE ? NULL : &r->ranges[place];
 }
 
-struct range *range_get(struct replica *r, uint64_t range) {
+struct range *replica_range_get(struct replica *r, uint64_t range) {
     uint32_t at = range_probe(r, range);
     if (r->range_index[at] != INDEX_NONE)
         return &r->ranges[r->range_index[at]];
@@ -40,7 +40,7 @@ struct range *range_get(struct replica *r, uint64_t range) {
     return g;
 }
 
-void queue_push(struct queue *q, uint32_t place, bool *flag) {
+void replica_queue_push(struct queue *q, uint32_t place, bool *flag) {
     if (*flag)
         return;
     *flag = true;
@@ -48,7 +48,7 @@ void queue_push(struct queue *q, uint32_t place, bool *flag) {
     q->items[(q->head + q->count++) & q->mask] = place;
 }
 
-uint32_t queue_pop(struct queue *q) {
+uint32_t replica_queue_pop(struct queue *q) {
     assert(q->count > 0);
     uint32_t place = q->items[q->head++ & q->mask];
     q->count--;
@@ -111,8 +111,8 @@ static void chunk_drop(struct replica *r, struct range *g, struct chunk *c) {
         g->hot_chunk = INDEX_NONE;
 }
 
-uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
-                   struct wire_digest *ret_digest) {
+uint32_t replica_body_slot(struct replica *r, struct range *g, uint32_t offset,
+                           struct wire_digest *ret_digest) {
     struct chunk *c = chunk_find(r, g, offset);
     if (!c)
         return REPLICA_SLOT_NONE;
@@ -122,7 +122,7 @@ uint32_t body_slot(struct replica *r, struct range *g, uint32_t offset,
     return c->slot[i];
 }
 
-bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts) {
+bool replica_body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts) {
     struct chunk *c = chunk_find(r, g, offset);
     uint32_t i = offset & (CHUNK_BODIES - 1);
     if (!c || c->slot[i] == REPLICA_SLOT_NONE)
@@ -132,10 +132,10 @@ bool body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *r
 }
 
 static void slot_free(struct replica *r, uint32_t slot) {
-    action_new(r, REPLICA_ACTION_FREE_SLOT)->slot = slot;
+    replica_action_new(r, REPLICA_ACTION_FREE_SLOT)->slot = slot;
 }
 
-void body_free(struct replica *r, struct range *g, uint32_t offset) {
+void replica_body_free(struct replica *r, struct range *g, uint32_t offset) {
     struct chunk *c = chunk_find(r, g, offset);
     uint32_t i = offset & (CHUNK_BODIES - 1);
     if (!c || c->slot[i] == REPLICA_SLOT_NONE)
@@ -149,9 +149,9 @@ void body_free(struct replica *r, struct range *g, uint32_t offset) {
 }
 
 /* Sum of the digests of an interval that is held; false when a body of it is missing. */
-bool interval_digest(struct replica *r, const struct wire_interval *interval,
-                     struct wire_digest *sum) {
-    struct range *g = range_find(r, wire_tx_range(interval->first_id));
+bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
+                             struct wire_digest *sum) {
+    struct range *g = replica_range_find(r, wire_tx_range(interval->first_id));
     if (!g)
         return false;
     uint32_t offset = wire_tx_offset(interval->first_id), end = offset + interval->count;
@@ -171,13 +171,13 @@ bool interval_digest(struct replica *r, const struct wire_interval *interval,
 
 /* ---- positions ---- */
 
-void range_mark(struct replica *r, struct range *g) {
+void replica_range_mark(struct replica *r, struct range *g) {
     uint32_t place = range_place(r, g);
-    queue_push(&r->vector_dirty, place, &g->vector_dirty);
+    replica_queue_push(&r->vector_dirty, place, &g->vector_dirty);
     if (g->hello_owner)
-        queue_push(&r->progress_dirty, place, &g->progress_dirty);
+        replica_queue_push(&r->progress_dirty, place, &g->progress_dirty);
     if (g->state == RANGE_OPEN && g->complete > g->logged)
-        queue_push(&r->waiting, place, &g->waiting);
+        replica_queue_push(&r->waiting, place, &g->waiting);
 }
 
 /* The first part of a transaction says where it ends; one that would reach over its range's end is
@@ -193,7 +193,7 @@ static void advance_over(struct range *g, uint16_t parts_following) {
         g->complete = g->received;
 }
 
-void range_advance(struct replica *r, struct range *g) {
+void replica_range_advance(struct replica *r, struct range *g) {
     uint32_t before = g->received;
     while (g->received < g->highest) {
         struct chunk *c = chunk_find(r, g, g->received);
@@ -209,7 +209,7 @@ void range_advance(struct replica *r, struct range *g) {
         g->gone_mask = 0;
         g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns);
     }
-    range_mark(r, g);
+    replica_range_mark(r, g);
 }
 
 /* ---- a body arrives ---- */
@@ -220,11 +220,11 @@ static uint32_t slots_reserve(const struct replica *r) {
 
 static void refuse(struct replica *r, const struct replica_event_body *b, enum wire_drop reason) {
     slot_free(r, b->slot);
-    dropped(r, reason);
+    replica_dropped(r, reason);
 }
 
 static void answer_sealed(struct replica *r, const struct range *g, uint32_t gateway) {
-    struct replica_action *a = action_new(r, REPLICA_ACTION_SEALED);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_SEALED);
     a->range = g->range;
     a->end = g->logged;
     a->gateway = gateway;
@@ -244,7 +244,7 @@ static bool gateway_refused(struct replica *r, struct range *g,
     }
     uint64_t owner = g->state == RANGE_OPEN ? g->owner : g->hello_owner;
     if (owner && owner != b->owner) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_NOT_OWNER);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
         a->range = g->range;
         a->owner = owner;
         a->gateway = b->gateway;
@@ -263,8 +263,8 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
         return;
     }
     const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
-    bool repairing =
-        b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing && epoch_names(wrong, b->id);
+    bool repairing = b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing &&
+                     replica_epoch_names(wrong, b->id);
     if (!repairing && !r->replaying) { /* replay: the later record replaced the earlier */
         refuse(r, b, WIRE_DROP_CONFLICT);
         return;
@@ -275,7 +275,7 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
     c->parts[i] = b->parts_following;
     r->bodies_replaced++;
     if (r->config.durable) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_BODY);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_BODY);
         a->id = b->id;
         a->slot = b->slot;
         a->position = r->append_position++;
@@ -296,7 +296,7 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
     r->slots_used++;
     g->highest = max_u32(g->highest, offset + 1);
     if (r->config.durable) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_APPEND_BODY);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_BODY);
         a->id = b->id;
         a->slot = b->slot;
         a->position = r->append_position++;
@@ -304,22 +304,22 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
     if (b->peer != REPLICA_NODE_NONE && !r->replaying)
         r->fetched_bodies++;
     if (offset == g->received)
-        range_advance(r, g);
+        replica_range_advance(r, g);
     else if (offset > g->received && !g->behind) /* a gap: what is below may be lost */
-        fetch_want(r, g,
-                   r->now_ns +
-                       (r->config.fetch_delay_ns ? r->config.fetch_delay_ns : 2 * hop_ns(r)));
+        replica_fetch_want(r, g,
+                           r->now_ns + (r->config.fetch_delay_ns ? r->config.fetch_delay_ns
+                                                                 : 2 * replica_hop_ns(r)));
 }
 
-void body_event(struct replica *r, const struct replica_event_body *b) {
+void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     bool from_gateway = b->peer == REPLICA_NODE_NONE && !r->replaying;
     uint32_t offset = wire_tx_offset(b->id);
     if (b->parts_following >= r->config.epoch_cap) { /* could never be cut into an epoch */
         refuse(r, b, WIRE_DROP_FRAME_VALUE);
         return;
     }
-    struct range *g = from_gateway || r->replaying ? range_get(r, wire_tx_range(b->id))
-                                                   : range_find(r, wire_tx_range(b->id));
+    struct range *g = from_gateway || r->replaying ? replica_range_get(r, wire_tx_range(b->id))
+                                                   : replica_range_find(r, wire_tx_range(b->id));
     if (!g) {
         refuse(r, b, WIRE_DROP_RANGE_UNKNOWN);
         return;
@@ -333,7 +333,7 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
     }
     if (offset < g->executed) {
         if (from_gateway) {
-            struct replica_action *a = action_new(r, REPLICA_ACTION_RESULT_WANTED);
+            struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
             a->id = b->id;
             a->gateway = b->gateway;
         }
@@ -368,14 +368,14 @@ void body_event(struct replica *r, const struct replica_event_body *b) {
 
 /* ---- who owns what ---- */
 
-void range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway) {
-    struct range *g = range_get(r, range);
+void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway) {
+    struct range *g = replica_range_get(r, range);
     if (!g) {
-        dropped(r, WIRE_DROP_RANGE_UNKNOWN);
+        replica_dropped(r, WIRE_DROP_RANGE_UNKNOWN);
         return;
     }
     if (g->state == RANGE_OPEN && g->owner != owner) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_NOT_OWNER);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
         a->range = range;
         a->owner = g->owner;
         a->gateway = gateway;
@@ -388,24 +388,24 @@ void range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gat
         g->hello_owner = owner;
         g->hello_ns = r->now_ns;
         g->gateway = gateway;
-        range_mark(r, g);
+        replica_range_mark(r, g);
     }
     bool to_open = g->state == RANGE_UNOPENED ||
                    (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
     if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting || r->now_ns < g->check_at_ns)
         return;
     g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
-    struct replica_action *a = action_new(r, REPLICA_ACTION_RANGE_CHECK);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
     a->range = range;
     a->owner = owner;
 }
 
-void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned) {
-    struct range *g = range_find(r, range);
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned) {
+    struct range *g = replica_range_find(r, range);
     if (!g || r->role != REPLICA_ROLE_LEADER)
         return;
     if (!owned) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_NOT_OWNER);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
         a->range = range;
         a->gateway = g->gateway;
         if (g->state == RANGE_UNOPENED && g->hello_owner == owner)
@@ -414,18 +414,18 @@ void range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned
     }
     bool to_open = g->state == RANGE_UNOPENED ||
                    (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
-    if (to_open && !g->open_waiting && control_waiting(r, WIRE_CONTROL_OPEN, range, owner))
+    if (to_open && !g->open_waiting && replica_control_waiting(r, WIRE_CONTROL_OPEN, range, owner))
         g->open_waiting = true;
 }
 
-void range_expired(struct replica *r, uint64_t range, uint64_t owner) {
-    struct range *g = range_find(r, range);
+void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
+    struct range *g = replica_range_find(r, range);
     if (!g || r->role != REPLICA_ROLE_LEADER || g->state != RANGE_OPEN || g->owner != owner ||
         g->seal_waiting)
         return;
     if (g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns)
         return; /* we hear it: its lease is late, not its process gone */
-    if (control_waiting(r, WIRE_CONTROL_SEAL, range, 0))
+    if (replica_control_waiting(r, WIRE_CONTROL_SEAL, range, 0))
         g->seal_waiting = true;
 }
 
@@ -439,7 +439,7 @@ static uint32_t window_now(const struct replica *r) {
 }
 
 static void progress_tell(struct replica *r, struct range *g) {
-    struct replica_action *a = action_new(r, REPLICA_ACTION_RANGE_PROGRESS);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_PROGRESS);
     a->range = g->range;
     a->owner = g->hello_owner;
     a->gateway = g->gateway;
@@ -448,10 +448,10 @@ static void progress_tell(struct replica *r, struct range *g) {
     a->window = window_now(r);
 }
 
-void ranges_tick(struct replica *r) {
+void replica_ranges_tick(struct replica *r) {
     if (r->progress_dirty.count && r->now_ns >= r->next_progress_ns) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
-            struct range *g = &r->ranges[queue_pop(&r->progress_dirty)];
+            struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
             progress_tell(r, g);
         }
@@ -462,7 +462,7 @@ void ranges_tick(struct replica *r) {
         for (uint32_t i = 0; i < min_u32(ROTATE_RANGES, r->range_count); i++) {
             if (r->rotate_place >= r->range_count)
                 r->rotate_place = 0;
-            range_mark(r, &r->ranges[r->rotate_place++]);
+            replica_range_mark(r, &r->ranges[r->rotate_place++]);
         }
     }
     if (r->drain_place < r->range_count) { /* bodies above a SEAL */
@@ -471,7 +471,7 @@ void ranges_tick(struct replica *r) {
         if (g->sealed_executed)
             while (g->highest > g->logged && freed < TICK_RELEASES_MAX) {
                 freed++;
-                body_free(r, g, --g->highest);
+                replica_body_free(r, g, --g->highest);
             }
         if (g->sealed_executed && g->highest <= g->logged && g->received > g->logged) {
             g->received = g->complete = g->tx_end = g->logged;
@@ -481,7 +481,7 @@ void ranges_tick(struct replica *r) {
     }
 }
 
-void ranges_reset(struct replica *r) {
+void replica_ranges_reset(struct replica *r) {
     for (uint32_t i = 0; i <= r->range_index_mask; i++)
         r->range_index[i] = INDEX_NONE;
     for (uint32_t i = 0; i <= r->chunk_index_mask; i++)

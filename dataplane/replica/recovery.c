@@ -10,15 +10,15 @@ static void ask(struct replica *r) {
     struct wire_recover recover = {r->config.incarnation, r->recover_nonce};
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))
-            send_frame(r, i, WIRE_RECOVER, 0, &recover, sizeof recover, NULL, 0);
-    r->recover_at_ns = r->now_ns + max_u64(r->slice_ns, 8 * hop_ns(r));
+            replica_send_frame(r, i, WIRE_RECOVER, 0, &recover, sizeof recover, NULL, 0);
+    r->recover_at_ns = r->now_ns + max_u64(r->slice_ns, 8 * replica_hop_ns(r));
 }
 
-void recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_recover *recover = (const void *)frame->payload;
     struct peer *p = &r->peers[frame->peer];
     if (r->amnesiac || r->stopped || recover->incarnation != frame->incarnation) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     /* "first records the new incarnation": frames of older ones are dropped from here on, and its
@@ -30,19 +30,19 @@ void recovery_recover_frame(struct replica *r, const struct replica_event_frame 
         .promised_term = r->promised_term,
         .promised_token = r->promised_token,
         .promised_index = r->promised_winner,
-        .last_term = log_term(r, r->last_seq),
+        .last_term = replica_log_term(r, r->last_seq),
         .last_seq = r->last_seq,
         .commit_seq = r->commit_seq,
     };
-    memcpy(answer.last_hash, log_hash(r, r->last_seq)->bytes, sizeof answer.last_hash);
+    memcpy(answer.last_hash, replica_log_hash(r, r->last_seq)->bytes, sizeof answer.last_hash);
     for (uint32_t i = 0; i < WIRE_NODES_MAX; i++)
         answer.incarnations[i] =
             i == r->config.index ? r->config.incarnation : r->peers[i].incarnation;
     /* A leader's log counts once an epoch of its own term is in it: before, its log is still being
      * adopted. */
     bool leads = r->role == REPLICA_ROLE_LEADER && r->own_first_seq;
-    send_frame(r, frame->peer, WIRE_RECOVERED, leads ? WIRE_RECOVERED_LEADS : 0, &answer,
-               sizeof answer, NULL, 0);
+    replica_send_frame(r, frame->peer, WIRE_RECOVERED, leads ? WIRE_RECOVERED_LEADS : 0, &answer,
+                       sizeof answer, NULL, 0);
 }
 
 /* n-k+1 answers, one of them from the leader of the highest promised term among them. */
@@ -66,16 +66,16 @@ static void choose(struct replica *r) {
         r->recover_token = a->promised_token;
         r->recover_seq = a->last_seq;
         r->recover_hash = a->last_hash;
-        fetch_epochs(r, FETCH_RECOVER, i, a->last_seq + 1);
+        replica_fetch_epochs(r, FETCH_RECOVER, i, a->last_seq + 1);
         return;
     }
 }
 
-void recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame) {
+void replica_recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_recovered *recovered = (const void *)frame->payload;
     if (!r->amnesiac || r->recover_chosen || recovered->nonce != r->recover_nonce ||
         recovered->asker_incarnation != r->config.incarnation) {
-        dropped(r, WIRE_DROP_STALE);
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     struct answer *a = &r->peers[frame->peer].answer;
@@ -92,22 +92,23 @@ void recovery_recovered_frame(struct replica *r, const struct replica_event_fram
 }
 
 /* The next epoch of the leader's log that we take; its tail may be uncommitted. */
-void recovery_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
+void replica_recovery_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     if (!r->recover_chosen || head->seq != r->last_seq + 1 || head->seq > r->recover_seq)
         return;
-    if (memcmp(head->previous_hash, log_hash(r, r->last_seq)->bytes, sizeof head->previous_hash)) {
-        fail_stop(r, "the leader's log does not continue what is committed here");
+    if (memcmp(head->previous_hash, replica_log_hash(r, r->last_seq)->bytes,
+               sizeof head->previous_hash)) {
+        replica_fail_stop(r, "the leader's log does not continue what is committed here");
         return;
     }
-    if (log_append(r, bytes, length) == LOG_IMPOSSIBLE)
-        fail_stop(r, "an epoch of the leader's log does not continue its ranges");
+    if (replica_log_append(r, bytes, length) == LOG_IMPOSSIBLE)
+        replica_fail_stop(r, "an epoch of the leader's log does not continue its ranges");
 }
 
-void recovery_failed(struct replica *r) {
+void replica_recovery_failed(struct replica *r) {
     r->recover_chosen = false;
     if (r->last_seq > r->commit_seq)
-        log_truncate(
+        replica_log_truncate(
             r, r->commit_seq +
                    1); /* an uncommitted tail of a leader that is gone; nobody counted on it */
     r->recover_at_ns = r->now_ns;
@@ -119,29 +120,29 @@ static void recovered(struct replica *r) {
     if (r->epoch_fetch.purpose == FETCH_RECOVER)
         r->epoch_fetch.purpose = FETCH_NOTHING;
     r->role = REPLICA_ROLE_FOLLOWER;
-    lead_raise_promise(r, max_u64(r->recover_term, r->promised_term + 1), r->recover_leader,
-                       r->recover_token);
+    replica_lead_raise_promise(r, max_u64(r->recover_term, r->promised_term + 1), r->recover_leader,
+                               r->recover_token);
     r->leader = r->last_leader = r->recover_leader;
     r->leader_heard_ns = r->now_ns;
     r->matched = r->last_seq; /* it is the log of that term's leader */
 }
 
-void recovery_tick(struct replica *r) {
+void replica_recovery_tick(struct replica *r) {
     if (!r->amnesiac || r->stopped || peers_count(r) == 1)
         return;
     if (r->recover_chosen) {
         /* "recovered when it holds every body, and the snapshot, that this log needs" */
         bool whole = r->last_seq >= r->recover_seq && r->acked_seq >= r->recover_seq;
         if (whole && r->last_seq == r->recover_seq &&
-            memcmp(log_hash(r, r->recover_seq), &r->recover_hash, sizeof r->recover_hash)) {
-            fail_stop(r, "the leader's log does not end as it was answered");
+            memcmp(replica_log_hash(r, r->recover_seq), &r->recover_hash, sizeof r->recover_hash)) {
+            replica_fail_stop(r, "the leader's log does not end as it was answered");
             return;
         }
         if (whole)
             recovered(r);
         else if (r->now_ns - r->leader_heard_ns > 4 * r->slice_ns &&
                  r->epoch_fetch.purpose != FETCH_RECOVER)
-            recovery_failed(r);
+            replica_recovery_failed(r);
         return;
     }
     if (r->now_ns >= r->recover_at_ns)
@@ -150,27 +151,27 @@ void recovery_tick(struct replica *r) {
 
 /* ---- snapshots ---- */
 
-void recovery_want_snapshot(struct replica *r, uint8_t peer) {
+void replica_recovery_want_snapshot(struct replica *r, uint8_t peer) {
     if (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted)
         return;
     r->snapshot_wanted = true;
     r->snapshot_at_ns = r->now_ns + 10 * r->config.slice_max_ns;
-    struct replica_action *a = action_new(r, REPLICA_ACTION_NEED_SNAPSHOT);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NEED_SNAPSHOT);
     a->seq = r->exec_seq;
     a->peer = peer;
 }
 
-void recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner, uint32_t position,
-                            bool open) {
-    struct range *g = range_get(r, range);
+void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
+                                    uint32_t position, bool open) {
+    struct range *g = replica_range_get(r, range);
     if (!g) {
-        fail_stop(r, "a snapshot holds more ranges than ranges_max allows");
+        replica_fail_stop(r, "a snapshot holds more ranges than ranges_max allows");
         return;
     }
     /* What is held below the snapshot is of no more use; what is above stays. */
     for (uint32_t offset = g->released; offset < position && offset < g->highest; offset++)
         if (r->actions->count < REPLICA_ACTIONS_MAX - 1)
-            body_free(r, g, offset);
+            replica_body_free(r, g, offset);
     g->owner = owner;
     g->state = open ? RANGE_OPEN : RANGE_SEALED;
     g->sealed_executed = !open;
@@ -179,11 +180,11 @@ void recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner, u
     if (g->received < position)
         g->received = g->complete = g->tx_end = position;
     g->highest = max_u32(g->highest, g->received);
-    range_advance(r, g);
-    range_mark(r, g);
+    replica_range_advance(r, g);
+    replica_range_mark(r, g);
 }
 
-void recovery_restored(struct replica *r, const struct replica_event_restored *restored) {
+void replica_recovery_restored(struct replica *r, const struct replica_event_restored *restored) {
     r->snapshot_wanted = false;
     if (restored->seq <= r->exec_seq)
         return; /* we have gone further by ourselves */
@@ -198,7 +199,7 @@ void recovery_restored(struct replica *r, const struct replica_event_restored *r
     r->recover_chosen = false;
     r->epoch_fetch.purpose = FETCH_NOTHING;
     if (r->promised_term < restored->term && !r->amnesiac)
-        lead_raise_promise(r, restored->term, REPLICA_NODE_NONE, 0);
+        replica_lead_raise_promise(r, restored->term, REPLICA_NODE_NONE, 0);
     if (r->role == REPLICA_ROLE_NEEDS_BOOTSTRAP)
         r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
     r->vector_news = true;
@@ -206,24 +207,25 @@ void recovery_restored(struct replica *r, const struct replica_event_restored *r
 
 /* ---- the journal's records, in its order, before the first TICK ---- */
 
-void recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
+void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->seq <= r->base_seq)
         return; /* covered by the snapshot */
     if (head->seq <= r->last_seq)
-        log_truncate(r, head->seq); /* "its journal record is itself the cut" */
+        replica_log_truncate(r, head->seq); /* "its journal record is itself the cut" */
     if (head->seq != r->last_seq + 1 ||
-        memcmp(head->previous_hash, log_hash(r, r->last_seq)->bytes, sizeof head->previous_hash)) {
-        fail_stop(r, "the journal's epochs are not one chain");
+        memcmp(head->previous_hash, replica_log_hash(r, r->last_seq)->bytes,
+               sizeof head->previous_hash)) {
+        replica_fail_stop(r, "the journal's epochs are not one chain");
         return;
     }
-    if (log_append(r, bytes, length) != LOG_OK)
-        fail_stop(r, "an epoch of the journal does not continue its ranges");
+    if (replica_log_append(r, bytes, length) != LOG_OK)
+        replica_fail_stop(r, "an epoch of the journal does not continue its ranges");
     if (r->promised_term < head->term)
         r->promised_term = head->term; /* "never below the term of the last epoch held" */
 }
 
-void recovery_replay_end(struct replica *r) {
+void replica_recovery_replay_end(struct replica *r) {
     r->stable_position = r->append_position;
-    log_advance(r);
+    replica_log_advance(r);
 }

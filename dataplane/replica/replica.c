@@ -2,7 +2,7 @@
 
 /* ---- actions ---- */
 
-struct replica_action *action_new(struct replica *r, enum replica_action_kind kind) {
+struct replica_action *replica_action_new(struct replica *r, enum replica_action_kind kind) {
     assert(r->actions->count < REPLICA_ACTIONS_MAX);
     struct replica_action *a = &r->actions->items[r->actions->count++];
     memset(a, 0, offsetof(struct replica_action, payload));
@@ -17,10 +17,10 @@ static uint8_t stage_of(enum wire_kind kind) {
                : WIRE_STAGE_GOSSIP;
 }
 
-void send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags,
-                const void *payload, size_t length, const void *tail, uint32_t tail_bytes) {
+void replica_send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t flags,
+                        const void *payload, size_t length, const void *tail, uint32_t tail_bytes) {
     assert(length <= REPLICA_INLINE_MAX && is_peer(r, peer));
-    struct replica_action *a = action_new(r, REPLICA_ACTION_SEND);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_SEND);
     a->peer = peer;
     a->stage = stage_of(kind);
     a->frame_kind = (uint8_t)kind;
@@ -31,16 +31,16 @@ void send_frame(struct replica *r, uint8_t peer, enum wire_kind kind, uint8_t fl
     a->tail_bytes = tail_bytes;
 }
 
-void dropped(struct replica *r, enum wire_drop reason) {
-    action_new(r, REPLICA_ACTION_DROPPED)->outcome = (uint32_t)reason;
+void replica_dropped(struct replica *r, enum wire_drop reason) {
+    replica_action_new(r, REPLICA_ACTION_DROPPED)->outcome = (uint32_t)reason;
 }
 
-void fail_stop(struct replica *r, const char *reason) {
+void replica_fail_stop(struct replica *r, const char *reason) {
     if (r->stopped)
         return;
     r->stopped = true;
     r->role = REPLICA_ROLE_STOPPED;
-    action_new(r, REPLICA_ACTION_FAIL_STOP)->reason = reason;
+    replica_action_new(r, REPLICA_ACTION_FAIL_STOP)->reason = reason;
 }
 
 /* ---- memory ---- */
@@ -116,7 +116,7 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
     layout(r, memory, config);
     for (uint32_t i = 0; i < config->epochs_in_flight; i++)
         r->asides[i].seq = 0;
-    ranges_reset(r);
+    replica_ranges_reset(r);
     r->now_ns = r->leader_heard_ns = r->gap_window_ns = now_ns;
     r->amnesiac = config->amnesiac && config->node_count > 1;
     r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
@@ -133,12 +133,12 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
 
 static void frame_event(struct replica *r, const struct replica_event_frame *frame) {
     if (!is_peer(r, frame->peer)) {
-        dropped(r, WIRE_DROP_FRAME_VALUE);
+        replica_dropped(r, WIRE_DROP_FRAME_VALUE);
         return;
     }
     struct peer *p = &r->peers[frame->peer];
     if (frame->incarnation < p->incarnation) {
-        dropped(r, WIRE_DROP_INCARNATION_OLD);
+        replica_dropped(r, WIRE_DROP_INCARNATION_OLD);
         return;
     }
     if (frame->incarnation >
@@ -153,23 +153,23 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
     }
     p->heard_ns = r->now_ns;
     switch ((enum wire_kind)frame->kind) {
-    case WIRE_VECTOR: fetch_vector_frame(r, frame); break;
-    case WIRE_FETCH: fetch_bodies_frame(r, frame); break;
-    case WIRE_GONE: fetch_gone_frame(r, frame); break;
-    case WIRE_NOT_YET: fetch_not_yet_frame(r, frame); break;
-    case WIRE_PREPARE: lead_prepare_frame(r, frame); break;
-    case WIRE_PROMISE: lead_promise_frame(r, frame); break;
-    case WIRE_PROPOSE: order_propose_frame(r, frame); break;
-    case WIRE_ACK: order_ack_frame(r, frame); break;
-    case WIRE_HEARTBEAT: order_heartbeat_frame(r, frame); break;
-    case WIRE_EPOCH_FETCH: fetch_epochs_frame(r, frame); break;
-    case WIRE_EPOCH: fetch_epoch_frame(r, frame); break;
-    case WIRE_EPOCH_GONE: fetch_epoch_gone_frame(r, frame); break;
-    case WIRE_HANDOVER: lead_handover_frame(r, frame); break;
-    case WIRE_RECOVER: recovery_recover_frame(r, frame); break;
-    case WIRE_RECOVERED: recovery_recovered_frame(r, frame); break;
-    case WIRE_PING: lead_ping_frame(r, frame); break;
-    case WIRE_PONG: lead_pong_frame(r, frame); break;
+    case WIRE_VECTOR: replica_fetch_vector_frame(r, frame); break;
+    case WIRE_FETCH: replica_fetch_bodies_frame(r, frame); break;
+    case WIRE_GONE: replica_fetch_gone_frame(r, frame); break;
+    case WIRE_NOT_YET: replica_fetch_not_yet_frame(r, frame); break;
+    case WIRE_PREPARE: replica_lead_prepare_frame(r, frame); break;
+    case WIRE_PROMISE: replica_lead_promise_frame(r, frame); break;
+    case WIRE_PROPOSE: replica_order_propose_frame(r, frame); break;
+    case WIRE_ACK: replica_order_ack_frame(r, frame); break;
+    case WIRE_HEARTBEAT: replica_order_heartbeat_frame(r, frame); break;
+    case WIRE_EPOCH_FETCH: replica_fetch_epochs_frame(r, frame); break;
+    case WIRE_EPOCH: replica_fetch_epoch_frame(r, frame); break;
+    case WIRE_EPOCH_GONE: replica_fetch_epoch_gone_frame(r, frame); break;
+    case WIRE_HANDOVER: replica_lead_handover_frame(r, frame); break;
+    case WIRE_RECOVER: replica_recovery_recover_frame(r, frame); break;
+    case WIRE_RECOVERED: replica_recovery_recovered_frame(r, frame); break;
+    case WIRE_PING: replica_lead_ping_frame(r, frame); break;
+    case WIRE_PONG: replica_lead_pong_frame(r, frame); break;
     case WIRE_HELLO:
     case WIRE_TX:
     case WIRE_BODY:
@@ -181,16 +181,16 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
     case WIRE_RANGE_REQUEST:
     case WIRE_RANGE_GRANT:
     case WIRE_RANGE_RENEW:
-    case WIRE_RANGE_CLOSE: dropped(r, WIRE_DROP_FRAME_ROLE); break;
+    case WIRE_RANGE_CLOSE: replica_dropped(r, WIRE_DROP_FRAME_ROLE); break;
     }
 }
 
 static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32_t offset_bytes,
                         uint32_t length_bytes) {
-    struct range *g = range_find(r, wire_tx_range(id));
+    struct range *g = replica_range_find(r, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
     if (g && offset < g->executed) {
-        struct replica_action *a = action_new(r, REPLICA_ACTION_RESULT_WANTED);
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
         a->id = id;
         a->gateway = gateway;
         a->offset_bytes = offset_bytes;
@@ -202,9 +202,10 @@ static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32
         outcome = WIRE_TX_SEALED;
     else if (g && offset < g->committed)
         outcome = WIRE_TX_COMMITTED;
-    else if (g && (offset < g->received || body_slot(r, g, offset, NULL) != REPLICA_SLOT_NONE))
+    else if (g &&
+             (offset < g->received || replica_body_slot(r, g, offset, NULL) != REPLICA_SLOT_NONE))
         outcome = WIRE_TX_PENDING;
-    struct replica_action *a = action_new(r, REPLICA_ACTION_TX_STATE);
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_TX_STATE);
     a->id = id;
     a->gateway = gateway;
     a->outcome = outcome;
@@ -222,18 +223,18 @@ static void incarnations_event(struct replica *r, const uint64_t *newest) {
 static void tick_event(struct replica *r) {
     if (r->stopped)
         return;
-    log_advance(r);
-    lead_tick(r);
-    recovery_tick(r);
+    replica_log_advance(r);
+    replica_lead_tick(r);
+    replica_recovery_tick(r);
     if (r->stopped)
         return;
     if (r->role == REPLICA_ROLE_LEADER)
-        order_tick_leader(r);
+        replica_order_tick_leader(r);
     else if (r->role == REPLICA_ROLE_FOLLOWER)
-        order_tick_follower(r);
-    log_tick(r);
-    fetch_tick(r);
-    ranges_tick(r);
+        replica_order_tick_follower(r);
+    replica_log_tick(r);
+    replica_fetch_tick(r);
+    replica_ranges_tick(r);
 }
 
 /* A record of the journal is in the journal: nothing is appended, and nothing is refused for want
@@ -243,9 +244,10 @@ static void replay(struct replica *r, const struct replica_event *event) {
     r->config.durable = false;
     r->replaying = true;
     if (event->kind == REPLICA_EVENT_REPLAY_BODY)
-        body_event(r, &event->replay_body);
+        replica_body_event(r, &event->replay_body);
     else
-        recovery_replay_epoch(r, event->replay_epoch.bytes, event->replay_epoch.length_bytes);
+        replica_recovery_replay_epoch(r, event->replay_epoch.bytes,
+                                      event->replay_epoch.length_bytes);
     r->replaying = false;
     r->config.durable = durable;
 }
@@ -259,7 +261,7 @@ void replica_step(struct replica *r, const struct replica_event *event,
         r->wall_us = event->wall_us;
     switch (event->kind) {
     case REPLICA_EVENT_TICK: tick_event(r); break;
-    case REPLICA_EVENT_BODY: body_event(r, &event->body); break;
+    case REPLICA_EVENT_BODY: replica_body_event(r, &event->body); break;
     case REPLICA_EVENT_FRAME:
         if (!r->stopped)
             frame_event(r, &event->frame);
@@ -272,35 +274,35 @@ void replica_step(struct replica *r, const struct replica_event *event,
         r->stable_position = max_u64(r->stable_position, event->stable.position);
         break;
     case REPLICA_EVENT_EXECUTED:
-        log_executed(r, event->executed.seq, &event->executed.result_hash);
+        replica_log_executed(r, event->executed.seq, &event->executed.result_hash);
         break;
     case REPLICA_EVENT_LEADER_KEY:
-        lead_key(r, event->leader_key.revision, event->leader_key.term, event->leader_key.node,
-                 event->leader_key.ours);
+        replica_lead_key(r, event->leader_key.revision, event->leader_key.term,
+                         event->leader_key.node, event->leader_key.ours);
         break;
     case REPLICA_EVENT_CAMPAIGN_RESULT:
-        lead_campaign_result(r, event->campaign.revision, event->campaign.term,
-                             event->campaign.token, event->campaign.won);
+        replica_lead_campaign_result(r, event->campaign.revision, event->campaign.term,
+                                     event->campaign.token, event->campaign.won);
         break;
     case REPLICA_EVENT_INCARNATIONS: incarnations_event(r, event->incarnations.newest); break;
     case REPLICA_EVENT_ETCD_LATENCY: r->etcd_latency_ns = event->etcd.latency_ns; break;
     case REPLICA_EVENT_RANGE_HELLO:
-        range_hello(r, event->range_hello.range, event->range_hello.owner,
-                    event->range_hello.gateway);
+        replica_range_hello(r, event->range_hello.range, event->range_hello.owner,
+                            event->range_hello.gateway);
         break;
     case REPLICA_EVENT_RANGE_CHECKED:
-        range_checked(r, event->range_checked.range, event->range_checked.owner,
-                      event->range_checked.owned);
+        replica_range_checked(r, event->range_checked.range, event->range_checked.owner,
+                              event->range_checked.owned);
         break;
     case REPLICA_EVENT_RANGE_EXPIRED:
-        range_expired(r, event->range_expired.range, event->range_expired.owner);
+        replica_range_expired(r, event->range_expired.range, event->range_expired.owner);
         break;
-    case REPLICA_EVENT_HANDOVER: lead_handover(r); break;
+    case REPLICA_EVENT_HANDOVER: replica_lead_handover(r); break;
     case REPLICA_EVENT_RESTORE_RANGE:
-        recovery_restore_range(r, event->restore_range.range, event->restore_range.owner,
-                               event->restore_range.position, event->restore_range.open);
+        replica_recovery_restore_range(r, event->restore_range.range, event->restore_range.owner,
+                                       event->restore_range.position, event->restore_range.open);
         break;
-    case REPLICA_EVENT_RESTORED: recovery_restored(r, &event->restored); break;
+    case REPLICA_EVENT_RESTORED: replica_recovery_restored(r, &event->restored); break;
     case REPLICA_EVENT_REPLAY_PROMISE:
         if (event->replay_promise.term >= r->promised_term) {
             r->promised_term = event->replay_promise.term;
@@ -310,7 +312,7 @@ void replica_step(struct replica *r, const struct replica_event *event,
         break;
     case REPLICA_EVENT_REPLAY_EPOCH:
     case REPLICA_EVENT_REPLAY_BODY: replay(r, event); break;
-    case REPLICA_EVENT_REPLAY_END: recovery_replay_end(r); break;
+    case REPLICA_EVENT_REPLAY_END: replica_recovery_replay_end(r); break;
     }
     r->actions = NULL;
 }
@@ -328,16 +330,16 @@ uint32_t replica_delivery(const struct replica *replica, uint64_t seq, const uin
     uint32_t count = 0;
     for (uint32_t i = 0; i < head->interval_count; i++) { /* number seq mod count comes first */
         const struct wire_interval *v = &intervals[(seq + i) % head->interval_count];
-        struct range *g = range_find(r, wire_tx_range(v->first_id));
+        struct range *g = replica_range_find(r, wire_tx_range(v->first_id));
         for (uint32_t j = 0; j < v->count; j++) {
-            uint32_t slot = body_slot(r, g, wire_tx_offset(v->first_id) + j, NULL);
+            uint32_t slot = replica_body_slot(r, g, wire_tx_offset(v->first_id) + j, NULL);
             assert(slot != REPLICA_SLOT_NONE);
             bodies[count++] = (struct replica_delivered_body){v->first_id + j, slot};
         }
     }
     *ret_epoch = e->bytes;
     *ret_epoch_bytes = e->length_bytes;
-    *ret_hash = *log_hash(r, seq);
+    *ret_hash = *replica_log_hash(r, seq);
     return count;
 }
 
@@ -345,8 +347,8 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     memset(f, 0, sizeof *f);
     f->role = r->snapshot_wanted && r->amnesiac ? REPLICA_ROLE_NEEDS_BOOTSTRAP : r->role;
     f->leader = r->leader;
-    f->ring_distance = lead_distance(r);
-    f->hears_leader = lead_hears(r);
+    f->ring_distance = replica_lead_distance(r);
+    f->hears_leader = replica_lead_hears(r);
     f->promised_term = r->promised_term;
     f->leader_revision = r->key_revision;
     f->base_seq = r->base_seq;
@@ -357,9 +359,9 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->commit_seq = r->commit_seq;
     f->delivered_seq = r->delivered_seq;
     f->exec_seq = r->exec_seq;
-    f->last_term = log_term(r, r->last_seq);
-    f->logical_time_us = log_time(r, r->exec_seq);
-    f->commit_hash = *log_hash((struct replica *)(uintptr_t)r, r->commit_seq);
+    f->last_term = replica_log_term(r, r->last_seq);
+    f->logical_time_us = replica_log_time(r, r->exec_seq);
+    f->commit_hash = *replica_log_hash((struct replica *)(uintptr_t)r, r->commit_seq);
     f->result_hash =
         r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
     f->append_position = r->append_position;
@@ -399,14 +401,14 @@ const uint8_t *replica_epoch(const struct replica *r, uint64_t seq, uint32_t *re
         return NULL;
     const struct epoch *e = epoch_at(r, seq);
     *ret_bytes = e->length_bytes;
-    *ret_hash = *log_hash((struct replica *)(uintptr_t)r, seq);
+    *ret_hash = *replica_log_hash((struct replica *)(uintptr_t)r, seq);
     return e->bytes;
 }
 
 uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_digest *ret_digest) {
     struct replica *r = (struct replica *)(uintptr_t)replica;
-    struct range *g = range_find(r, wire_tx_range(id));
-    return g ? body_slot(r, g, wire_tx_offset(id), ret_digest) : REPLICA_SLOT_NONE;
+    struct range *g = replica_range_find(r, wire_tx_range(id));
+    return g ? replica_body_slot(r, g, wire_tx_offset(id), ret_digest) : REPLICA_SLOT_NONE;
 }
 
 uint64_t replica_next_deadline_ns(const struct replica *r) {
@@ -420,6 +422,6 @@ uint64_t replica_next_deadline_ns(const struct replica *r) {
         at = min_u64(at, r->epoch_fetch.retry_at_ns);
     if (r->role == REPLICA_ROLE_FOLLOWER && r->key_known)
         at = min_u64(at, max_u64(r->now_ns + r->slice_ns / 8,
-                                 r->leader_heard_ns + lead_distance(r) * r->slice_ns));
+                                 r->leader_heard_ns + replica_lead_distance(r) * r->slice_ns));
     return at;
 }

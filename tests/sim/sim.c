@@ -15,6 +15,8 @@ void sim_fail(struct sim *sim, const char *check, const char *format, ...) {
     va_end(arguments);
     sim->failed = true;
     SIM_TRACE(sim, "--", "VIOLATION %s: %s", sim->check, sim->message);
+    if (sim->trace)
+        sim_dump(sim);
     longjmp(*sim->escape, 1);
 }
 

@@ -342,8 +342,8 @@ struct sim_node {
 
     struct sim_runtime *runtime;
     uint64_t delivered_seq;
-    bool executing, snapshot_asked;
-    uint64_t gateway_owner[SIM_GATEWAYS_MAX]; /* by HELLO to this process; 0: unknown */
+    bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
+    uint64_t gateway_owner[SIM_GATEWAYS_MAX];  /* by HELLO to this process; 0: unknown */
     uint64_t gateway_range[SIM_GATEWAYS_MAX][2];
 
     struct sim_journal journal;
@@ -558,6 +558,8 @@ void sim_trace(struct sim *sim, const char *who, const char *format, ...)
         if ((sim)->trace)                \
             sim_trace(sim, __VA_ARGS__); \
     } while (0)
+/* What everybody holds, for the end of a trace. */
+void sim_dump(struct sim *sim);
 /* "n0", "g1"; static storage. */
 const char *sim_name(uint8_t endpoint);
 /* One frame in words, into `text`. */

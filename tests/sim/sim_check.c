@@ -41,6 +41,11 @@ void sim_check_free(struct sim *sim) {
     free(c->reference);
 }
 
+static const struct sim_fact *fact_of(struct sim *sim, uint64_t id) {
+    const uint64_t *number = sim_map_get(&sim->checks.facts_by_id, id);
+    return number && *number ? &sim->checks.facts[*number - 1] : NULL;
+}
+
 /* ---- who holds what ---- */
 
 static bool body_in_memory(struct sim *sim, struct sim_node *node, uint64_t id,
@@ -259,7 +264,7 @@ static void check_monotone(struct sim *sim, struct sim_node *node, const struct 
                  "last %llu",
                  node->index, U(f->base_seq), U(f->exec_seq), U(f->delivered_seq), U(f->commit_seq),
                  U(f->acknowledged_seq), U(f->held_seq), U(f->last_seq));
-    if (f->promised_term < f->last_term)
+    if (node->recovered && f->promised_term < f->last_term)
         sim_fail(sim, "10.6 promises", "n%u: promised %llu below its last epoch's term %llu",
                  node->index, U(f->promised_term), U(f->last_term));
     if (f->slots_used != used)
@@ -277,13 +282,17 @@ void sim_check_started(struct sim *sim, struct sim_node *node) {
     (void)sim;
 }
 
+static bool votes(enum replica_role role) {
+    return role == REPLICA_ROLE_FOLLOWER || role == REPLICA_ROLE_LEADER ||
+           role == REPLICA_ROLE_PREPARING;
+}
+
 static void check_role(struct sim *sim, struct sim_node *node, const struct replica_facts *f) {
     const struct replica_facts *before = &node->seen.facts;
     if (f->role != before->role)
         SIM_TRACE(sim, sim_name(node->index), "  %s -> %s, term %llu", sim_role_name(before->role),
                   sim_role_name(f->role), U(f->promised_term));
-    if (!node->recovered && (f->role == REPLICA_ROLE_FOLLOWER || f->role == REPLICA_ROLE_LEADER ||
-                             f->role == REPLICA_ROLE_PREPARING)) {
+    if (!node->recovered && votes(f->role)) {
         node->recovered = true;
         SIM_TRACE(sim, sim_name(node->index), "  recovered at last %llu", U(f->last_seq));
     }
@@ -302,7 +311,7 @@ void sim_check_step(struct sim *sim, struct sim_node *node) {
     check_commits(sim, node, &f, node->seen.facts.commit_seq);
     check_role(sim, node, &f);
     node->seen.facts = f;
-    if (sim->steps % sim->config.check_every == 0) {
+    if (sim->steps % sim->config.check_every == 0 && !node->restoring) {
         const char *broken = replica_check(node->replica);
         if (broken)
             sim_fail(sim, "replica_check", "n%u: %s", node->index, broken);
@@ -356,7 +365,9 @@ static void check_promise_stable(struct sim *sim, struct sim_node *node, uint64_
 }
 
 static void check_votes(struct sim *sim, struct sim_node *node, const char *what) {
-    if (!node->recovered)
+    struct replica_facts f;
+    replica_facts(node->replica, &f); /* the step that ends recovery may vote */
+    if (!node->recovered && !votes(f.role))
         sim_fail(sim, "amnesiac votes", "n%u sends %s though it has not recovered", node->index,
                  what);
 }
@@ -399,19 +410,18 @@ void sim_check_sent(struct sim *sim, struct sim_node *node, const struct replica
         check_votes(sim, node, "RECOVERED");
 }
 
-/* A body of the order may go only when this node has executed it; one that was just refused may. */
+/* A body of an epoch that was held here, so may have been acknowledged, may go only when this node
+ * has executed it; one that was just refused may. */
 void sim_check_freed(struct sim *sim, struct sim_node *node, const struct sim_slot *slot) {
-    struct sim_check *c = &sim->checks;
+    const uint64_t *body = sim_map_get(&sim->checks.body_by_id, slot->id);
+    const struct sim_fact *fact = fact_of(sim, slot->id);
     if (slot->given_step == sim->steps)
         return;
-    const struct sim_runtime_range *range =
-        sim_runtime_range(node->runtime, wire_tx_range(slot->id));
-    if (range && wire_tx_offset(slot->id) < range->position)
-        return;
-    const uint64_t *body = sim_map_get(&c->body_by_id, slot->id);
-    if (body && *body == (slot->digest.low ^ slot->digest.high) && node->recovered)
-        sim_fail(sim, "10.2 body dropped", "n%u frees body %llx of the order, not executed here",
-                 node->index, U(slot->id));
+    SIM_TRACE(sim, sim_name(node->index), "  free %llx", U(slot->id));
+    if (body && fact && *body == (slot->digest.low ^ slot->digest.high) && node->recovered &&
+        fact->result.seq > node->runtime->exec_seq && fact->result.seq <= node->seen.facts.held_seq)
+        sim_fail(sim, "10.2 body dropped", "n%u frees body %llx of epoch %llu, not executed here",
+                 node->index, U(slot->id), U(fact->result.seq));
 }
 
 /* ---- the reference executes each epoch once ---- */
@@ -550,15 +560,15 @@ void sim_check_deliver(struct sim *sim, struct sim_node *node, uint64_t seq) {
 void sim_check_executed(struct sim *sim, struct sim_node *node) {
     struct wire_hash hash = sim_runtime_hash(node->runtime);
     uint64_t seq = node->runtime->exec_seq;
-    if (!hash_equal(&hash, &sim->checks.epochs[seq].result_hash))
+    if (seq && !hash_equal(&hash, &sim->checks.epochs[seq].result_hash))
         sim_fail(sim, "10.7 state", "n%u has another state at %llu", node->index, U(seq));
 }
 
 /* ---- what gateways were told ---- */
 
-static const struct sim_fact *fact_of(struct sim *sim, uint64_t id) {
-    const uint64_t *number = sim_map_get(&sim->checks.facts_by_id, id);
-    return number && *number ? &sim->checks.facts[*number - 1] : NULL;
+static bool result_equal(const struct sim_result *a, const struct sim_result *b) {
+    return a->id == b->id && a->seq == b->seq && a->logical_time_us == b->logical_time_us &&
+           a->operation == b->operation && a->value == b->value && a->code == b->code;
 }
 
 void sim_check_result(struct sim *sim, struct sim_gateway *gateway,
@@ -571,7 +581,7 @@ void sim_check_result(struct sim *sim, struct sim_gateway *gateway,
     if (!fact)
         sim_fail(sim, "10.3 results", "g%u got a result of %llx, which is not in the order",
                  gateway->index, U(head.id));
-    if (memcmp(&fact->result, &body, sizeof body) || head.epoch_seq != body.seq ||
+    if (!result_equal(&fact->result, &body) || head.epoch_seq != body.seq ||
         head.logical_time_us != body.logical_time_us)
         sim_fail(sim, "10.3 results", "g%u got another result of %llx than its execution gave",
                  gateway->index, U(head.id));

@@ -43,7 +43,7 @@ static uint64_t delay(struct sim *sim, uint8_t from, uint8_t to) {
 }
 
 static void deliver_later(struct sim *sim, const struct sim_packet *packet) {
-    size_t size = sizeof *packet + packet->length_bytes;
+    size_t size = offsetof(struct sim_packet, bytes) + packet->length_bytes;
     struct sim_packet *copy = malloc(size);
     if (!copy)
         abort();
@@ -67,7 +67,7 @@ void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, 
                                    .incarnation = incarnation,
                                    .number = number,
                                    .length_bytes = length_bytes};
-    memcpy(u.room + sizeof(struct sim_packet), bytes, length_bytes);
+    memcpy(u.room + offsetof(struct sim_packet, bytes), bytes, length_bytes);
     sim->network.sent++;
     bool lost = !sim_network_open(sim, from, to);
     if (sim_faulty(sim, SIM_FAULT_LOSS))

@@ -404,6 +404,18 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
     }
 }
 
+static uint64_t snapshot_seq(const struct sim_node *node) {
+    return node->journal.snapshot ? node->journal.snapshot->exec_seq : 0;
+}
+
+/* "A body or epoch is kept until it is ... covered by a complete snapshot" (§2): what the replica
+ * has released must not be needed by a replay, which has no more room than the replica had. */
+static void write_snapshot(struct sim *sim, struct sim_node *node, bool due) {
+    due |= sim->config.snapshot_epochs && node->seen.facts.base_seq > snapshot_seq(node);
+    if (due && sim->config.replica.durable && node->runtime->exec_seq > snapshot_seq(node))
+        sim_journal_snapshot(&node->journal, node->runtime);
+}
+
 static void step(struct sim *sim, struct sim_node *node, struct replica_event *event) {
     event->now_ns = sim_node_mono_ns(sim, node);
     event->wall_us = sim_node_wall_us(sim, node);
@@ -417,6 +429,7 @@ static void step(struct sim *sim, struct sim_node *node, struct replica_event *e
         act(sim, node, &sim->actions->items[i]);
     node->idle_passes = sim->actions->count ? 0 : node->idle_passes;
     sim_check_step(sim, node);
+    write_snapshot(sim, node, false);
 }
 
 /* ---- frames of gateways ---- */
@@ -560,6 +573,7 @@ static void restore_events(struct sim *sim, struct sim_node *node,
     sim_runtime_restore(node->runtime, snapshot);
     node->delivered_seq = snapshot->exec_seq;
     struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
+    node->restoring = true;
     for (uint32_t i = 0; i < snapshot->range_count; i++) {
         event.restore_range.range = snapshot->ranges[i].range;
         event.restore_range.owner = snapshot->ranges[i].owner;
@@ -567,6 +581,7 @@ static void restore_events(struct sim *sim, struct sim_node *node,
         event.restore_range.open = snapshot->ranges[i].open;
         step(sim, node, &event);
     }
+    node->restoring = false;
     event.kind = REPLICA_EVENT_RESTORED;
     event.restored = (struct replica_event_restored){.seq = snapshot->exec_seq,
                                                      .term = snapshot->term,
@@ -659,11 +674,7 @@ void sim_node_execute(struct sim *sim, struct sim_node *node) {
     struct executing context = {sim, node, node->seen.facts.role == REPLICA_ROLE_LEADER};
     sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, answer, &context);
     sim_check_executed(sim, node);
-    if (sim->config.replica.durable) {
-        uint64_t last = node->journal.snapshot ? node->journal.snapshot->exec_seq : 0;
-        if (seq >= last + sim->config.snapshot_epochs)
-            sim_journal_snapshot(&node->journal, node->runtime);
-    }
+    write_snapshot(sim, node, seq >= snapshot_seq(node) + sim->config.snapshot_epochs);
     sim_node_flush(sim, node);
     struct replica_event event = {.kind = REPLICA_EVENT_EXECUTED};
     event.executed.seq = seq;
@@ -750,7 +761,8 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
     case SIM_RECORD_BODY:
         event.kind = REPLICA_EVENT_REPLAY_BODY;
         if (!store(sim, node, record->id, record->bytes, record->length_bytes, &event.replay_body))
-            return;
+            sim_fail(sim, "body slots", "n%u has no slot for body %llx of its journal", node->index,
+                     (unsigned long long)record->id);
         break;
     }
     SIM_TRACE(sim, sim_name(node->index), "replay kind %d id %llx", record->kind,

@@ -149,3 +149,51 @@ const char *sim_frame_text(char *text, size_t room, uint8_t kind, uint8_t flags,
     snprintf(text, room, "%s%s %s", wire_kind_name(kind), flags ? "*" : "", inside);
     return text;
 }
+
+static void dump_node(struct sim_node *node) {
+    struct replica_facts f;
+    struct replica_range_facts r;
+    replica_facts(node->replica, &f);
+    printf("n%u %s term %llu leader %u base %llu exec %llu commit %llu matched %llu acknowledged "
+           "%llu held %llu "
+           "last %llu, slots %u used, promised %llu\n",
+           node->index, sim_role_name(f.role), U(f.promised_term), f.leader, U(f.base_seq),
+           U(f.exec_seq), U(f.commit_seq), U(f.matched), U(f.acknowledged_seq), U(f.held_seq),
+           U(f.last_seq), f.slots_used, U(f.promised_term));
+    for (uint32_t place = 0; replica_range(node->replica, place, &r); place++) {
+        uint32_t held = 0, least = UINT32_MAX;
+        for (uint32_t slot = 0; slot < node->config.body_slots; slot++)
+            if (node->slots[slot].owned && wire_tx_range(node->slots[slot].id) == r.range) {
+                uint32_t offset = wire_tx_offset(node->slots[slot].id);
+                held++;
+                least = offset < least ? offset : least;
+            }
+        printf("   range %llu owner %llx %s received %u logged %u committed %u executed %u; %u "
+               "bodies from %u\n",
+               U(r.range), U(r.owner),
+               r.sealed ? "sealed"
+               : r.open ? "open"
+                        : "unopened",
+               r.received, r.logged, r.committed, r.executed, held, held ? least : 0);
+    }
+}
+
+void sim_dump(struct sim *sim) {
+    for (uint32_t i = 0; i < sim_nodes(sim); i++)
+        if (sim->nodes[i].up)
+            dump_node(&sim->nodes[i]);
+    for (uint32_t i = 0; i < sim->gateway_count; i++) {
+        const struct sim_gateway *g = &sim->gateways[i];
+        printf("g%u %s range %llu next %u limit %u low %u, %u open:", i,
+               g->alive ? "alive" : "dead", g->has_range ? U(g->range) : 0, g->next, g->limit,
+               g->low_water, g->open_count);
+        for (uint32_t t = 0; t < g->open_count && t < 10; t++)
+            printf(" %s x%u", id_text(wire_tx_id(g->open[t].range, g->open[t].offset)),
+                   g->open[t].parts);
+        putchar('\n');
+    }
+    for (uint32_t i = 0; i < sim->arbiter.range_count; i++)
+        printf("arbiter: range %llu owner %llx %s at %u\n", U(sim->arbiter.ranges[i].range),
+               U(sim->arbiter.ranges[i].owner),
+               sim->arbiter.ranges[i].sealed ? "sealed" : "granted", sim->arbiter.ranges[i].end);
+}

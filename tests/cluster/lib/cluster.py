@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 BUILD = (ROOT / os.environ.get("BUILD", "build")).resolve()
 NODE = pathlib.Path(os.environ.get("NODE", BUILD / "maroon-node"))
 GATEWAY = pathlib.Path(os.environ.get("GATEWAY", BUILD / "maroon-gateway"))
-CTL = pathlib.Path(os.environ.get("CTL", BUILD / "maroonctl"))
+CTL = pathlib.Path(os.environ.get("CTL", BUILD / "controlplane/ctl/maroonctl"))
 LOAD = BUILD / "tests/cluster/cluster-load"
 BLASTER = BUILD / "tests/cluster/cluster-blaster"
 
@@ -180,7 +180,10 @@ class Cluster:
         answer = http.request(self.admin(index), "/v1/status", timeout=3)
         if answer.status != 200:
             raise OSError(f"n{index}: {answer}")
-        return answer.json()
+        status = answer.json()
+        for key in ("term", "incarnation", "commitSeq", "execSeq", "lastSeq", "stateHashSeq"):
+            status[key] = int(status[key])  # 64-bit numbers travel as strings
+        return status
 
     def metrics(self, index):
         return http.metrics(self.admin(index))
@@ -201,19 +204,21 @@ class Cluster:
         return wait_until(found, seconds, "one node leads")[0]
 
     def wait_equal(self, seconds=60, indexes=None):
-        """Waits until the nodes stand at the same exec_seq with the same state hash, and nothing committed is left to
-        execute. Returns (exec_seq, state hash)."""
+        """Waits until the nodes have executed all that is committed, up to the same epoch, with the same result chain and
+        the same hash of the state at that epoch. Returns (exec_seq, state hash)."""
         indexes = range(len(self.nodes)) if indexes is None else indexes
 
         def equal():
             states = [self.status(index) for index in indexes]
-            places = {(s["exec_seq"], s["commit_seq"], s["state_hash"]) for s in states}
-            by_seq = {}
-            for state in states:
-                first = by_seq.setdefault(state["exec_seq"], state["state_hash"])
-                assert first == state["state_hash"], f"different state at the same place: {states}"
-            place = places.pop()
-            return (place[0], place[2]) if not places and place[0] == place[1] else None
+            for seq, value in (("execSeq", "resultHash"), ("stateHashSeq", "stateHash")):
+                at = {}
+                for state in states:
+                    first = at.setdefault(state[seq], state[value])
+                    if first != state[value]:
+                        raise AssertionError(f"different {value} at the same {seq}: {states}")
+            places = {(state["execSeq"], state["commitSeq"], state["stateHashSeq"], state["stateHash"]) for state in states}
+            executed, committed, hashed, state_hash = places.pop()
+            return (executed, state_hash) if not places and executed == committed == hashed else None
         return wait_until(equal, seconds, "all nodes at the same place", alive=[self.nodes[i] for i in indexes])
 
     # ---- work ----

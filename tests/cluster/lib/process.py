@@ -57,7 +57,10 @@ class Process:
             self.popen.wait()
 
     def pause(self):
+        """Returns once it stands still: the signal alone takes effect some time later."""
         self.signal(signal.SIGSTOP)
+        if self.alive():
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self):
         self.signal(signal.SIGCONT)

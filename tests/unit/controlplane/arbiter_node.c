@@ -70,9 +70,8 @@ void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_
 }
 
 void arbiter_node_open(struct arbiter_node *node, struct loop *loop, struct http_client *http) {
-    node->sink = (struct arbiter_sink){on_ready,   on_leader, on_campaign, on_members,
-                                       on_grant,   on_checked, on_expired,  on_latency,
-                                       on_index_lost, node};
+    node->sink = (struct arbiter_sink){on_ready,   on_leader,  on_campaign, on_members,    on_grant,
+                                       on_checked, on_expired, on_latency,  on_index_lost, node};
     struct arbiter_setup setup = {.config = &node->config,
                                   .process_token = arbiter_random(),
                                   .loop = loop,

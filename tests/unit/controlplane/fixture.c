@@ -25,8 +25,7 @@ uint64_t fixture_now_ms(void) {
 }
 
 static int listen_on(int *ret_port) {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 128) ||
@@ -94,8 +93,7 @@ static void run_etcd(const struct fixture_etcd *etcd, int peer_port, const char 
 }
 
 static bool answers(int port) {
-    static const char request[] =
-        "GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    static const char request[] = "GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
     char answer[1024] = "";
     int fd = connect_to(port);
     if (fd < 0)

@@ -86,8 +86,8 @@ static void test_ranges(void **state) {
     (void)state;
     static struct arbiter_node node;
     open_node(&node, true);
-    arbiter_range_request(node.arbiter, 11, 1, 1, 0);            /* pinned */
-    arbiter_range_request(node.arbiter, 12, 1, 1, 0);            /* taken */
+    arbiter_range_request(node.arbiter, 11, 1, 1, 0);               /* pinned */
+    arbiter_range_request(node.arbiter, 12, 1, 1, 0);               /* taken */
     arbiter_range_request(node.arbiter, 13, 1, WIRE_RANGE_NONE, 0); /* not the pinned one */
     assert_int_equal(node.grants[0].outcome, WIRE_RANGE_GRANTED);
     assert_int_equal(node.grants[1].outcome, WIRE_RANGE_TAKEN);
@@ -139,6 +139,9 @@ static void test_killed_process_loses_no_grant(void **state) {
         assert_int_equal(node.error, 0);
         struct arbiter_grant grant;
         while (read(told[0], &grant, sizeof grant) == sizeof grant) {
+            node.checked_owned = false;
+            arbiter_range_check(node.arbiter, grant.owner, grant.range);
+            assert_true(node.checked_owned);
             node.grant_count = 0;
             arbiter_range_request(node.arbiter, grant.owner, grant.nonce, WIRE_RANGE_NONE, 0);
             assert_int_equal(node.grants[0].range, grant.range);

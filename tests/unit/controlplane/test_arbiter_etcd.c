@@ -383,8 +383,8 @@ static void test_100_requests_with_lost_answers_get_100_ranges(void **state) {
     for (uint32_t round = 0; round < 40 && missing > 0; round++) {
         for (uint64_t i = 0; i < REQUESTS; i++)
             if (granted_to(nodes, 3, 1000 + i) == WIRE_RANGE_NONE)
-                arbiter_range_request(nodes[(i + round) % 3].arbiter, 1000 + i, 7,
-                                      WIRE_RANGE_NONE, 0);
+                arbiter_range_request(nodes[(i + round) % 3].arbiter, 1000 + i, 7, WIRE_RANGE_NONE,
+                                      0);
         arbiter_run_for(loop, 500);
         missing = 0;
         for (uint64_t i = 0; i < REQUESTS; i++)
@@ -416,6 +416,9 @@ static void test_same_request_gets_the_same_range_another_nonce_a_new_one(void *
     assert_int_equal(nodes[1].grants[0].range, nodes[0].grants[0].range);
     assert_true(nodes[1].grants[1].range > nodes[0].grants[0].range);
     assert_int_equal(nodes[0].grants[1].range, 500); /* not below what replicas know */
+    arbiter_range_request(nodes[0].arbiter, 6, 1, WIRE_RANGE_NONE, 0);
+    assert_true(arbiter_run_grants(loop, &nodes[0], 3, 5000));
+    assert_int_equal(nodes[0].grants[2].range, 500);
     arbiter_range_check(nodes[1].arbiter, 5, nodes[0].grants[0].range);
     arbiter_run_for(loop, 200);
     assert_int_equal(nodes[1].checked_count, 1);

@@ -54,8 +54,7 @@ static void run_for(int ms) {
 }
 
 static struct etcd *client(const char *endpoints) {
-    struct etcd_config config = {.endpoints = endpoints, .timeout_ms = 2000,
-                                 .backoff_max_ms = 200};
+    struct etcd_config config = {.endpoints = endpoints, .timeout_ms = 2000, .backoff_max_ms = 200};
     struct etcd *etcd = etcd_create(loop, http, &config);
     assert_non_null(etcd);
     return etcd;
@@ -324,8 +323,8 @@ static void test_member_that_hangs_times_out(void **state) {
 
 static void test_base64_is_strict(void **state) {
     (void)state;
-    static const char *const refused[] = {"A", "AA", "AAA", "A===", "AA=A", "=AAA", "AA==AAAA",
-                                          "AB==", "AAB=", "A-A=", "AA A", "AAA\n"};
+    static const char *const refused[] = {"A",        "AA",   "AAA",  "A===", "AA=A", "=AAA",
+                                          "AA==AAAA", "AB==", "AAB=", "A-A=", "AA A", "AAA\n"};
     unsigned char bytes[16];
     size_t count;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)

@@ -124,13 +124,12 @@ static void test_nesting_and_key_length_are_bounded(void **state) {
     char key[1201], *body;
     memset(key, 'A', 1200);
     key[1200] = '\0';
-    assert_true(asprintf(&body, "{\"header\":{\"revision\":\"5\"},\"kvs\":[{\"key\":\"%s\"}]}",
-                         key) > 0);
+    assert_true(
+        asprintf(&body, "{\"header\":{\"revision\":\"5\"},\"kvs\":[{\"key\":\"%s\"}]}", key) > 0);
     text = page(200, body);
     struct etcd_memory *memory = NULL;
     struct etcd_answer answer = {0};
-    assert_int_equal(etcd_json_read_range(body, strlen(body), &memory, &answer),
-                     MRN_ERR_MALFORMED);
+    assert_int_equal(etcd_json_read_range(body, strlen(body), &memory, &answer), MRN_ERR_MALFORMED);
     etcd_memory_free(memory);
     free(body);
     free(text);
@@ -192,9 +191,8 @@ static void test_watch_lines(void **state) {
     struct etcd_json_watch watch;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         struct etcd_memory *memory = NULL;
-        assert_int_equal(
-            etcd_json_read_watch(refused[i], strlen(refused[i]), &memory, &watch),
-            MRN_ERR_MALFORMED);
+        assert_int_equal(etcd_json_read_watch(refused[i], strlen(refused[i]), &memory, &watch),
+                         MRN_ERR_MALFORMED);
         etcd_memory_free(memory);
     }
     struct etcd_memory *memory = NULL;

@@ -15,7 +15,7 @@
 #include "maroon/error.h"
 
 #define MESSAGES 50000u
-#define FACTS 50000u
+#define FACTS 300000u
 
 static void test_depth_must_be_a_power_of_two(void **state) {
     (void)state;
@@ -101,6 +101,42 @@ static void test_two_threads_pass_every_message_whole_and_in_order(void **state)
     mailbox_destroy(mailbox);
 }
 
+#define ROUNDS 30000u
+
+/* One message at a time, so that each is the last one for a while: none may be left without a
+ * wake-up. */
+static void *send_one_by_one(void *context) {
+    struct mailbox *mailbox = context;
+    struct mailbox_up message = {.kind = MAILBOX_UP_RESIGN};
+    struct mailbox_down answer;
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        mailbox_send_up(mailbox, &message);
+        while (!mailbox_receive_down(mailbox, &answer))
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void test_no_wake_up_is_lost(void **state) {
+    (void)state;
+    struct mailbox *mailbox = mailbox_create(4);
+    struct mailbox_down answer = {.kind = MAILBOX_DOWN_STOP};
+    struct mailbox_up got;
+    pthread_t thread;
+    pthread_create(&thread, NULL, send_one_by_one, mailbox);
+    for (uint32_t i = 0; i < ROUNDS;) {
+        if (mailbox_receive_up(mailbox, &got)) {
+            mailbox_send_down(mailbox, &answer);
+            i++;
+        } else {
+            struct pollfd polled = {mailbox_wake_fd(mailbox), POLLIN, 0};
+            assert_int_equal(poll(&polled, 1, 3000), 1);
+        }
+    }
+    pthread_join(thread, NULL);
+    mailbox_destroy(mailbox);
+}
+
 static void *write_facts(void *context) {
     struct mailbox_status *status = context;
     struct mailbox_facts facts;
@@ -110,8 +146,6 @@ static void *write_facts(void *context) {
         facts.exec_seq = i;
         facts.ranges[MAILBOX_FACTS_RANGES_MAX - 1].range = i;
         mailbox_facts_write(status, &facts);
-        if (i % 64 == 0)
-            sched_yield();
     }
     return NULL;
 }
@@ -130,7 +164,6 @@ static void test_facts_are_read_together(void **state) {
         assert_int_equal(facts.ranges[MAILBOX_FACTS_RANGES_MAX - 1].range, facts.commit_seq);
         if (facts.commit_seq)
             assert_int_equal(facts.state_hash.bytes[7], facts.commit_seq % 251);
-        sched_yield();
     }
     pthread_join(thread, NULL);
     mailbox_destroy(mailbox);
@@ -142,6 +175,7 @@ int main(void) {
         cmocka_unit_test(test_full_ring_refuses_and_keeps_order),
         cmocka_unit_test(test_wake_fd_is_readable_until_the_ring_is_empty),
         cmocka_unit_test(test_two_threads_pass_every_message_whole_and_in_order),
+        cmocka_unit_test(test_no_wake_up_is_lost),
         cmocka_unit_test(test_facts_are_read_together),
     };
     return cmocka_run_group_tests_name("mailbox", tests, NULL, NULL);
