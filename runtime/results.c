@@ -252,7 +252,10 @@ static const char *chain_check(const struct runtime *runtime, const struct range
         return "results: chain and its range differ";
     if (count == 0)
         return NULL;
-    bytes -= range->head_at + (RESULT_CHUNK_ROOM - range->tail_at);
+    uint64_t unused = range->head_at + (RESULT_CHUNK_ROOM - range->tail_at);
+    if (bytes < unused)
+        return "results: chain ends before it begins";
+    bytes -= unused;
     struct chain_cursor cursor = {range->head_chunk, range->head_at};
     uint64_t previous = range->results_from;
     for (uint32_t i = 0; i < range->kept_count; i++) {
