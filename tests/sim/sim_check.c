@@ -357,9 +357,13 @@ static void check_acknowledgeable(struct sim *sim, struct sim_node *node, uint64
 /* A promise binds only when it can't be forgotten. */
 static void check_promise_stable(struct sim *sim, struct sim_node *node, uint64_t term,
                                  const char *what) {
-    if (sim->config.replica.durable && node->journal.promised_stable < term)
+    /* a snapshot binds to its term as well: the promise is never below the last epoch's term */
+    uint64_t stable = node->journal.promised_stable;
+    if (node->journal.snapshot && node->journal.snapshot->term > stable)
+        stable = node->journal.snapshot->term;
+    if (sim->config.replica.durable && stable < term)
         sim_fail(sim, "promise not stable", "n%u sends %s in term %llu, stable is %llu",
-                 node->index, what, U(term), U(node->journal.promised_stable));
+                 node->index, what, U(term), U(stable));
     if (node->visible_term < term)
         node->visible_term = term;
 }

@@ -8,6 +8,13 @@ bool sim_network_open(struct sim *sim, uint8_t from, uint8_t to) {
     return sim->network.cut_until_ns[from][to] <= sim->now_ns;
 }
 
+static uint32_t first_difference(const uint8_t *bytes, const struct sim_packet *packet) {
+    uint32_t at = 0;
+    while (at < packet->length_bytes && bytes[at] == packet->bytes[at])
+        at++;
+    return at;
+}
+
 /* A wrong packet must be found out by its checksum, so damage is loss: this asserts the first half
  * and lets the second happen. */
 static void damage(struct sim *sim, const struct sim_packet *packet) {
@@ -25,8 +32,10 @@ static void damage(struct sim *sim, const struct sim_packet *packet) {
     struct wire_cursor cursor;
     if (wire_packet_open(bytes, packet->length_bytes, sim->config.replica.configuration_id, &header,
                          &cursor) == WIRE_DROP_NONE)
-        sim_fail(sim, "packet checksum", "a damaged packet from %s was accepted",
-                 sim_name(packet->from));
+        sim_fail(sim, "packet checksum",
+                 "a damaged packet from %s was accepted: %llu flips, first %u of %u",
+                 sim_name(packet->from), (unsigned long long)flips, first_difference(bytes, packet),
+                 packet->length_bytes);
 }
 
 static uint64_t delay(struct sim *sim, uint8_t from, uint8_t to) {

@@ -771,14 +771,47 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
     step(sim, node, &event);
 }
 
+/* Is this a body that no epoch of the journal names, while slots are short? It was never
+ * acknowledged, and may be one of many that this process had dropped. */
+static bool skipped(const struct sim *sim, const struct sim_node *node, const struct sim_map *named,
+                    const struct sim_record *record) {
+    if (record->kind != SIM_RECORD_BODY)
+        return false;
+    const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
+    return (!end || wire_tx_offset(record->id) >= *end) &&
+           node->free_count < sim->config.replica.body_slots / 2;
+}
+
+/* Position up to which epochs of the journal name bodies, per range. */
+static void names(const struct sim_journal *journal, uint64_t end, struct sim_map *named) {
+    for (uint64_t i = journal->first; i < end; i++) {
+        const struct sim_record *record = sim_journal_record(journal, i);
+        if (record->kind != SIM_RECORD_EPOCH)
+            continue;
+        const struct wire_epoch_head *head = (const void *)record->bytes;
+        const struct wire_interval *v = wire_epoch_intervals(record->bytes);
+        for (uint32_t k = 0; k < head->interval_count; k++) {
+            uint64_t *at = sim_map_put(named, wire_tx_range(v[k].first_id));
+            uint64_t to = (uint64_t)wire_tx_offset(v[k].first_id) + v[k].count;
+            *at = to > *at ? to : *at;
+        }
+    }
+}
+
 static void replay(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
+    struct sim_map named;
+    sim_map_init(&named);
+    names(journal, journal->next, &named);
+    uint64_t end = journal->next; /* restoring may append */
     if (journal->snapshot)
         restore_events(sim, node, journal->snapshot);
     if (journal->promise_kept)
         replay_record(sim, node, &journal->promise);
-    for (uint64_t i = journal->first; i < journal->next; i++)
-        replay_record(sim, node, sim_journal_record(journal, i));
+    for (uint64_t i = journal->first; i < end; i++)
+        if (!skipped(sim, node, &named, sim_journal_record(journal, i)))
+            replay_record(sim, node, sim_journal_record(journal, i));
+    sim_map_free(&named);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;
