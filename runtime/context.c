@@ -26,31 +26,32 @@ static void arena_free(void *user, void *pointer) {
     (void)pointer; /* all at once, when the next transaction begins */
 }
 
-int context_open(struct runtime *runtime) {
+int runtime_context_open(struct runtime *runtime) {
     struct mrn_context *context = &runtime->context;
     context->runtime = runtime;
     context->allocator =
         (ProtobufCAllocator){.alloc = arena_alloc, .free = arena_free, .allocator_data = context};
     /* A message of many tiny parts grows when it is decoded. */
     context->arena_bytes = UINT64_C(8) * runtime->config.max_transaction_bytes + (1 << 16);
-    context->arena = state_reserve(context->arena_bytes);
+    context->arena = runtime_state_reserve(context->arena_bytes);
     context->response =
-        state_reserve(sizeof(uint32_t) + (uint64_t)runtime->config.max_result_bytes);
-    runtime->parts = state_reserve(runtime->config.max_transaction_bytes);
+        runtime_state_reserve(sizeof(uint32_t) + (uint64_t)runtime->config.max_result_bytes);
+    runtime->parts = runtime_state_reserve(runtime->config.max_transaction_bytes);
     if (context->arena != NULL && context->response != NULL && runtime->parts != NULL)
         return 0;
     return MRN_ERR_NO_MEMORY;
 }
 
-void context_close(struct runtime *runtime) {
+void runtime_context_close(struct runtime *runtime) {
     struct mrn_context *context = &runtime->context;
-    state_release(context->arena, context->arena_bytes);
-    state_release(context->response, sizeof(uint32_t) + (uint64_t)runtime->config.max_result_bytes);
-    state_release(runtime->parts, runtime->config.max_transaction_bytes);
+    runtime_state_release(context->arena, context->arena_bytes);
+    runtime_state_release(context->response,
+                          sizeof(uint32_t) + (uint64_t)runtime->config.max_result_bytes);
+    runtime_state_release(runtime->parts, runtime->config.max_transaction_bytes);
 }
 
-void context_begin(struct mrn_context *context, const struct method_entry *method, uint64_t id,
-                   uint64_t logical_time_us, uint64_t seed) {
+void runtime_context_begin(struct mrn_context *context, const struct method_entry *method,
+                           uint64_t id, uint64_t logical_time_us, uint64_t seed) {
     context->tables = method->tables;
     context->table_count = method->table_count;
     context->exhausted = false;
@@ -83,12 +84,12 @@ void *mrn_alloc(struct mrn_context *context, size_t length_bytes) {
 
 void *mrn_decode(struct mrn_context *context, const ProtobufCMessageDescriptor *descriptor,
                  const void *bytes, size_t length_bytes) {
-    if (flat_descriptor(descriptor)) {
+    if (runtime_flat_descriptor(descriptor)) {
         void *message = arena_alloc(context, descriptor->sizeof_message);
         if (message == NULL)
             return NULL;
         descriptor->message_init(message);
-        if (flat_decode(descriptor, message, bytes, length_bytes))
+        if (runtime_flat_decode(descriptor, message, bytes, length_bytes))
             return message;
     }
     return protobuf_c_message_unpack(descriptor, &context->allocator, length_bytes, bytes);
@@ -117,9 +118,10 @@ static enum mrn_code response_too_large(struct mrn_context *context) {
 
 enum mrn_code mrn_respond(struct mrn_context *context, const ProtobufCMessage *message) {
     const ProtobufCMessageDescriptor *descriptor = message->descriptor;
-    if (flat_descriptor(descriptor) && message->n_unknown_fields == 0) { /* at most 165 bytes */
+    if (runtime_flat_descriptor(descriptor) &&
+        message->n_unknown_fields == 0) { /* at most 165 bytes */
         context->response_bytes =
-            (uint32_t)flat_encode(message, context->response + sizeof(uint32_t));
+            (uint32_t)runtime_flat_encode(message, context->response + sizeof(uint32_t));
         return MRN_CODE_OK;
     }
     size_t length_bytes = protobuf_c_message_get_packed_size(message);
@@ -149,53 +151,53 @@ static struct table *table_of(struct mrn_context *context, uint32_t table) {
 
 /* True, and the transaction is lost, when it may not write more. */
 static bool writes_exhausted(struct mrn_context *context) {
-    if (state_undo_full(&context->runtime->state))
+    if (runtime_state_undo_full(&context->runtime->state))
         context->exhausted = true;
     return context->exhausted;
 }
 
 const void *mrn_table_find(struct mrn_context *context, uint32_t table, const void *key) {
-    uint64_t place = table_find(table_of(context, table), key);
-    return place == 0 ? NULL : state_at(&context->runtime->state, place);
+    uint64_t place = runtime_table_find(table_of(context, table), key);
+    return place == 0 ? NULL : runtime_state_at(&context->runtime->state, place);
 }
 
 void *mrn_table_write(struct mrn_context *context, uint32_t table, const void *key) {
     struct table *t = table_of(context, table);
-    uint64_t place = table_find(t, key);
+    uint64_t place = runtime_table_find(t, key);
     if (place == 0 || writes_exhausted(context))
         return NULL;
-    return state_write(&context->runtime->state, place, t->value_bytes);
+    return runtime_state_write(&context->runtime->state, place, t->value_bytes);
 }
 
 void *mrn_table_insert(struct mrn_context *context, uint32_t table, const void *key) {
     struct table *t = table_of(context, table);
     if (writes_exhausted(context))
         return NULL;
-    uint64_t place = table_insert(t, key);
+    uint64_t place = runtime_table_insert(t, key);
     if (place == 0) {
         context->exhausted = true;
         return NULL;
     }
-    return state_write(&context->runtime->state, place, t->value_bytes);
+    return runtime_state_write(&context->runtime->state, place, t->value_bytes);
 }
 
 int mrn_table_erase(struct mrn_context *context, uint32_t table, const void *key) {
     struct table *t = table_of(context, table);
     if (writes_exhausted(context))
         return 0;
-    return table_erase(t, key);
+    return runtime_table_erase(t, key);
 }
 
 uint32_t mrn_table_count(struct mrn_context *context, uint32_t table) {
-    return table_count(table_of(context, table));
+    return runtime_table_count(table_of(context, table));
 }
 
 const void *mrn_table_at(struct mrn_context *context, uint32_t table, uint32_t place,
                          const void **ret_key) {
     struct table *t = table_of(context, table);
-    if (place >= table_count(t))
+    if (place >= runtime_table_count(t))
         return NULL;
-    const uint8_t *entry = table_at(t, place);
+    const uint8_t *entry = runtime_table_at(t, place);
     *ret_key = entry;
     return entry + t->value_at;
 }

@@ -141,7 +141,7 @@ static enum mrn_code handle(struct execution *execution, const struct method_ent
                             uint64_t id, const struct request *request) {
     struct runtime *runtime = execution->runtime;
     struct mrn_context *context = &runtime->context;
-    context_begin(context, method, id, execution->epoch->logical_time_us, execution->seed);
+    runtime_context_begin(context, method, id, execution->epoch->logical_time_us, execution->seed);
     enum mrn_code code = method->handler(context, request->bytes, request->length_bytes);
     if (context->exhausted && code != MRN_CODE_RESOURCE_EXHAUSTED)
         code = refuse(runtime, MRN_CODE_RESOURCE_EXHAUSTED,
@@ -158,7 +158,7 @@ static enum mrn_code repeat(struct runtime *runtime, const struct key_record *re
                sizeof record->request_hash) != 0)
         return refuse(runtime, MRN_CODE_FAILED_PRECONDITION,
                       "the idempotency key was used with another request");
-    keys_copy(runtime, record, runtime->context.response + sizeof(uint32_t));
+    runtime_keys_copy(runtime, record, runtime->context.response + sizeof(uint32_t));
     runtime->context.response_bytes = record->length_bytes;
     runtime->counters.idempotent_repeats++;
     return (enum mrn_code)record->code;
@@ -168,30 +168,31 @@ static enum mrn_code execute_checked(struct execution *execution, uint64_t id,
                                      const struct request *request) {
     struct runtime *runtime = execution->runtime;
     if (request->keyed) {
-        const struct key_record *record = keys_find(runtime, request->extension.idempotency_key);
+        const struct key_record *record =
+            runtime_keys_find(runtime, request->extension.idempotency_key);
         if (record != NULL)
             return repeat(runtime, record, request);
-        if (!keys_have_slot(runtime))
+        if (!runtime_keys_have_slot(runtime))
             return refuse(runtime, MRN_CODE_RESOURCE_EXHAUSTED,
                           "too many idempotency keys are remembered");
     }
     const struct method_entry *method = method_find(runtime, &request->header);
     if (method == NULL)
         return refuse(runtime, MRN_CODE_UNIMPLEMENTED, "no such service or method");
-    state_transaction_begin(&runtime->state);
+    runtime_state_transaction_begin(&runtime->state);
     enum mrn_code code = handle(execution, method, id, request);
     bool unremembered =
-        request->keyed && !keys_have_bytes(runtime, runtime->context.response_bytes);
+        request->keyed && !runtime_keys_have_bytes(runtime, runtime->context.response_bytes);
     if (unremembered)
         code = refuse(runtime, MRN_CODE_RESOURCE_EXHAUSTED,
                       "the results of idempotency keys take too much memory");
     if (code != MRN_CODE_OK)
-        state_undo(&runtime->state);
-    state_transaction_end(&runtime->state);
+        runtime_state_undo(&runtime->state);
+    runtime_state_transaction_end(&runtime->state);
     if (request->keyed && !unremembered)
-        keys_remember(runtime, &request->extension, execution->epoch->logical_time_us,
-                      (uint32_t)code, runtime->context.response + sizeof(uint32_t),
-                      runtime->context.response_bytes);
+        runtime_keys_remember(runtime, &request->extension, execution->epoch->logical_time_us,
+                              (uint32_t)code, runtime->context.response + sizeof(uint32_t),
+                              runtime->context.response_bytes);
     return code;
 }
 
@@ -225,7 +226,7 @@ static void finish(struct execution *execution, uint64_t id, uint64_t range_offs
                                    .logical_time_us = execution->epoch->logical_time_us,
                                    .length_bytes = context->response_bytes};
     const uint8_t *bytes = context->response + sizeof value;
-    results_keep(runtime, range_offset, &record, bytes);
+    runtime_results_keep(runtime, range_offset, &record, bytes);
     execution->transaction_count++;
     runtime->counters.by_code[value]++;
     if (execution->callback != NULL) {
@@ -244,10 +245,11 @@ static int64_t execute_interval(struct execution *execution, const struct runtim
                                 uint32_t count) {
     struct runtime *runtime = execution->runtime;
     uint64_t range = wire_tx_range(bodies[0].id);
-    uint64_t range_offset = range_find(runtime, range);
+    uint64_t range_offset = runtime_range_place(runtime, range);
     if (range_offset == 0)
         return MRN_ERR_MISMATCH;
-    struct range_record *record = state_change(&runtime->state, range_offset, sizeof *record);
+    struct range_record *record =
+        runtime_state_change(&runtime->state, range_offset, sizeof *record);
     uint32_t done = 0;
     while (done < count && wire_tx_range(bodies[done].id) == range) {
         uint64_t id = bodies[done].id;
@@ -256,7 +258,7 @@ static int64_t execute_interval(struct execution *execution, const struct runtim
             return MRN_ERR_MISMATCH;
         request_make(runtime, &bodies[done], count - done, &request);
         if (request.malformed == NULL && request.header.low_water > record->low_water)
-            results_low_water(runtime, range_offset, request.header.low_water);
+            runtime_results_low_water(runtime, range_offset, request.header.low_water);
         enum mrn_code code = execute_request(execution, id, &request);
         finish(execution, id, range_offset, code);
         record->executed += request.part_count;
@@ -270,7 +272,7 @@ static int execute_bodies(struct execution *execution) {
     for (uint32_t i = 0; i < epoch->control_count; i++) {
         struct wire_control control;
         memcpy(&control, &epoch->controls[i], sizeof control);
-        int error = range_control(execution->runtime, &control);
+        int error = runtime_range_control(execution->runtime, &control);
         if (error != 0)
             return error;
     }
@@ -312,7 +314,7 @@ int runtime_execute_epoch(struct runtime *runtime, const struct runtime_epoch *e
         .runtime = runtime, .epoch = epoch, .callback = callback, .user = user};
     memcpy(&execution.seed, epoch->hash.bytes, sizeof execution.seed);
     region_change(runtime)->logical_time_us = epoch->logical_time_us;
-    keys_expire(runtime, epoch->logical_time_us);
+    runtime_keys_expire(runtime, epoch->logical_time_us);
     int error = execute_bodies(&execution);
     if (error != 0) {
         runtime->stopped = true;

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-bool flat_descriptor(const ProtobufCMessageDescriptor *descriptor) {
+bool runtime_flat_descriptor(const ProtobufCMessageDescriptor *descriptor) {
     if (descriptor->n_fields > FLAT_FIELDS_MAX)
         return false;
     for (unsigned i = 0; i < descriptor->n_fields; i++) {
@@ -14,8 +14,8 @@ bool flat_descriptor(const ProtobufCMessageDescriptor *descriptor) {
     return true;
 }
 
-bool flat_decode(const ProtobufCMessageDescriptor *descriptor, void *message, const uint8_t *bytes,
-                 size_t length_bytes) {
+bool runtime_flat_decode(const ProtobufCMessageDescriptor *descriptor, void *message,
+                         const uint8_t *bytes, size_t length_bytes) {
     const uint8_t *at = bytes, *end = bytes + length_bytes;
     while (at < end) {
         uint32_t tag = *at++;
@@ -36,7 +36,7 @@ bool flat_decode(const ProtobufCMessageDescriptor *descriptor, void *message, co
     return true;
 }
 
-size_t flat_encode(const ProtobufCMessage *message, uint8_t *room) {
+size_t runtime_flat_encode(const ProtobufCMessage *message, uint8_t *room) {
     const ProtobufCMessageDescriptor *descriptor = message->descriptor;
     uint8_t *at = room;
     for (unsigned i = 0; i < descriptor->n_fields; i++) {

@@ -14,15 +14,15 @@
 #define FLAT_FIELDS_MAX 15 /* tags of one byte */
 #define FLAT_FIELD_MAX_BYTES 11
 
-bool flat_descriptor(const ProtobufCMessageDescriptor *descriptor);
+bool runtime_flat_descriptor(const ProtobufCMessageDescriptor *descriptor);
 
 /* Decodes into `message` (sizeof_message bytes, initialised by the descriptor). False: not plain;
  * the message is then to be thrown away. Only for a flat descriptor. */
-bool flat_decode(const ProtobufCMessageDescriptor *descriptor, void *message, const uint8_t *bytes,
-                 size_t length_bytes);
+bool runtime_flat_decode(const ProtobufCMessageDescriptor *descriptor, void *message,
+                         const uint8_t *bytes, size_t length_bytes);
 
 /* Encodes into `room` (n_fields * FLAT_FIELD_MAX_BYTES). Returns the length. Only for a flat
  * descriptor and a message without unknown fields. */
-size_t flat_encode(const ProtobufCMessage *message, uint8_t *room);
+size_t runtime_flat_encode(const ProtobufCMessage *message, uint8_t *room);
 
 #endif

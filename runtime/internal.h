@@ -13,6 +13,7 @@
 
 #define REGION_TABLES_OFFSET 256 /* of table heads, in page 0 */
 #define REGION_TABLES_MAX 128    /* applications' tables together */
+#define SNAPSHOT_BUFFER_BYTES (64 * (STATE_PAGE_BYTES + 8))
 #define RESULT_CHUNK_BYTES 1024
 #define RESULT_CHUNK_ROOM (RESULT_CHUNK_BYTES - sizeof(uint32_t)) /* after the link */
 
@@ -22,10 +23,10 @@ struct region_header {
     struct wire_hash identity, epoch_hash, result_hash;
     uint64_t configuration_id;
     uint64_t exec_seq, term, logical_time_us;
-    uint32_t chunk_free;       /* chunk + 1 of the free list; 0: empty */
-    uint32_t chunk_high;       /* chunks at or above were never used */
-    uint32_t chunk_used_count; /* in chains */
-    uint32_t reserved;
+    uint32_t chunk_free;          /* chunk + 1 of the free list; 0: empty */
+    uint32_t chunk_high;          /* chunks at or above were never used */
+    uint32_t chunk_used_count;    /* in chains */
+    uint32_t results_kept;        /* of all ranges */
     uint64_t key_first, key_next; /* counters: ring of idempotency records */
     uint64_t key_bytes_first, key_bytes_next;
 };
@@ -96,9 +97,10 @@ struct mrn_context {
 struct runtime_snapshot {
     bool on, header_written;
     uint32_t next_page;
-    uint64_t page_count;
     struct state_tree tree;
     struct runtime_snapshot_info info;
+    uint8_t *buffer; /* SNAPSHOT_BUFFER_BYTES: fewer and longer writes */
+    size_t buffered_bytes;
 };
 
 struct runtime {
@@ -120,10 +122,10 @@ struct runtime {
 };
 
 static inline const struct region_header *region(const struct runtime *runtime) {
-    return state_at(&runtime->state, 0);
+    return runtime_state_at(&runtime->state, 0);
 }
 static inline struct region_header *region_change(struct runtime *runtime) {
-    return state_change(&runtime->state, 0, sizeof(struct region_header));
+    return runtime_state_change(&runtime->state, 0, sizeof(struct region_header));
 }
 
 /* ---- layout.c ---- */
@@ -132,38 +134,39 @@ void runtime_region_format(struct runtime *runtime);
 
 /* ---- ranges.c ---- */
 /* Offset of the record of an active range, 0 when there is none. */
-uint64_t range_find(const struct runtime *runtime, uint64_t range);
-int range_control(struct runtime *runtime, const struct wire_control *control);
+uint64_t runtime_range_place(const struct runtime *runtime, uint64_t range);
+int runtime_range_control(struct runtime *runtime, const struct wire_control *control);
 
 /* ---- results.c ---- */
 /* Keeps a result under the offset; `range_offset`: of the range's record. Evicts as needed. */
-void results_keep(struct runtime *runtime, uint64_t range_offset,
-                  const struct result_record *record, const void *bytes);
+void runtime_results_keep(struct runtime *runtime, uint64_t range_offset,
+                          const struct result_record *record, const void *bytes);
 /* Raises the low-water mark and drops what is below it. */
-void results_low_water(struct runtime *runtime, uint64_t range_offset, uint32_t low_water);
-void results_drop_all(struct runtime *runtime, uint64_t range_offset);
+void runtime_results_low_water(struct runtime *runtime, uint64_t range_offset, uint32_t low_water);
+void runtime_results_drop_all(struct runtime *runtime, uint64_t range_offset);
 /* 1 and *ret_record and bytes, 0 when not kept. */
-int results_find(const struct runtime *runtime, const struct range_record *range, uint32_t offset,
-                 uint32_t offset_bytes, void *buffer, uint32_t room_bytes,
-                 struct result_record *ret_record, uint32_t *ret_copied);
-const char *results_check(const struct runtime *runtime);
+int runtime_results_find(const struct runtime *runtime, const struct range_record *range,
+                         uint32_t offset, uint32_t offset_bytes, void *buffer, uint32_t room_bytes,
+                         struct result_record *ret_record, uint32_t *ret_copied);
+const char *runtime_results_check(const struct runtime *runtime);
 
 /* ---- keys.c ---- */
-void keys_expire(struct runtime *runtime, uint64_t logical_time_us);
+void runtime_keys_expire(struct runtime *runtime, uint64_t logical_time_us);
 /* The record under the key, or NULL. */
-const struct key_record *keys_find(const struct runtime *runtime, const uint8_t key[16]);
-void keys_copy(const struct runtime *runtime, const struct key_record *record, void *buffer);
-bool keys_have_slot(const struct runtime *runtime);
-bool keys_have_bytes(const struct runtime *runtime, uint32_t length_bytes);
-void keys_remember(struct runtime *runtime, const struct wire_body_extension *extension,
-                   uint64_t logical_time_us, uint32_t code, const void *bytes,
-                   uint32_t length_bytes);
-const char *keys_check(const struct runtime *runtime);
+const struct key_record *runtime_keys_find(const struct runtime *runtime, const uint8_t key[16]);
+void runtime_keys_copy(const struct runtime *runtime, const struct key_record *record,
+                       void *buffer);
+bool runtime_keys_have_slot(const struct runtime *runtime);
+bool runtime_keys_have_bytes(const struct runtime *runtime, uint32_t length_bytes);
+void runtime_keys_remember(struct runtime *runtime, const struct wire_body_extension *extension,
+                           uint64_t logical_time_us, uint32_t code, const void *bytes,
+                           uint32_t length_bytes);
+const char *runtime_keys_check(const struct runtime *runtime);
 
 /* ---- context.c ---- */
-int context_open(struct runtime *runtime);
-void context_close(struct runtime *runtime);
-void context_begin(struct mrn_context *context, const struct method_entry *method, uint64_t id,
-                   uint64_t logical_time_us, uint64_t seed);
+int runtime_context_open(struct runtime *runtime);
+void runtime_context_close(struct runtime *runtime);
+void runtime_context_begin(struct mrn_context *context, const struct method_entry *method,
+                           uint64_t id, uint64_t logical_time_us, uint64_t seed);
 
 #endif

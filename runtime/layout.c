@@ -133,12 +133,12 @@ static bool tables_survey(const struct runtime_config *config, uint64_t *ret_fix
             struct table table;
             if (!table_spec_allowed(spec))
                 return false;
-            table_shape(&table, spec->key_bytes, spec->value_bytes, 0);
+            runtime_table_shape(&table, spec->key_bytes, spec->value_bytes, 0);
             if (spec->entries_max == 0)
                 shares += spec->share;
             else
-                fixed_bytes += table_buckets_bytes(&table, spec->entries_max) +
-                               table_entries_bytes(&table, spec->entries_max);
+                fixed_bytes += runtime_table_buckets_bytes(&table, spec->entries_max) +
+                               runtime_table_entries_bytes(&table, spec->entries_max);
         }
     }
     *ret_fixed_bytes = fixed_bytes;
@@ -160,9 +160,9 @@ static void table_place(struct runtime *runtime, struct table *table, uint32_t n
     table->head_offset = REGION_TABLES_OFFSET + number * sizeof(struct table_head);
     table->entries_max = entries_max;
     table->buckets_offset = *offset;
-    *offset = page_align(*offset + table_buckets_bytes(table, entries_max));
+    *offset = page_align(*offset + runtime_table_buckets_bytes(table, entries_max));
     table->entries_offset = *offset;
-    *offset = page_align(*offset + table_entries_bytes(table, entries_max));
+    *offset = page_align(*offset + runtime_table_entries_bytes(table, entries_max));
 }
 
 static int application_tables_place(struct runtime *runtime, uint64_t *offset) {
@@ -179,7 +179,7 @@ static int application_tables_place(struct runtime *runtime, uint64_t *offset) {
         for (uint32_t i = 0; i < application->table_count; i++) {
             const struct mrn_table_spec *spec = &application->tables[i];
             struct table *table = &runtime->tables[runtime->table_count];
-            table_shape(table, spec->key_bytes, spec->value_bytes, 0);
+            runtime_table_shape(table, spec->key_bytes, spec->value_bytes, 0);
             uint64_t entries = spec->entries_max;
             if (entries == 0)
                 entries = (config->state_bytes - fixed_bytes) / shares * spec->share /
@@ -262,9 +262,9 @@ int runtime_layout_make(struct runtime *runtime) {
         return error;
     struct runtime_layout *layout = &runtime->layout;
     uint64_t offset = STATE_PAGE_BYTES;
-    table_shape(&runtime->ranges, sizeof(uint64_t), sizeof(struct range_record), 0);
-    table_shape(&runtime->retired, sizeof(uint64_t), sizeof(uint32_t), 2);
-    table_shape(&runtime->keys, 16, sizeof(uint64_t), 0);
+    runtime_table_shape(&runtime->ranges, sizeof(uint64_t), sizeof(struct range_record), 0);
+    runtime_table_shape(&runtime->retired, sizeof(uint64_t), sizeof(uint32_t), 2);
+    runtime_table_shape(&runtime->keys, 16, sizeof(uint64_t), 0);
     table_place(runtime, &runtime->ranges, 0, config->ranges_max, &offset);
     table_place(runtime, &runtime->retired, 1, config->retired_max, &offset);
     table_place(runtime, &runtime->keys, 2, config->idempotency_slots, &offset);

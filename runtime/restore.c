@@ -55,7 +55,7 @@ static int pages_read(struct reader *reader, struct state *state, uint64_t *ret_
             break;
         if (page < next || page >= state->page_count)
             return MRN_ERR_CORRUPT;
-        void *place = state_change(state, page << STATE_PAGE_SHIFT, STATE_PAGE_BYTES);
+        void *place = runtime_state_change(state, page << STATE_PAGE_SHIFT, STATE_PAGE_BYTES);
         error = read_exactly(reader, place, STATE_PAGE_BYTES);
         if (error != 0)
             return error;
@@ -74,7 +74,7 @@ static int tail_check(struct reader *reader, const struct snapshot_head *head, s
         return error;
     struct wire_hash sum =
         wire_hash_blake2b_pair(head, sizeof *head, &tail, offsetof(struct snapshot_tail, checksum));
-    struct wire_hash hash = state_hash(state);
+    struct wire_hash hash = runtime_state_root(state);
     if (memcmp(tail.magic, SNAPSHOT_TAIL_MAGIC, sizeof tail.magic) != 0 ||
         tail.page_count != page_count || !hash_equal(&sum, &tail.checksum) ||
         !hash_equal(&hash, &tail.state_hash))
@@ -107,7 +107,7 @@ static int restore_into(struct runtime *runtime, struct reader *reader, struct s
     if (error == 0)
         error = tail_check(reader, &head, state, page_count);
     if (error == 0)
-        error = header_check(&head, state_at(state, 0));
+        error = header_check(&head, runtime_state_at(state, 0));
     if (error != 0)
         return error;
     *ret_info = (struct runtime_snapshot_info){.configuration_id = head.configuration_id,
@@ -116,7 +116,7 @@ static int restore_into(struct runtime *runtime, struct reader *reader, struct s
                                                .logical_time_us = head.logical_time_us,
                                                .epoch_hash = head.epoch_hash,
                                                .result_hash = head.result_hash,
-                                               .state_hash = state_hash(state),
+                                               .state_hash = runtime_state_root(state),
                                                .identity = head.identity,
                                                .page_count = page_count};
     return 0;
@@ -129,7 +129,8 @@ int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *u
     struct reader reader = {read, user};
     struct runtime_snapshot_info info;
     struct state fresh;
-    int error = state_open(&fresh, runtime->layout.length_bytes, runtime->config.undo_bytes);
+    int error =
+        runtime_state_open(&fresh, runtime->layout.length_bytes, runtime->config.undo_bytes);
     if (error != 0)
         return error;
     error = restore_into(runtime, &reader, &fresh, &info);
@@ -143,7 +144,7 @@ int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *u
             fresh = old;
         }
     }
-    state_close(&fresh);
+    runtime_state_close(&fresh);
     if (error != 0)
         return error;
     runtime->stopped = false;

@@ -10,10 +10,11 @@ static uint64_t chunk_offset(const struct runtime *runtime, uint32_t chunk) {
     return runtime->layout.chunks + (uint64_t)(chunk - 1) * RESULT_CHUNK_BYTES;
 }
 static uint32_t chunk_next(const struct runtime *runtime, uint32_t chunk) {
-    return *(const uint32_t *)state_at(&runtime->state, chunk_offset(runtime, chunk));
+    return *(const uint32_t *)runtime_state_at(&runtime->state, chunk_offset(runtime, chunk));
 }
 static void chunk_link(struct runtime *runtime, uint32_t chunk, uint32_t next) {
-    *(uint32_t *)state_change(&runtime->state, chunk_offset(runtime, chunk), sizeof next) = next;
+    *(uint32_t *)runtime_state_change(&runtime->state, chunk_offset(runtime, chunk), sizeof next) =
+        next;
 }
 
 static uint32_t chunk_take(struct runtime *runtime) {
@@ -57,7 +58,7 @@ static void chain_read(const struct runtime *runtime, struct chain_cursor *curso
             piece = length_bytes;
         if (to != NULL) {
             uint64_t from = chunk_offset(runtime, cursor->chunk) + sizeof(uint32_t) + cursor->at;
-            memcpy(to, state_at(&runtime->state, from), piece);
+            memcpy(to, runtime_state_at(&runtime->state, from), piece);
             to += piece;
         }
         cursor->at += piece;
@@ -67,14 +68,15 @@ static void chain_read(const struct runtime *runtime, struct chain_cursor *curso
 
 /* ---- dropping ---- */
 
-void results_drop_all(struct runtime *runtime, uint64_t range_offset) {
-    struct range_record *range = state_change(&runtime->state, range_offset, sizeof *range);
+void runtime_results_drop_all(struct runtime *runtime, uint64_t range_offset) {
+    struct range_record *range = runtime_state_change(&runtime->state, range_offset, sizeof *range);
     uint32_t chunk = range->head_chunk;
     while (chunk != 0) {
         uint32_t next = chunk_next(runtime, chunk);
         chunk_give_back(runtime, chunk);
         chunk = next;
     }
+    region_change(runtime)->results_kept -= range->kept_count;
     range->head_chunk = range->tail_chunk = range->chunk_count = range->kept_count = 0;
     range->head_at = range->tail_at = 0;
     range->results_from = range->executed;
@@ -84,7 +86,7 @@ void results_drop_all(struct runtime *runtime, uint64_t range_offset) {
 static void drop_oldest(struct runtime *runtime, uint64_t range_offset,
                         struct range_record *range) {
     if (range->kept_count == 1) {
-        results_drop_all(runtime, range_offset);
+        runtime_results_drop_all(runtime, range_offset);
         return;
     }
     struct chain_cursor cursor = {range->head_chunk, range->head_at};
@@ -102,10 +104,11 @@ static void drop_oldest(struct runtime *runtime, uint64_t range_offset,
     range->head_chunk = cursor.chunk;
     range->head_at = (uint16_t)cursor.at;
     range->kept_count--;
+    region_change(runtime)->results_kept--;
 }
 
-void results_low_water(struct runtime *runtime, uint64_t range_offset, uint32_t low_water) {
-    struct range_record *range = state_change(&runtime->state, range_offset, sizeof *range);
+void runtime_results_low_water(struct runtime *runtime, uint64_t range_offset, uint32_t low_water) {
+    struct range_record *range = runtime_state_change(&runtime->state, range_offset, sizeof *range);
     if (low_water <= range->low_water)
         return;
     range->low_water = low_water;
@@ -125,10 +128,10 @@ void results_low_water(struct runtime *runtime, uint64_t range_offset, uint32_t 
 static uint64_t greatest_holder(const struct runtime *runtime) {
     uint64_t best = 0;
     uint32_t best_count = 0;
-    for (uint32_t i = 0; i < table_count(&runtime->ranges); i++) {
+    for (uint32_t i = 0; i < runtime_table_count(&runtime->ranges); i++) {
         uint64_t at = runtime->ranges.entries_offset + (uint64_t)i * runtime->ranges.entry_bytes +
                       runtime->ranges.value_at;
-        const struct range_record *range = state_at(&runtime->state, at);
+        const struct range_record *range = runtime_state_at(&runtime->state, at);
         if (range->chunk_count > best_count) {
             best = at;
             best_count = range->chunk_count;
@@ -144,14 +147,14 @@ static uint32_t chunks_free(const struct runtime *runtime) {
 /* Makes `count` chunks free for this range: its own oldest go while it holds more than an equal
  * share, else those of the greatest holder. */
 static void make_room(struct runtime *runtime, uint64_t range_offset, uint32_t count) {
-    uint32_t share = runtime->layout.chunk_count / table_count(&runtime->ranges);
+    uint32_t share = runtime->layout.chunk_count / runtime_table_count(&runtime->ranges);
     while (chunks_free(runtime) < count) {
-        const struct range_record *own = state_at(&runtime->state, range_offset);
+        const struct range_record *own = runtime_state_at(&runtime->state, range_offset);
         uint64_t victim = own->kept_count > 0 && own->chunk_count + count > share
                               ? range_offset
                               : greatest_holder(runtime);
         assert(victim != 0); /* the pool holds the greatest result: bounds_hold */
-        struct range_record *range = state_change(&runtime->state, victim, sizeof *range);
+        struct range_record *range = runtime_state_change(&runtime->state, victim, sizeof *range);
         runtime->counters.results_evicted++;
         drop_oldest(runtime, victim, range);
     }
@@ -179,16 +182,16 @@ static void chain_append(struct runtime *runtime, struct range_record *range, co
         if (piece > length_bytes)
             piece = length_bytes;
         uint64_t to = chunk_offset(runtime, range->tail_chunk) + sizeof(uint32_t) + range->tail_at;
-        memcpy(state_change(&runtime->state, to, piece), from, piece);
+        memcpy(runtime_state_change(&runtime->state, to, piece), from, piece);
         range->tail_at = (uint16_t)(range->tail_at + piece);
         from += piece;
         length_bytes -= piece;
     }
 }
 
-void results_keep(struct runtime *runtime, uint64_t range_offset,
-                  const struct result_record *record, const void *bytes) {
-    struct range_record *range = state_change(&runtime->state, range_offset, sizeof *range);
+void runtime_results_keep(struct runtime *runtime, uint64_t range_offset,
+                          const struct result_record *record, const void *bytes) {
+    struct range_record *range = runtime_state_change(&runtime->state, range_offset, sizeof *range);
     while (range->kept_count >= runtime->config.results_kept) {
         runtime->counters.results_evicted++;
         drop_oldest(runtime, range_offset, range);
@@ -200,11 +203,12 @@ void results_keep(struct runtime *runtime, uint64_t range_offset,
     chain_append(runtime, range, record, sizeof *record);
     chain_append(runtime, range, bytes, record->length_bytes);
     range->kept_count++;
+    region_change(runtime)->results_kept++;
 }
 
-int results_find(const struct runtime *runtime, const struct range_record *range, uint32_t offset,
-                 uint32_t offset_bytes, void *buffer, uint32_t room_bytes,
-                 struct result_record *ret_record, uint32_t *ret_copied) {
+int runtime_results_find(const struct runtime *runtime, const struct range_record *range,
+                         uint32_t offset, uint32_t offset_bytes, void *buffer, uint32_t room_bytes,
+                         struct result_record *ret_record, uint32_t *ret_copied) {
     struct chain_cursor cursor = {range->head_chunk, range->head_at};
     for (uint32_t i = 0; i < range->kept_count; i++) {
         struct result_record record;
@@ -248,7 +252,10 @@ static const char *chain_check(const struct runtime *runtime, const struct range
         return "results: chain and its range differ";
     if (count == 0)
         return NULL;
-    bytes -= range->head_at + (RESULT_CHUNK_ROOM - range->tail_at);
+    uint64_t unused = range->head_at + (RESULT_CHUNK_ROOM - range->tail_at);
+    if (bytes < unused)
+        return "results: chain ends before it begins";
+    bytes -= unused;
     struct chain_cursor cursor = {range->head_chunk, range->head_at};
     uint64_t previous = range->results_from;
     for (uint32_t i = 0; i < range->kept_count; i++) {
@@ -267,22 +274,25 @@ static const char *chain_check(const struct runtime *runtime, const struct range
     return bytes == 0 ? NULL : "results: bytes of no record";
 }
 
-const char *results_check(const struct runtime *runtime) {
+const char *runtime_results_check(const struct runtime *runtime) {
     const struct region_header *header = region(runtime);
     if (header->chunk_high > runtime->layout.chunk_count ||
         header->chunk_used_count > header->chunk_high)
         return "results: pool counts";
-    uint64_t used = 0, free_count = 0;
-    for (uint32_t i = 0; i < table_count(&runtime->ranges); i++) {
+    uint64_t used = 0, kept = 0, free_count = 0;
+    for (uint32_t i = 0; i < runtime_table_count(&runtime->ranges); i++) {
         const struct range_record *range =
-            (const void *)(table_at(&runtime->ranges, i) + runtime->ranges.value_at);
+            (const void *)(runtime_table_at(&runtime->ranges, i) + runtime->ranges.value_at);
         if (range->executed > WIRE_RANGE_OFFSETS || range->low_water > range->executed ||
             range->results_from > range->executed || range->results_from < range->low_water)
             return "ranges: positions";
         const char *broken = chain_check(runtime, range, &used);
         if (broken != NULL)
             return broken;
+        kept += range->kept_count;
     }
+    if (kept != header->results_kept)
+        return "results: their number";
     for (uint32_t chunk = header->chunk_free; chunk != 0; chunk = chunk_next(runtime, chunk))
         if (chunk > header->chunk_high || ++free_count > header->chunk_high)
             return "results: free list leaves the pool";

@@ -7,10 +7,10 @@
 static int open_parts(struct runtime *runtime) {
     int error = runtime_layout_make(runtime);
     if (error == 0)
-        error =
-            state_open(&runtime->state, runtime->layout.length_bytes, runtime->config.undo_bytes);
+        error = runtime_state_open(&runtime->state, runtime->layout.length_bytes,
+                                   runtime->config.undo_bytes);
     if (error == 0)
-        error = context_open(runtime);
+        error = runtime_context_open(runtime);
     if (error == 0)
         runtime_region_format(runtime);
     return error;
@@ -34,8 +34,8 @@ void runtime_close(struct runtime *runtime) {
     if (runtime == NULL)
         return;
     runtime_snapshot_abandon(runtime);
-    context_close(runtime);
-    state_close(&runtime->state);
+    runtime_context_close(runtime);
+    runtime_state_close(&runtime->state);
     free(runtime->tables);
     free(runtime->methods);
     free(runtime);
@@ -48,7 +48,7 @@ uint64_t runtime_size(const struct runtime_config *config) {
     runtime->config = *config;
     uint64_t bytes = 0;
     if (runtime_layout_make(runtime) == 0)
-        bytes = state_reserved_bytes(runtime->layout.length_bytes, config->undo_bytes) +
+        bytes = runtime_state_reserved_bytes(runtime->layout.length_bytes, config->undo_bytes) +
                 UINT64_C(9) * config->max_transaction_bytes + config->max_result_bytes + (1 << 16);
     runtime_close(runtime);
     return bytes;
@@ -59,7 +59,7 @@ struct wire_hash runtime_identity(const struct runtime *runtime) {
 }
 
 struct wire_hash runtime_state_hash(struct runtime *runtime) {
-    return state_hash(&runtime->state);
+    return runtime_state_root(&runtime->state);
 }
 
 void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts) {
@@ -71,17 +71,12 @@ void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_fact
     facts.configuration_id = header->configuration_id;
     facts.epoch_hash = header->epoch_hash;
     facts.result_hash = header->result_hash;
-    facts.ranges_active = table_count(&runtime->ranges);
-    facts.ranges_retired = table_count(&runtime->retired);
-    facts.idempotency_keys = table_count(&runtime->keys);
+    facts.ranges_active = runtime_table_count(&runtime->ranges);
+    facts.ranges_retired = runtime_table_count(&runtime->retired);
+    facts.idempotency_keys = runtime_table_count(&runtime->keys);
     facts.result_chunks_used = header->chunk_used_count;
     facts.result_chunks = runtime->layout.chunk_count;
-    facts.results_kept = 0;
-    for (uint32_t i = 0; i < facts.ranges_active; i++) {
-        const struct range_record *range =
-            (const void *)(table_at(&runtime->ranges, i) + runtime->ranges.value_at);
-        facts.results_kept += range->kept_count;
-    }
+    facts.results_kept = header->results_kept;
     facts.pages_touched = runtime->state.touched_count;
     facts.stopped = runtime->stopped;
     facts.transactions_failed = 0;
@@ -95,19 +90,20 @@ enum runtime_outcome runtime_result_find(const struct runtime *runtime, uint64_t
                                          struct runtime_result *ret_result, uint32_t *ret_copied) {
     uint64_t range = wire_tx_range(id);
     uint32_t offset = wire_tx_offset(id);
-    uint64_t place = range_find(runtime, range);
+    uint64_t place = runtime_range_place(runtime, range);
     if (place == 0) {
         struct runtime_range_facts facts;
         if (!runtime_range_find(runtime, range, &facts))
             return RUNTIME_UNKNOWN;
         return offset >= facts.executed ? RUNTIME_SEALED : RUNTIME_EXPIRED;
     }
-    const struct range_record *record = state_at(&runtime->state, place);
+    const struct range_record *record = runtime_state_at(&runtime->state, place);
     if (offset >= record->executed)
         return RUNTIME_UNKNOWN;
     struct result_record found;
-    if (offset < record->results_from || !results_find(runtime, record, offset, offset_bytes,
-                                                       buffer, room_bytes, &found, ret_copied))
+    if (offset < record->results_from ||
+        !runtime_results_find(runtime, record, offset, offset_bytes, buffer, room_bytes, &found,
+                              ret_copied))
         return RUNTIME_EXPIRED;
     *ret_result = (struct runtime_result){.id = id,
                                           .epoch_seq = found.epoch_seq,
@@ -126,15 +122,15 @@ const char *runtime_check(const struct runtime *runtime) {
         return "header: of another layout, identity or configuration";
     const struct table *fixed[] = {&runtime->ranges, &runtime->retired, &runtime->keys};
     for (uint32_t i = 0; i < 3; i++) {
-        const char *broken = table_check(fixed[i]);
+        const char *broken = runtime_table_check(fixed[i]);
         if (broken != NULL)
             return broken;
     }
     for (uint32_t i = 0; i < runtime->table_count; i++) {
-        const char *broken = table_check(&runtime->tables[i]);
+        const char *broken = runtime_table_check(&runtime->tables[i]);
         if (broken != NULL)
             return broken;
     }
-    const char *broken = results_check(runtime);
-    return broken != NULL ? broken : keys_check(runtime);
+    const char *broken = runtime_results_check(runtime);
+    return broken != NULL ? broken : runtime_keys_check(runtime);
 }

@@ -176,6 +176,7 @@ struct runtime_facts {
         controls_ignored;
     uint64_t by_code[MRN_CODE_COUNT];
 };
+/* O(1). */
 void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts);
 
 struct runtime_range_facts {

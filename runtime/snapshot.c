@@ -15,14 +15,16 @@ int runtime_snapshot_begin(struct runtime *runtime) {
     if (snapshot->on)
         return MRN_ERR_EXISTS;
     memset(snapshot, 0, sizeof *snapshot);
-    state->shadow = state_reserve(state->length_bytes);
+    state->shadow = runtime_state_reserve(state->length_bytes);
     if (state->shadow == NULL)
         return MRN_ERR_NO_MEMORY;
-    int error = state_tree_open(&snapshot->tree, state->page_count);
-    if (error != 0) {
-        state_release(state->shadow, state->length_bytes);
-        state->shadow = NULL;
-        return error;
+    snapshot->buffer = runtime_state_reserve(SNAPSHOT_BUFFER_BYTES);
+    if (snapshot->buffer == NULL ||
+        runtime_state_tree_open(&snapshot->tree, state->page_count) != 0) {
+        runtime_state_release(state->shadow, state->length_bytes);
+        runtime_state_release(snapshot->buffer, SNAPSHOT_BUFFER_BYTES);
+        state->shadow = snapshot->buffer = NULL;
+        return MRN_ERR_NO_MEMORY;
     }
     snapshot->info = (struct runtime_snapshot_info){.configuration_id = header->configuration_id,
                                                     .seq = header->exec_seq,
@@ -45,10 +47,37 @@ void runtime_snapshot_abandon(struct runtime *runtime) {
         return;
     for (uint32_t page = snapshot->next_page; page < state->page_count; page++)
         state->flags[page] &= (uint8_t) ~(STATE_PAGE_PENDING | STATE_PAGE_SAVED);
-    state_release(state->shadow, state->length_bytes);
-    state->shadow = NULL;
-    state_tree_close(&snapshot->tree);
+    runtime_state_release(state->shadow, state->length_bytes);
+    runtime_state_release(snapshot->buffer, SNAPSHOT_BUFFER_BYTES);
+    state->shadow = snapshot->buffer = NULL;
+    runtime_state_tree_close(&snapshot->tree);
     snapshot->on = false;
+}
+
+/* Where the writer's bytes go on their way to the caller. */
+struct writer {
+    struct runtime_snapshot *snapshot;
+    runtime_write_callback write;
+    void *user;
+};
+
+static int writer_flush(struct writer *writer) {
+    struct runtime_snapshot *snapshot = writer->snapshot;
+    size_t length_bytes = snapshot->buffered_bytes;
+    snapshot->buffered_bytes = 0;
+    return length_bytes == 0 ? 0 : writer->write(writer->user, snapshot->buffer, length_bytes);
+}
+
+static int writer_put(struct writer *writer, const void *bytes, size_t length_bytes) {
+    struct runtime_snapshot *snapshot = writer->snapshot;
+    if (snapshot->buffered_bytes + length_bytes > SNAPSHOT_BUFFER_BYTES) {
+        int error = writer_flush(writer);
+        if (error != 0)
+            return error;
+    }
+    memcpy(snapshot->buffer + snapshot->buffered_bytes, bytes, length_bytes);
+    snapshot->buffered_bytes += length_bytes;
+    return 0;
 }
 
 static void head_make(const struct runtime *runtime, struct snapshot_head *head) {
@@ -70,8 +99,7 @@ static void head_make(const struct runtime *runtime, struct snapshot_head *head)
 
 /* Writes the page as it was at begin, unless it is all zeros. Returns 1 when written, 0, or an
  * error. */
-static int page_write(struct runtime *runtime, uint32_t page, runtime_write_callback write,
-                      void *user) {
+static int page_write(struct runtime *runtime, uint32_t page, struct writer *writer) {
     struct runtime_snapshot *snapshot = &runtime->snapshot;
     struct state *state = &runtime->state;
     uint64_t at = (uint64_t)page << STATE_PAGE_SHIFT;
@@ -80,14 +108,14 @@ static int page_write(struct runtime *runtime, uint32_t page, runtime_write_call
         return 0;
     const uint8_t *bytes = (flags & STATE_PAGE_SAVED ? state->shadow : state->base) + at;
     bool hashed = !(flags & (STATE_PAGE_SAVED | STATE_PAGE_DIRTY));
-    struct wire_hash hash = hashed ? state->tree.nodes[page] : state_page_hash(bytes);
+    struct wire_hash hash = hashed ? state->tree.nodes[page] : runtime_state_page_hash(bytes);
     static const struct wire_hash zero;
     int written = 0;
     if (memcmp(&hash, &zero, sizeof hash) != 0) {
         uint64_t number = page;
-        int error = write(user, &number, sizeof number);
+        int error = writer_put(writer, &number, sizeof number);
         if (error == 0)
-            error = write(user, bytes, STATE_PAGE_BYTES);
+            error = writer_put(writer, bytes, STATE_PAGE_BYTES);
         if (error != 0)
             return error;
         written = 1;
@@ -98,7 +126,7 @@ static int page_write(struct runtime *runtime, uint32_t page, runtime_write_call
     return written;
 }
 
-static int tail_write(struct runtime *runtime, runtime_write_callback write, void *user) {
+static int tail_write(struct runtime *runtime, struct writer *writer) {
     struct runtime_snapshot *snapshot = &runtime->snapshot;
     const uint64_t end = SNAPSHOT_PAGE_END;
     struct snapshot_head head;
@@ -108,18 +136,17 @@ static int tail_write(struct runtime *runtime, runtime_write_callback write, voi
     head_make(runtime, &head);
     tail.checksum =
         wire_hash_blake2b_pair(&head, sizeof head, &tail, offsetof(struct snapshot_tail, checksum));
-    int error = write(user, &end, sizeof end);
-    return error != 0 ? error : write(user, &tail, sizeof tail);
+    int error = writer_put(writer, &end, sizeof end);
+    return error != 0 ? error : writer_put(writer, &tail, sizeof tail);
 }
 
 /* One step; an error leaves the snapshot to be abandoned. */
-static int step(struct runtime *runtime, uint32_t pages_max, runtime_write_callback write,
-                void *user) {
+static int step(struct runtime *runtime, uint32_t pages_max, struct writer *writer) {
     struct runtime_snapshot *snapshot = &runtime->snapshot;
     if (!snapshot->header_written) {
         struct snapshot_head head;
         head_make(runtime, &head);
-        int error = write(user, &head, sizeof head);
+        int error = writer_put(writer, &head, sizeof head);
         if (error != 0)
             return error;
         snapshot->header_written = true;
@@ -129,24 +156,29 @@ static int step(struct runtime *runtime, uint32_t pages_max, runtime_write_callb
         if (written >= pages_max)
             return 1;
         uint32_t page = snapshot->next_page;
-        int result = page_write(runtime, page, write, user);
+        int result = page_write(runtime, page, writer);
         if (result < 0)
             return result;
         written += (uint32_t)result;
         snapshot->next_page++;
         if (snapshot->next_page % STATE_TREE_FANOUT == 0 ||
             snapshot->next_page == runtime->state.page_count)
-            state_tree_fold(&snapshot->tree, page / STATE_TREE_FANOUT);
+            runtime_state_tree_fold(&snapshot->tree, page / STATE_TREE_FANOUT);
     }
-    snapshot->info.state_hash = state_tree_finish(&snapshot->tree);
-    return tail_write(runtime, write, user);
+    snapshot->info.state_hash = runtime_state_tree_finish(&snapshot->tree);
+    return tail_write(runtime, writer);
 }
 
 int runtime_snapshot_step(struct runtime *runtime, uint32_t pages_max, runtime_write_callback write,
                           void *user, struct runtime_snapshot_info *ret_info) {
     if (!runtime->snapshot.on)
         return MRN_ERR_NOT_FOUND;
-    int result = runtime->stopped ? MRN_ERR_CLOSED : step(runtime, pages_max, write, user);
+    struct writer writer = {&runtime->snapshot, write, user};
+    int result = runtime->stopped ? MRN_ERR_CLOSED : step(runtime, pages_max, &writer);
+    if (result >= 0) {
+        int error = writer_flush(&writer);
+        result = error != 0 ? error : result;
+    }
     if (result == 0)
         *ret_info = runtime->snapshot.info;
     if (result <= 0)

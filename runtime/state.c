@@ -6,13 +6,13 @@
 
 #include <maroon/error.h>
 
-void *state_reserve(uint64_t length_bytes) {
+void *runtime_state_reserve(uint64_t length_bytes) {
     void *memory = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
-void state_release(void *memory, uint64_t length_bytes) {
+void runtime_state_release(void *memory, uint64_t length_bytes) {
     if (memory != NULL) {
         int failed = munmap(memory, length_bytes);
         assert(!failed); /* only for arguments that are not a mapping */
@@ -39,19 +39,19 @@ static uint64_t tree_shape(struct state_tree *tree, uint64_t page_count) {
     return total;
 }
 
-int state_tree_open(struct state_tree *tree, uint64_t page_count) {
+int runtime_state_tree_open(struct state_tree *tree, uint64_t page_count) {
     uint64_t total = tree_shape(tree, page_count);
-    tree->nodes = state_reserve(total * sizeof tree->nodes[0]);
-    tree->marks = state_reserve(total);
+    tree->nodes = runtime_state_reserve(total * sizeof tree->nodes[0]);
+    tree->marks = runtime_state_reserve(total);
     if (tree->nodes != NULL && tree->marks != NULL)
         return 0;
-    state_tree_close(tree);
+    runtime_state_tree_close(tree);
     return MRN_ERR_NO_MEMORY;
 }
 
-void state_tree_close(struct state_tree *tree) {
-    state_release(tree->nodes, tree->node_count * sizeof tree->nodes[0]);
-    state_release(tree->marks, tree->node_count);
+void runtime_state_tree_close(struct state_tree *tree) {
+    runtime_state_release(tree->nodes, tree->node_count * sizeof tree->nodes[0]);
+    runtime_state_release(tree->marks, tree->node_count);
     tree->nodes = NULL;
     tree->marks = NULL;
 }
@@ -63,7 +63,7 @@ static bool all_zero(const void *bytes, size_t length_bytes) {
     return first == 0 && memcmp(at, at + 8, length_bytes - 8) == 0;
 }
 
-struct wire_hash state_page_hash(const void *page) {
+struct wire_hash runtime_state_page_hash(const void *page) {
     if (all_zero(page, STATE_PAGE_BYTES))
         return (struct wire_hash){{0}};
     return wire_hash_blake2b(page, STATE_PAGE_BYTES);
@@ -81,7 +81,7 @@ static void tree_fold_level(struct state_tree *tree, uint32_t level, uint64_t i)
                                              : wire_hash_blake2b(children, length_bytes);
 }
 
-void state_tree_fold(struct state_tree *tree, uint64_t i) {
+void runtime_state_tree_fold(struct state_tree *tree, uint64_t i) {
     tree_fold_level(tree, 1, i);
 }
 
@@ -92,7 +92,7 @@ static struct wire_hash tree_root(const struct state_tree *tree) {
     return wire_hash_blake2b_pair(root, sizeof *root, &pages, sizeof pages);
 }
 
-struct wire_hash state_tree_finish(struct state_tree *tree) {
+struct wire_hash runtime_state_tree_finish(struct state_tree *tree) {
     for (uint32_t level = 2; level < tree->level_count; level++)
         for (uint64_t i = 0; i < tree->level_nodes[level]; i++)
             tree_fold_level(tree, level, i);
@@ -101,7 +101,7 @@ struct wire_hash state_tree_finish(struct state_tree *tree) {
 
 /* ---- state ---- */
 
-uint64_t state_reserved_bytes(uint64_t length_bytes, uint64_t undo_bytes) {
+uint64_t runtime_state_reserved_bytes(uint64_t length_bytes, uint64_t undo_bytes) {
     struct state_tree shape;
     uint64_t pages = length_bytes / STATE_PAGE_BYTES;
     uint64_t nodes = tree_shape(&shape, pages);
@@ -109,35 +109,35 @@ uint64_t state_reserved_bytes(uint64_t length_bytes, uint64_t undo_bytes) {
            STATE_UNDO_SLACK_BYTES;
 }
 
-int state_open(struct state *state, uint64_t length_bytes, uint64_t undo_bytes) {
+int runtime_state_open(struct state *state, uint64_t length_bytes, uint64_t undo_bytes) {
     assert(length_bytes % STATE_PAGE_BYTES == 0 && length_bytes / STATE_PAGE_BYTES < UINT32_MAX);
     memset(state, 0, sizeof *state);
     state->length_bytes = length_bytes;
     state->page_count = (uint32_t)(length_bytes / STATE_PAGE_BYTES);
     state->undo_limit_bytes = undo_bytes;
-    state->base = state_reserve(length_bytes);
-    state->flags = state_reserve(state->page_count);
-    state->dirty = state_reserve(state->page_count * sizeof state->dirty[0]);
-    state->undo = state_reserve(undo_bytes + STATE_UNDO_SLACK_BYTES);
+    state->base = runtime_state_reserve(length_bytes);
+    state->flags = runtime_state_reserve(state->page_count);
+    state->dirty = runtime_state_reserve(state->page_count * sizeof state->dirty[0]);
+    state->undo = runtime_state_reserve(undo_bytes + STATE_UNDO_SLACK_BYTES);
     if (state->base == NULL || state->flags == NULL || state->dirty == NULL ||
-        state->undo == NULL || state_tree_open(&state->tree, state->page_count) != 0) {
-        state_close(state);
+        state->undo == NULL || runtime_state_tree_open(&state->tree, state->page_count) != 0) {
+        runtime_state_close(state);
         return MRN_ERR_NO_MEMORY;
     }
     return 0;
 }
 
-void state_close(struct state *state) {
-    state_release(state->base, state->length_bytes);
-    state_release(state->flags, state->page_count);
-    state_release(state->dirty, state->page_count * sizeof state->dirty[0]);
-    state_release(state->undo, state->undo_limit_bytes + STATE_UNDO_SLACK_BYTES);
-    state_release(state->shadow, state->length_bytes);
-    state_tree_close(&state->tree);
+void runtime_state_close(struct state *state) {
+    runtime_state_release(state->base, state->length_bytes);
+    runtime_state_release(state->flags, state->page_count);
+    runtime_state_release(state->dirty, state->page_count * sizeof state->dirty[0]);
+    runtime_state_release(state->undo, state->undo_limit_bytes + STATE_UNDO_SLACK_BYTES);
+    runtime_state_release(state->shadow, state->length_bytes);
+    runtime_state_tree_close(&state->tree);
     memset(state, 0, sizeof *state);
 }
 
-void state_touch_page(struct state *state, uint64_t page) {
+void runtime_state_touch_page(struct state *state, uint64_t page) {
     assert(page < state->page_count);
     uint8_t flags = state->flags[page];
     if (flags & STATE_PAGE_PENDING) {
@@ -158,9 +158,9 @@ struct undo_record {
     uint64_t length_bytes;
 };
 
-void *state_write(struct state *state, uint64_t offset, uint32_t length_bytes) {
+void *runtime_state_write(struct state *state, uint64_t offset, uint32_t length_bytes) {
     assert(length_bytes > 0 && offset + length_bytes <= state->length_bytes);
-    state_touch(state, offset, length_bytes);
+    runtime_state_touch(state, offset, length_bytes);
     uint8_t *place = state->base + offset;
     if (!state->undo_on)
         return place;
@@ -175,7 +175,7 @@ void *state_write(struct state *state, uint64_t offset, uint32_t length_bytes) {
     return place;
 }
 
-void state_undo(struct state *state) {
+void runtime_state_undo(struct state *state) {
     assert(state->undo_on);
     uint64_t used_bytes = state->undo_used_bytes;
     while (used_bytes > 0) {
@@ -189,14 +189,15 @@ void state_undo(struct state *state) {
     state->undo_on = false;
 }
 
-struct wire_hash state_hash(struct state *state) {
+struct wire_hash runtime_state_root(struct state *state) {
     struct state_tree *tree = &state->tree;
     uint32_t *list = state->dirty;
     uint64_t count = state->dirty_count;
     for (uint64_t i = 0; i < count; i++) {
         uint32_t page = list[i];
         state->flags[page] &= (uint8_t)~STATE_PAGE_DIRTY;
-        tree->nodes[page] = state_page_hash(state->base + ((uint64_t)page << STATE_PAGE_SHIFT));
+        tree->nodes[page] =
+            runtime_state_page_hash(state->base + ((uint64_t)page << STATE_PAGE_SHIFT));
     }
     for (uint32_t level = 1; level < tree->level_count; level++) {
         uint64_t parents = 0; /* written over the list: never more than were read */

@@ -1,13 +1,15 @@
 /* state: one contiguous region of 4 KiB pages that knows what changed.
  *
- *   page:  untouched --touch--> dirty --state_hash--> clean --touch--> dirty
+ *   page:  untouched --touch--> dirty --hashed--> clean --touch--> dirty
  *   while a snapshot is under way:  pending --touch--> saved (copied first) ; either --step--> done
  *
- * Every write goes through state_touch (the runtime's own, between transactions) or state_write (in
- * a transaction: the overwritten bytes are kept, and state_undo puts them back).
+ * Every write goes through runtime_state_touch (the runtime's own, between transactions) or
+ * runtime_state_write (in a transaction: the overwritten bytes are kept, and runtime_state_undo
+ * puts them back).
  *
  * Purity: memory only. Threads: one at a time. Ownership: the mappings are the state's. Errors:
- * NO_MEMORY from state_open; state_write never fails, state_undo_full says when to stop. */
+ * NO_MEMORY from runtime_state_open; runtime_state_write never fails, runtime_state_undo_full says
+ * when to stop. */
 #ifndef MAROON_RUNTIME_STATE_H
 #define MAROON_RUNTIME_STATE_H
 
@@ -46,7 +48,7 @@ struct state {
     uint32_t page_count;
     uint32_t dirty_count;
     uint8_t *flags;  /* per page */
-    uint32_t *dirty; /* pages with STATE_PAGE_DIRTY; also scratch of state_hash */
+    uint32_t *dirty; /* pages with STATE_PAGE_DIRTY; also scratch of runtime_state_root */
     struct state_tree tree;
     uint64_t touched_count;
     uint8_t *undo;
@@ -55,67 +57,69 @@ struct state {
     uint8_t *shadow; /* while a snapshot is under way: saved pages, at their places */
 };
 
-int state_open(struct state *state, uint64_t length_bytes, uint64_t undo_bytes);
-void state_close(struct state *state);
+int runtime_state_open(struct state *state, uint64_t length_bytes, uint64_t undo_bytes);
+void runtime_state_close(struct state *state);
 
-/* Bytes that state_open reserves for a region of this size, the shadow included. */
-uint64_t state_reserved_bytes(uint64_t length_bytes, uint64_t undo_bytes);
+/* Bytes that runtime_state_open reserves for a region of this size, the shadow included. */
+uint64_t runtime_state_reserved_bytes(uint64_t length_bytes, uint64_t undo_bytes);
 
-void state_touch_page(struct state *state, uint64_t page);
+void runtime_state_touch_page(struct state *state, uint64_t page);
 
 /* Says that [offset, offset + length) is about to change. O(pages). */
-static inline void state_touch(struct state *state, uint64_t offset, uint64_t length_bytes) {
+static inline void runtime_state_touch(struct state *state, uint64_t offset,
+                                       uint64_t length_bytes) {
     uint64_t page = offset >> STATE_PAGE_SHIFT;
     uint64_t last = (offset + length_bytes - 1) >> STATE_PAGE_SHIFT;
     for (; page <= last; page++)
         if (state->flags[page] != (STATE_PAGE_TOUCHED | STATE_PAGE_DIRTY))
-            state_touch_page(state, page);
+            runtime_state_touch_page(state, page);
 }
 
-static inline const void *state_at(const struct state *state, uint64_t offset) {
+static inline const void *runtime_state_at(const struct state *state, uint64_t offset) {
     return state->base + offset;
 }
 
-/* state_touch, and the place to write to. Not for transactions. */
-static inline void *state_change(struct state *state, uint64_t offset, uint64_t length_bytes) {
-    state_touch(state, offset, length_bytes);
+/* runtime_state_touch, and the place to write to. Not for transactions. */
+static inline void *runtime_state_change(struct state *state, uint64_t offset,
+                                         uint64_t length_bytes) {
+    runtime_state_touch(state, offset, length_bytes);
     return state->base + offset;
 }
 
-/* As state_change; in a transaction the old bytes are kept for state_undo. */
-void *state_write(struct state *state, uint64_t offset, uint32_t length_bytes);
+/* As runtime_state_change; in a transaction the old bytes are kept for runtime_state_undo. */
+void *runtime_state_write(struct state *state, uint64_t offset, uint32_t length_bytes);
 
-static inline void state_transaction_begin(struct state *state) {
+static inline void runtime_state_transaction_begin(struct state *state) {
     state->undo_used_bytes = 0;
     state->undo_on = true;
 }
-static inline void state_transaction_end(struct state *state) {
+static inline void runtime_state_transaction_end(struct state *state) {
     state->undo_on = false;
 }
 
 /* True when the transaction may not write more. */
-static inline bool state_undo_full(const struct state *state) {
+static inline bool runtime_state_undo_full(const struct state *state) {
     return state->undo_used_bytes >= state->undo_limit_bytes;
 }
 
 /* Puts back every byte written since state_transaction_begin, and ends the transaction. */
-void state_undo(struct state *state);
+void runtime_state_undo(struct state *state);
 
 /* Hash of the region; see runtime_state_hash. */
-struct wire_hash state_hash(struct state *state);
+struct wire_hash runtime_state_root(struct state *state);
 
 /* ---- the tree alone, for snapshots ---- */
 
-int state_tree_open(struct state_tree *tree, uint64_t page_count);
-void state_tree_close(struct state_tree *tree);
-struct wire_hash state_page_hash(const void *page);
+int runtime_state_tree_open(struct state_tree *tree, uint64_t page_count);
+void runtime_state_tree_close(struct state_tree *tree);
+struct wire_hash runtime_state_page_hash(const void *page);
 /* Recomputes the node above leaves [64 i, 64 i + 64). */
-void state_tree_fold(struct state_tree *tree, uint64_t i);
+void runtime_state_tree_fold(struct state_tree *tree, uint64_t i);
 /* Recomputes everything above level 1, and gives the hash of the whole. */
-struct wire_hash state_tree_finish(struct state_tree *tree);
+struct wire_hash runtime_state_tree_finish(struct state_tree *tree);
 
 /* An anonymous mapping that becomes resident by use; NULL when refused. */
-void *state_reserve(uint64_t length_bytes);
-void state_release(void *memory, uint64_t length_bytes);
+void *runtime_state_reserve(uint64_t length_bytes);
+void runtime_state_release(void *memory, uint64_t length_bytes);
 
 #endif

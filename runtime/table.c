@@ -3,8 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
-void table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
-                 uint32_t load_shift) {
+void runtime_table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
+                         uint32_t load_shift) {
     table->key_bytes = key_bytes;
     table->value_bytes = value_bytes;
     table->value_at = (key_bytes + 7) & ~UINT32_C(7);
@@ -13,11 +13,11 @@ void table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
     table->load_shift = load_shift;
 }
 
-uint64_t table_buckets_bytes(const struct table *table, uint64_t entries_max) {
+uint64_t runtime_table_buckets_bytes(const struct table *table, uint64_t entries_max) {
     return ((entries_max >> table->load_shift) + 2) * sizeof(uint32_t);
 }
 
-uint64_t table_entries_bytes(const struct table *table, uint64_t entries_max) {
+uint64_t runtime_table_entries_bytes(const struct table *table, uint64_t entries_max) {
     return entries_max * table->entry_bytes;
 }
 
@@ -72,15 +72,15 @@ static inline uint64_t entry_offset(const struct table *table, uint32_t entry) {
     return table->entries_offset + (uint64_t)entry * table->entry_bytes;
 }
 static inline uint32_t load_link(const struct table *table, uint64_t offset) {
-    return *(const uint32_t *)state_at(table->state, offset);
+    return *(const uint32_t *)runtime_state_at(table->state, offset);
 }
 static inline void store_link(struct table *table, uint64_t offset, uint32_t link) {
     if (load_link(table, offset) != link)
-        *(uint32_t *)state_write(table->state, offset, sizeof link) = link;
+        *(uint32_t *)runtime_state_write(table->state, offset, sizeof link) = link;
 }
 
 static inline const struct table_head *table_head(const struct table *table) {
-    return state_at(table->state, table->head_offset);
+    return runtime_state_at(table->state, table->head_offset);
 }
 
 /* Offset of the link that leads to the key's entry, 0 when there is none. */
@@ -92,7 +92,7 @@ static uint64_t find_link(const struct table *table, const void *key) {
     uint32_t next = load_link(table, link);
     while (next != 0) {
         uint64_t entry = entry_offset(table, next - 1);
-        if (key_equal(table, state_at(table->state, entry), key))
+        if (key_equal(table, runtime_state_at(table->state, entry), key))
             return link;
         link = entry + table->next_at;
         next = load_link(table, link);
@@ -100,7 +100,7 @@ static uint64_t find_link(const struct table *table, const void *key) {
     return 0;
 }
 
-uint64_t table_find(const struct table *table, const void *key) {
+uint64_t runtime_table_find(const struct table *table, const void *key) {
     uint64_t link = find_link(table, key);
     if (link == 0)
         return 0;
@@ -110,7 +110,7 @@ uint64_t table_find(const struct table *table, const void *key) {
 /* Makes bucket `bucket_count` out of the one it was folded into. Both keep their order. */
 static void split(struct table *table) {
     struct table_head *head =
-        state_write(table->state, table->head_offset, sizeof(struct table_head));
+        runtime_state_write(table->state, table->head_offset, sizeof(struct table_head));
     uint32_t new_bucket = head->bucket_count++;
     uint64_t keep = bucket_offset(table, new_bucket - power_below(new_bucket));
     uint64_t move = bucket_offset(table, new_bucket);
@@ -118,7 +118,7 @@ static void split(struct table *table) {
     while (next != 0) {
         uint64_t entry = entry_offset(table, next - 1);
         uint32_t after = load_link(table, entry + table->next_at);
-        uint64_t hash = table_hash(table, state_at(table->state, entry));
+        uint64_t hash = table_hash(table, runtime_state_at(table->state, entry));
         uint64_t *last = bucket_of(head->bucket_count, hash) == new_bucket ? &move : &keep;
         store_link(table, *last, next);
         *last = entry + table->next_at;
@@ -128,20 +128,20 @@ static void split(struct table *table) {
     store_link(table, move, 0);
 }
 
-uint64_t table_insert(struct table *table, const void *key) {
+uint64_t runtime_table_insert(struct table *table, const void *key) {
     uint64_t link = find_link(table, key);
     if (link != 0)
         return entry_offset(table, load_link(table, link) - 1) + table->value_at;
     if (table_head(table)->count >= table->entries_max)
         return 0;
     struct table_head *head =
-        state_write(table->state, table->head_offset, sizeof(struct table_head));
+        runtime_state_write(table->state, table->head_offset, sizeof(struct table_head));
     if (head->bucket_count == 0)
         head->bucket_count = 1;
     uint32_t place = head->count++;
     uint64_t entry = entry_offset(table, place);
     uint64_t first = bucket_offset(table, bucket_of(head->bucket_count, table_hash(table, key)));
-    uint8_t *bytes = state_write(table->state, entry, table->entry_bytes);
+    uint8_t *bytes = runtime_state_write(table->state, entry, table->entry_bytes);
     uint32_t next = load_link(table, first);
     memset(bytes, 0, table->entry_bytes);
     memcpy(bytes, key, table->key_bytes);
@@ -152,7 +152,7 @@ uint64_t table_insert(struct table *table, const void *key) {
     return entry + table->value_at;
 }
 
-int table_erase(struct table *table, const void *key) {
+int runtime_table_erase(struct table *table, const void *key) {
     uint64_t link = find_link(table, key);
     if (link == 0)
         return 0;
@@ -161,20 +161,21 @@ int table_erase(struct table *table, const void *key) {
     uint32_t last = table_head(table)->count - 1;
     uint64_t from = entry_offset(table, last);
     if (hole != last) {
-        uint64_t moved = find_link(table, state_at(table->state, from));
+        uint64_t moved = find_link(table, runtime_state_at(table->state, from));
         assert(moved != 0 && load_link(table, moved) == last + 1);
         store_link(table, moved, hole + 1);
-        uint8_t *to = state_write(table->state, entry_offset(table, hole), table->entry_bytes);
-        memcpy(to, state_at(table->state, from), table->entry_bytes);
+        uint8_t *to =
+            runtime_state_write(table->state, entry_offset(table, hole), table->entry_bytes);
+        memcpy(to, runtime_state_at(table->state, from), table->entry_bytes);
     }
-    memset(state_write(table->state, from, table->entry_bytes), 0, table->entry_bytes);
+    memset(runtime_state_write(table->state, from, table->entry_bytes), 0, table->entry_bytes);
     struct table_head *head =
-        state_write(table->state, table->head_offset, sizeof(struct table_head));
+        runtime_state_write(table->state, table->head_offset, sizeof(struct table_head));
     head->count--;
     return 1;
 }
 
-const char *table_check(const struct table *table) {
+const char *runtime_table_check(const struct table *table) {
     const struct table_head *head = table_head(table);
     if (head->count > table->entries_max)
         return "table: more entries than fit";
@@ -188,7 +189,7 @@ const char *table_check(const struct table *table) {
             if (next > head->count || seen >= head->count)
                 return "table: chain leaves the entries or is a circle";
             uint64_t entry = entry_offset(table, next - 1);
-            uint64_t hash = table_hash(table, state_at(table->state, entry));
+            uint64_t hash = table_hash(table, runtime_state_at(table->state, entry));
             if (bucket_of(head->bucket_count, hash) != bucket)
                 return "table: entry in a foreign bucket";
             next = load_link(table, entry + table->next_at);

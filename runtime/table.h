@@ -6,8 +6,8 @@
  * operations and the seed only.
  *
  * Threads: as the state. Ownership: values are the state's, valid until the next erase here.
- * Errors: NULL when absent or full. All writes go through state_write: in a transaction they can be
- * undone. */
+ * Errors: NULL when absent or full. All writes go through runtime_state_write: in a transaction
+ * they can be undone. */
 #ifndef MAROON_RUNTIME_TABLE_H
 #define MAROON_RUNTIME_TABLE_H
 
@@ -30,31 +30,31 @@ struct table {
 };
 
 /* Sets sizes from key_bytes, value_bytes; the rest is the caller's. */
-void table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
-                 uint32_t load_shift);
+void runtime_table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
+                         uint32_t load_shift);
 
 /* Bytes of buckets and of entries that `entries_max` need. */
-uint64_t table_buckets_bytes(const struct table *table, uint64_t entries_max);
-uint64_t table_entries_bytes(const struct table *table, uint64_t entries_max);
+uint64_t runtime_table_buckets_bytes(const struct table *table, uint64_t entries_max);
+uint64_t runtime_table_entries_bytes(const struct table *table, uint64_t entries_max);
 
-static inline uint32_t table_count(const struct table *table) {
-    return ((const struct table_head *)state_at(table->state, table->head_offset))->count;
+static inline uint32_t runtime_table_count(const struct table *table) {
+    return ((const struct table_head *)runtime_state_at(table->state, table->head_offset))->count;
 }
 
 /* Offset of the value under the key, or 0 (no value lies there). */
-uint64_t table_find(const struct table *table, const void *key);
+uint64_t runtime_table_find(const struct table *table, const void *key);
 /* Offset of the value, made of zeros when there was none; 0 when full. */
-uint64_t table_insert(struct table *table, const void *key);
+uint64_t runtime_table_insert(struct table *table, const void *key);
 /* 1: removed, 0: there was none. */
-int table_erase(struct table *table, const void *key);
+int runtime_table_erase(struct table *table, const void *key);
 
 /* Entry number `place` < count: its key; its value is value_at further. */
-static inline const uint8_t *table_at(const struct table *table, uint32_t place) {
-    return (const uint8_t *)state_at(table->state,
-                                     table->entries_offset + (uint64_t)place * table->entry_bytes);
+static inline const uint8_t *runtime_table_at(const struct table *table, uint32_t place) {
+    return (const uint8_t *)runtime_state_at(
+        table->state, table->entries_offset + (uint64_t)place * table->entry_bytes);
 }
 
 /* NULL, or what is broken. O(entries). Safe on any bytes. */
-const char *table_check(const struct table *table);
+const char *runtime_table_check(const struct table *table);
 
 #endif

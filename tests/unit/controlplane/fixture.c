@@ -75,17 +75,17 @@ void fixture_remove_dir(const char *dir) {
 
 /* ---- etcd ---- */
 
-static void run_etcd(const struct fixture_etcd *etcd, int peer_port, const char *argument) {
-    char client[64], peer[64], cluster[80], log[96];
+static void run_etcd(const struct fixture_etcd *etcd, const char *cluster, const char *argument) {
+    char client[64], peer[64], log[96], name[16];
+    snprintf(name, sizeof name, "p%d", etcd->peer_port);
     snprintf(client, sizeof client, "http://127.0.0.1:%d", etcd->port);
-    snprintf(peer, sizeof peer, "http://127.0.0.1:%d", peer_port);
-    snprintf(cluster, sizeof cluster, "t=%s", peer);
+    snprintf(peer, sizeof peer, "http://127.0.0.1:%d", etcd->peer_port);
     snprintf(log, sizeof log, "%s/log", etcd->dir);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(fd, 1);
     dup2(fd, 2);
-    execlp("etcd", "etcd", "--name", "t", "--data-dir", etcd->dir, "--listen-client-urls", client,
+    execlp("etcd", "etcd", "--name", name, "--data-dir", etcd->dir, "--listen-client-urls", client,
            "--advertise-client-urls", client, "--listen-peer-urls", peer,
            "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--unsafe-no-fsync",
            argument, (char *)NULL);
@@ -107,14 +107,7 @@ static bool answers(int port) {
     return strstr(answer, "\"true\"") != NULL;
 }
 
-bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument) {
-    fixture_make_dir(etcd->dir, sizeof etcd->dir);
-    etcd->port = fixture_free_port();
-    snprintf(etcd->endpoint, sizeof etcd->endpoint, "http://127.0.0.1:%d", etcd->port);
-    int peer_port = fixture_free_port();
-    etcd->pid = fork();
-    if (etcd->pid == 0)
-        run_etcd(etcd, peer_port, argument);
+static bool wait_for(struct fixture_etcd *etcd) {
     for (int i = 0; i < 400; i++) {
         int status;
         if (answers(etcd->port))
@@ -122,12 +115,40 @@ bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument) {
         if (waitpid(etcd->pid, &status, WNOHANG) == etcd->pid) {
             fprintf(stderr, "fixture: etcd ended with status %d\n", status);
             etcd->pid = 0;
-            break;
+            return false;
         }
         usleep(50000);
     }
-    fixture_etcd_stop(etcd);
     return false;
+}
+
+bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const char *argument) {
+    char cluster[256] = "";
+    for (int i = 0; i < count; i++) {
+        struct fixture_etcd *etcd = &members[i];
+        fixture_make_dir(etcd->dir, sizeof etcd->dir);
+        etcd->port = fixture_free_port();
+        etcd->peer_port = fixture_free_port();
+        snprintf(etcd->endpoint, sizeof etcd->endpoint, "http://127.0.0.1:%d", etcd->port);
+        size_t used = strlen(cluster);
+        snprintf(cluster + used, sizeof cluster - used, "%sp%d=http://127.0.0.1:%d", i ? "," : "",
+                 etcd->peer_port, etcd->peer_port);
+    }
+    for (int i = 0; i < count; i++) {
+        members[i].pid = fork();
+        if (members[i].pid == 0)
+            run_etcd(&members[i], cluster, argument);
+    }
+    bool good = true;
+    for (int i = 0; i < count; i++)
+        good = good && wait_for(&members[i]);
+    for (int i = 0; i < count && !good; i++)
+        fixture_etcd_stop(&members[i]);
+    return good;
+}
+
+bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument) {
+    return fixture_etcd_start_members(etcd, 1, argument);
 }
 
 void fixture_etcd_stop(struct fixture_etcd *etcd) {

@@ -9,7 +9,7 @@
 
 struct fixture_etcd {
     pid_t pid;
-    int port;
+    int port, peer_port;
     char endpoint[64]; /* http://127.0.0.1:port */
     char dir[64];
 };
@@ -17,6 +17,8 @@ struct fixture_etcd {
 /* Starts one member and waits until it answers. `argument`: one more, or NULL. Returns false, with
  * a word on stderr, when there is no etcd here. */
 bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument);
+/* The same with a cluster of `count` members, at most 3. */
+bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const char *argument);
 /* Kills it and removes its directory. */
 void fixture_etcd_stop(struct fixture_etcd *etcd);
 void fixture_etcd_pause(struct fixture_etcd *etcd, bool paused);

@@ -1,6 +1,6 @@
 /* Shared by the runtime's tests: builds epochs of bodies, executes them, keeps what came back. */
-#ifndef TESTS_RUNTIME_SUPPORT_H
-#define TESTS_RUNTIME_SUPPORT_H
+#ifndef MAROON_TESTS_RUNTIME_SUPPORT_H
+#define MAROON_TESTS_RUNTIME_SUPPORT_H
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -9,7 +9,7 @@ static const ProtobufCMessageDescriptor *const TRANSFER = &bank__v1__transfer_re
 static bool decode_both(const uint8_t *bytes, size_t length_bytes) {
     Bank__V1__TransferRequest message;
     TRANSFER->message_init(&message.base);
-    bool flat = flat_decode(TRANSFER, &message, bytes, length_bytes);
+    bool flat = runtime_flat_decode(TRANSFER, &message, bytes, length_bytes);
     Bank__V1__TransferRequest *other =
         bank__v1__transfer_request__unpack(NULL, length_bytes, bytes);
     if (flat) {
@@ -18,7 +18,7 @@ static bool decode_both(const uint8_t *bytes, size_t length_bytes) {
         assert_true(message.from == other->from && message.to == other->to &&
                     message.amount == other->amount);
         uint8_t a[64], b[64];
-        size_t length_a = flat_encode(&message.base, a);
+        size_t length_a = runtime_flat_encode(&message.base, a);
         size_t length_b = protobuf_c_message_pack(&other->base, b);
         assert_int_equal(length_a, length_b);
         assert_memory_equal(a, b, length_a);
@@ -54,7 +54,7 @@ static void test_edges(void **state) {
         request.amount = request.from = values[i];
         uint8_t bytes[64], flat[64];
         size_t length_bytes = protobuf_c_message_pack(&request.base, bytes);
-        assert_int_equal(flat_encode(&request.base, flat), length_bytes);
+        assert_int_equal(runtime_flat_encode(&request.base, flat), length_bytes);
         assert_memory_equal(bytes, flat, length_bytes);
         assert_int_equal(decode_both(bytes, length_bytes), values[i] < UINT64_C(1) << 63);
     }
@@ -62,8 +62,8 @@ static void test_edges(void **state) {
     assert_false(decode_both((const uint8_t *)"\x20\x01", 2)); /* a field it does not know */
     assert_false(decode_both((const uint8_t *)"\x0d\x01\x01\x01\x01", 5)); /* another wire type */
     assert_true(decode_both((const uint8_t *)"\x08\x01\x08\x02", 4));      /* twice: the last */
-    assert_true(flat_descriptor(&bank__v1__total_request__descriptor));
-    assert_false(flat_descriptor(&echo__v1__echo_request__descriptor));
+    assert_true(runtime_flat_descriptor(&bank__v1__total_request__descriptor));
+    assert_false(runtime_flat_descriptor(&echo__v1__echo_request__descriptor));
 }
 
 int main(void) {

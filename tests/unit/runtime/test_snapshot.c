@@ -2,6 +2,8 @@
  * state is a function of the epochs. */
 #include "support.h"
 
+#include "runtime/internal.h"
+
 struct file {
     uint8_t *bytes;
     size_t length_bytes, room_bytes, at;
@@ -321,6 +323,35 @@ static void test_another_configuration_is_refused(void **state) {
     free(file.bytes);
 }
 
+/* runtime_check walks regions whose bytes may be anything: it must come back. */
+static void test_check_survives_any_bytes(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    for (uint32_t i = 0; i < 5; i++) {
+        mixed(feed, i);
+        feed_run(feed);
+    }
+    struct state *region = &feed->runtime->state;
+    uint32_t found = 0;
+    for (uint32_t page = 0; page < region->page_count; page++) {
+        if (!(region->flags[page] & STATE_PAGE_TOUCHED))
+            continue;
+        uint8_t *bytes = region->base + (uint64_t)page * STATE_PAGE_BYTES;
+        for (uint32_t at = 0; at < STATE_PAGE_BYTES; at += page == 0 ? 1 : 13) {
+            uint8_t old = bytes[at];
+            bytes[at] = (uint8_t)(old ^ (1 << rand() % 8));
+            found += runtime_check(feed->runtime) != NULL;
+            bytes[at] = 0xff;
+            found += runtime_check(feed->runtime) != NULL;
+            bytes[at] = old;
+        }
+    }
+    assert_true(found > 500);
+    assert_null(runtime_check(feed->runtime));
+    feed_free(feed);
+}
+
 /* A stopped runtime lives again from a snapshot. */
 static void test_restore_ends_the_stop(void **state) {
     (void)state;
@@ -351,6 +382,7 @@ int main(void) {
                                        cmocka_unit_test(test_failed_write_abandons),
                                        cmocka_unit_test(test_damage_is_refused),
                                        cmocka_unit_test(test_another_configuration_is_refused),
+                                       cmocka_unit_test(test_check_survives_any_bytes),
                                        cmocka_unit_test(test_restore_ends_the_stop)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

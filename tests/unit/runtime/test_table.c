@@ -22,8 +22,8 @@ struct model {
 
 static struct model *model_new(uint32_t key_bytes, uint32_t load_shift, uint32_t entries_max) {
     struct model *model = calloc(1, sizeof *model);
-    assert_int_equal(state_open(&model->state, REGION_BYTES, 1 << 20), 0);
-    table_shape(&model->table, key_bytes, 12, load_shift);
+    assert_int_equal(runtime_state_open(&model->state, REGION_BYTES, 1 << 20), 0);
+    runtime_table_shape(&model->table, key_bytes, 12, load_shift);
     model->table.state = &model->state;
     model->table.seed = 99;
     model->table.head_offset = 64;
@@ -33,7 +33,7 @@ static struct model *model_new(uint32_t key_bytes, uint32_t load_shift, uint32_t
     return model;
 }
 static void model_free(struct model *model) {
-    state_close(&model->state);
+    runtime_state_close(&model->state);
     free(model);
 }
 
@@ -48,35 +48,36 @@ static void step(struct model *model) {
     uint8_t key[64];
     key_of(i, key);
     if (rand() % 5 < 3) {
-        uint64_t place = table_insert(&model->table, key);
+        uint64_t place = runtime_table_insert(&model->table, key);
         if (model->values[i] == 0 && model->count == model->table.entries_max) {
             assert_int_equal(place, 0);
             return;
         }
         assert_int_not_equal(place, 0);
-        uint32_t *value = state_write(&model->state, place, 12);
+        uint32_t *value = runtime_state_write(&model->state, place, 12);
         assert_int_equal(value[0], model->values[i]);
         model->count += model->values[i] == 0;
         model->values[i] = value[0] = (uint32_t)rand() | 1;
     } else {
-        assert_int_equal(table_erase(&model->table, key), model->values[i] != 0);
+        assert_int_equal(runtime_table_erase(&model->table, key), model->values[i] != 0);
         model->count -= model->values[i] != 0;
         model->values[i] = 0;
     }
 }
 
 static void compare(const struct model *model) {
-    const char *broken = table_check(&model->table);
+    const char *broken = runtime_table_check(&model->table);
     if (broken != NULL)
         fail_msg("%s", broken);
-    assert_int_equal(table_count(&model->table), model->count);
+    assert_int_equal(runtime_table_count(&model->table), model->count);
     for (uint32_t i = 0; i < KEYS; i++) {
         uint8_t key[64];
         key_of(i, key);
-        uint64_t place = table_find(&model->table, key);
+        uint64_t place = runtime_table_find(&model->table, key);
         assert_int_equal(place != 0, model->values[i] != 0);
         if (place != 0)
-            assert_int_equal(*(const uint32_t *)state_at(&model->state, place), model->values[i]);
+            assert_int_equal(*(const uint32_t *)runtime_state_at(&model->state, place),
+                             model->values[i]);
     }
 }
 
@@ -107,16 +108,16 @@ static void test_undo_puts_every_byte_back(void **state) {
     for (uint32_t round = 0; round < 200; round++) {
         struct model before = *model;
         memcpy(copy, model->state.base, REGION_BYTES);
-        state_transaction_begin(&model->state);
+        runtime_state_transaction_begin(&model->state);
         for (uint32_t i = 0; i < 100; i++)
             step(model);
         if (round % 2) {
-            state_undo(&model->state);
+            runtime_state_undo(&model->state);
             assert_memory_equal(copy, model->state.base, REGION_BYTES);
             memcpy(model->values, before.values, sizeof before.values);
             model->count = before.count;
         }
-        state_transaction_end(&model->state);
+        runtime_state_transaction_end(&model->state);
         compare(model);
     }
     free(copy);
@@ -128,28 +129,28 @@ static void test_hash_is_of_content(void **state) {
     (void)state;
     struct state often, once;
     uint64_t bytes = UINT64_C(4096) * 5000; /* three levels, the last of each not full */
-    assert_int_equal(state_open(&often, bytes, 4096), 0);
-    assert_int_equal(state_open(&once, bytes, 4096), 0);
-    struct wire_hash empty = state_hash(&often), previous = empty;
+    assert_int_equal(runtime_state_open(&often, bytes, 4096), 0);
+    assert_int_equal(runtime_state_open(&once, bytes, 4096), 0);
+    struct wire_hash empty = runtime_state_root(&often), previous = empty;
     srand(8);
     for (uint32_t i = 0; i < 2000; i++) {
         uint64_t at = ((uint64_t)rand() * 4096 + (uint64_t)rand()) % (bytes - 8);
         uint64_t value = (uint64_t)rand() | 1;
-        memcpy(state_change(&often, at, 8), &value, 8);
-        memcpy(state_change(&once, at, 8), &value, 8);
+        memcpy(runtime_state_change(&often, at, 8), &value, 8);
+        memcpy(runtime_state_change(&once, at, 8), &value, 8);
         if (i % 7 == 0) {
-            struct wire_hash now = state_hash(&often);
+            struct wire_hash now = runtime_state_root(&often);
             assert_memory_not_equal(&now, &previous, sizeof now);
             previous = now;
         }
     }
-    struct wire_hash a = state_hash(&often), b = state_hash(&once);
+    struct wire_hash a = runtime_state_root(&often), b = runtime_state_root(&once);
     assert_memory_equal(&a, &b, sizeof a);
-    memset(state_change(&once, 0, bytes), 0, bytes); /* touched, and empty again */
-    b = state_hash(&once);
+    memset(runtime_state_change(&once, 0, bytes), 0, bytes); /* touched, and empty again */
+    b = runtime_state_root(&once);
     assert_memory_equal(&empty, &b, sizeof b);
-    state_close(&often);
-    state_close(&once);
+    runtime_state_close(&often);
+    runtime_state_close(&once);
 }
 
 int main(void) {
