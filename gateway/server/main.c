@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -489,6 +490,24 @@ static void net_configure(const struct config *g, struct net_config *c) {
     c->eal.extra_arg_count = g->eal_arg_count;
 }
 
+/* Until a signal, or until the pinned range turns out to be another live gateway's: then true. */
+static bool wait_for_end(void) {
+    for (;;) {
+        struct pollfd fd = {.fd = wake_pipe[0], .events = POLLIN};
+        struct mrn_gateway_facts f;
+        if (poll(&fd, 1, 200) > 0)
+            return false;
+        mrn_gateway_facts(server.gateway, &f);
+        if (f.range != MRN_GATEWAY_RANGE_NONE || f.range_outcome != WIRE_RANGE_TAKEN)
+            continue;
+        mrn_log_error("range_taken",
+                      "range=%" PRIu64 " held_by=%016" PRIx64
+                      " do=\"give another key_range, or stop the gateway that holds it\"",
+                      server.config.key_range, f.range_held_by);
+        return true;
+    }
+}
+
 static int serve(struct net *net) {
     const struct config *g = &server.config;
     struct mrn_gateway_config c = {.node_count = g->node_count,
@@ -526,14 +545,12 @@ static int serve(struct net *net) {
     net_describe(net, text, sizeof text);
     mrn_log_info("started", "version=0.1.0 http=%s:%u nodes=%u %s", g->http_address, g->http_port,
                  g->node_count, text);
-    char why;
-    while (read(wake_pipe[0], &why, 1) < 0)
-        ;
+    bool taken = wait_for_end();
     MHD_quiesce_daemon(daemon);
     mrn_gateway_close(server.gateway); /* calls every waiting request back */
     MHD_stop_daemon(daemon);
-    mrn_log_info("stopped", "why=signal");
-    return 0;
+    mrn_log_info("stopped", "why=%s", taken ? "range_taken" : "signal");
+    return taken ? 1 : 0;
 }
 
 int main(int argc, char **argv) {
