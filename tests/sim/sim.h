@@ -137,6 +137,7 @@ struct sim_result {
 struct sim_runtime_range {
     uint64_t range, owner;
     uint32_t position, low_water;
+    uint32_t retired; /* position of the last SEAL: results below it were dropped */
     bool open;
     struct sim_result results[SIM_RESULTS_KEPT];
 };

@@ -52,7 +52,7 @@ static void control(struct sim_runtime *runtime, const struct wire_control *c) {
         range->owner = c->value;
     for (int i = 0; i < SIM_RESULTS_KEPT; i++)
         range->results[i].id = UINT64_MAX; /* those of a retired range are dropped */
-    range->low_water = range->position;
+    range->low_water = range->retired = range->position;
     chain_add(runtime, c->kind ^ c->range << 8);
     chain_add(runtime, c->value);
 }
