@@ -114,18 +114,18 @@ static void core_done(void *context, const struct gateway_core_done *done) {
     call_end(done->user, &answer);
 }
 
-static void core_state(void *context, uint64_t id, uint32_t outcome, uint64_t epoch_seq,
-                       uint32_t code, const uint8_t *bytes, uint32_t length_bytes) {
+static void core_state(void *context, const struct gateway_core_state *state) {
     struct mrn_gateway *g = context;
     struct call *call = g->queries.first;
-    if (!call || call->id != id)
+    if (!call || call->id != state->id)
         return;
-    struct mrn_gateway_answer answer = {.id = id,
-                                        .epoch_seq = epoch_seq,
-                                        .outcome = outcome,
-                                        .code = code,
-                                        .bytes = bytes,
-                                        .length_bytes = length_bytes};
+    struct mrn_gateway_answer answer = {.id = state->id,
+                                        .epoch_seq = state->epoch_seq,
+                                        .outcome = state->outcome,
+                                        .code = state->code,
+                                        .method_key = state->method_key,
+                                        .bytes = state->bytes,
+                                        .length_bytes = state->length_bytes};
     call_end(calls_pop(&g->queries), &answer);
 }
 
@@ -335,6 +335,11 @@ int mrn_gateway_submit(struct mrn_gateway *g, const char *service, const char *m
         memcpy(call->hash, hash.bytes, sizeof call->hash);
     }
     return enqueue(g, call);
+}
+
+uint32_t mrn_gateway_method_key(const char *service, const char *method) {
+    return wire_method_key(wire_name_id(service, strlen(service)),
+                           wire_name_id(method, strlen(method)));
 }
 
 int mrn_gateway_query(struct mrn_gateway *g, uint64_t id, mrn_gateway_callback callback,

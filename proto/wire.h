@@ -241,6 +241,7 @@ struct wire_result { /* then a piece of the result's bytes, from offset_bytes */
     uint64_t id;
     uint64_t epoch_seq;
     uint64_t logical_time_us;
+    uint32_t method_key; /* wire_method_key of the call */
     uint32_t code; /* enum mrn_code: 0 ok, else a Connect code; the bytes are then the message in
                       UTF-8 */
     uint32_t total_bytes;
@@ -379,7 +380,7 @@ WIRE_SIZE(wire_epoch_gone, 8);
 WIRE_SIZE(wire_handover, 8);
 WIRE_SIZE(wire_recover, 16);
 WIRE_SIZE(wire_recovered, 152);
-WIRE_SIZE(wire_result, 36);
+WIRE_SIZE(wire_result, 40);
 WIRE_SIZE(wire_sealed, 12);
 WIRE_SIZE(wire_not_owner, 16);
 WIRE_SIZE(wire_tx_query, 16);
@@ -489,6 +490,11 @@ uint32_t wire_writer_end(struct wire_writer *writer, uint64_t packet_number, uin
 /* 32-bit id of a service or method name: FNV-1a. Two services of one deployment with equal ids are
  * refused at start. */
 uint32_t wire_name_id(const char *name, size_t length_bytes);
+
+/* One number for a service and a method: what a kept result was the answer to. */
+static inline uint32_t wire_method_key(uint32_t service, uint32_t method) {
+    return service * UINT32_C(16777619) ^ method;
+}
 
 /* "TX", ...; "?" for a kind this build does not know. */
 const char *wire_kind_name(uint8_t kind);

@@ -212,7 +212,7 @@ static enum mrn_code execute_request(struct execution *execution, uint64_t id,
 /* ---- a code to a result ---- */
 
 static void finish(struct execution *execution, uint64_t id, uint64_t range_offset,
-                   enum mrn_code code) {
+                   const struct request *request, enum mrn_code code) {
     struct runtime *runtime = execution->runtime;
     struct mrn_context *context = &runtime->context;
     uint32_t value = (uint32_t)code;
@@ -220,11 +220,13 @@ static void finish(struct execution *execution, uint64_t id, uint64_t range_offs
     execution->digest = wire_digest_add(execution->digest,
                                         wire_hash_body(&runtime->digest_key, id, context->response,
                                                        sizeof value + context->response_bytes));
-    struct result_record record = {.offset = wire_tx_offset(id),
-                                   .code = value,
-                                   .epoch_seq = execution->epoch->seq,
-                                   .logical_time_us = execution->epoch->logical_time_us,
-                                   .length_bytes = context->response_bytes};
+    struct result_record record = {
+        .offset = wire_tx_offset(id),
+        .code = value,
+        .epoch_seq = execution->epoch->seq,
+        .logical_time_us = execution->epoch->logical_time_us,
+        .length_bytes = context->response_bytes,
+        .method_key = wire_method_key(request->header.service, request->header.method)};
     const uint8_t *bytes = context->response + sizeof value;
     runtime_results_keep(runtime, range_offset, &record, bytes);
     execution->transaction_count++;
@@ -234,6 +236,7 @@ static void finish(struct execution *execution, uint64_t id, uint64_t range_offs
                                         .epoch_seq = record.epoch_seq,
                                         .logical_time_us = record.logical_time_us,
                                         .code = value,
+                                        .method_key = record.method_key,
                                         .length_bytes = record.length_bytes,
                                         .bytes = bytes};
         execution->callback(execution->user, &result);
@@ -260,7 +263,7 @@ static int64_t execute_interval(struct execution *execution, const struct runtim
         if (request.malformed == NULL && request.header.low_water > record->low_water)
             runtime_results_low_water(runtime, range_offset, request.header.low_water);
         enum mrn_code code = execute_request(execution, id, &request);
-        finish(execution, id, range_offset, code);
+        finish(execution, id, range_offset, &request, code);
         record->executed += request.part_count;
         done += request.part_count;
     }

@@ -54,7 +54,7 @@ struct result_record {
     uint64_t epoch_seq;
     uint64_t logical_time_us;
     uint32_t length_bytes;
-    uint32_t reserved;
+    uint32_t method_key; /* wire_method_key of the call */
 };
 
 /* What is remembered under an idempotency key; slot = counter mod slots. */

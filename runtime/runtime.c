@@ -109,6 +109,7 @@ enum runtime_outcome runtime_result_find(const struct runtime *runtime, uint64_t
                                           .epoch_seq = found.epoch_seq,
                                           .logical_time_us = found.logical_time_us,
                                           .code = found.code,
+                                          .method_key = found.method_key,
                                           .length_bytes = found.length_bytes};
     return RUNTIME_EXECUTED;
 }

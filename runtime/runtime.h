@@ -135,6 +135,7 @@ struct runtime_result {
     uint64_t epoch_seq;
     uint64_t logical_time_us;
     uint32_t code;         /* enum mrn_code; not OK: the bytes are a message in UTF-8 */
+    uint32_t method_key;   /* wire_method_key of the call, so that any gateway can print it */
     uint32_t length_bytes; /* of the whole result */
     const uint8_t *bytes;  /* NULL from runtime_result_find */
 };

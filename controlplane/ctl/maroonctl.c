@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
         case 'j': options.json = true; break;
         case 'o': options.handover = true; break;
         case 'h': fputs(usage, stdout); return 0;
-        default: fputs(usage, stderr); return 2;
+        default: fputs(usage, stderr); return 2; /* not our enum: getopt */
         }
     }
     char *nodes = strdup(list);

@@ -157,8 +157,13 @@ void stage_ingress_result(struct stage *s, uint32_t gateway, const struct runtim
     uint32_t end = from + length;
     do {
         uint32_t piece = end - from < RESULT_PIECE_BYTES ? end - from : RESULT_PIECE_BYTES;
-        struct wire_result frame = {result->id,   result->epoch_seq,    result->logical_time_us,
-                                    result->code, result->length_bytes, from};
+        struct wire_result frame = {.id = result->id,
+                                    .epoch_seq = result->epoch_seq,
+                                    .logical_time_us = result->logical_time_us,
+                                    .method_key = result->method_key,
+                                    .code = result->code,
+                                    .total_bytes = result->length_bytes,
+                                    .offset_bytes = from};
         send(s, peer, WIRE_RESULT, &frame, sizeof frame, bytes, piece);
         bytes += piece;
         from += piece;

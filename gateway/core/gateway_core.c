@@ -238,9 +238,12 @@ int gateway_core_submit(struct gateway_core *c, uint64_t now_us, uint32_t servic
 
 /* ---- sending ---- */
 
+/* Everything below is answered, and long enough ago that nobody is expected to ask for it by its
+ * id. */
 static uint32_t low_water(const struct gateway_core *c, const struct segment *s) {
-    return c->low <= s->first_number ? s->first_offset
-                                     : s->first_offset + (uint32_t)(c->low - s->first_number);
+    uint64_t low = c->low > GATEWAY_CORE_RESULTS_LAG ? c->low - GATEWAY_CORE_RESULTS_LAG : 0;
+    return low <= s->first_number ? s->first_offset
+                                  : s->first_offset + (uint32_t)(low - s->first_number);
 }
 
 static void part_send(struct gateway_core *c, struct part *p, const struct segment *s, bool again) {
@@ -356,8 +359,9 @@ static enum wire_drop result(struct gateway_core *c, uint64_t now_us,
     if (!p || p->answered || !p->first) {
         if (r.id == c->query_id && now_us < c->query_until_us && r.offset_bytes == 0) {
             c->query_id = 0;
-            c->shell.state(c->shell.context, r.id, WIRE_TX_EXECUTED, r.epoch_seq, r.code, piece,
-                           bytes);
+            struct gateway_core_state state = {
+                r.id, r.epoch_seq, WIRE_TX_EXECUTED, r.code, r.method_key, piece, bytes};
+            c->shell.state(c->shell.context, &state);
             return WIRE_DROP_NONE;
         }
         return WIRE_DROP_STALE;
@@ -423,7 +427,9 @@ static enum wire_drop tx_state(struct gateway_core *c, uint64_t now_us,
     }
     if (t.id == c->query_id && now_us < c->query_until_us) {
         c->query_id = 0;
-        c->shell.state(c->shell.context, t.id, t.outcome, t.epoch_seq, 0, NULL, 0);
+        struct gateway_core_state state = {
+            .id = t.id, .epoch_seq = t.epoch_seq, .outcome = t.outcome};
+        c->shell.state(c->shell.context, &state);
     }
     return WIRE_DROP_NONE;
 }

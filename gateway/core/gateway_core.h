@@ -25,6 +25,8 @@
 
 #include "proto/wire.h"
 
+#define GATEWAY_CORE_RESULTS_LAG \
+    1024 /* answered results that nodes go on keeping, for queries by id */
 #define GATEWAY_CORE_EXPIRED \
     UINT32_MAX /* code of a transaction that was executed, its result no longer kept */
 
@@ -45,6 +47,14 @@ struct gateway_core_done {
     uint32_t length_bytes;
 };
 
+struct gateway_core_state { /* what became of an id that was asked for */
+    uint64_t id, epoch_seq;
+    uint32_t outcome; /* enum wire_tx_outcome; the rest only with EXECUTED */
+    uint32_t code, method_key;
+    const uint8_t *bytes; /* of the result, as far as one frame holds it */
+    uint32_t length_bytes;
+};
+
 struct gateway_core_shell {
     void *context;
     /* Sends one frame to a node: payload, then tail. May lose it. */
@@ -53,8 +63,7 @@ struct gateway_core_shell {
     /* A transaction has its result. */
     void (*done)(void *context, const struct gateway_core_done *done);
     /* A TX_QUERY of gateway_core_query was answered; bytes only when outcome is EXECUTED. */
-    void (*state)(void *context, uint64_t id, uint32_t outcome, uint64_t epoch_seq, uint32_t code,
-                  const uint8_t *bytes, uint32_t length_bytes);
+    void (*state)(void *context, const struct gateway_core_state *state);
     /* The ranges held have changed: {now, next}, WIRE_RANGE_NONE where not. */
     void (*ranges)(void *context, const uint64_t ranges[2]);
 };

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,19 +28,12 @@
 
 #define ENVELOPE_BYTES \
     4096 /* what JSON may add to the largest transaction, besides base64's third */
-#define RECENT_COUNT 65536 /* ids whose method is remembered, to print their results as JSON */
 
 static const struct mrn_application *const applications[] = {&bank_application, &echo_application};
-
-struct recent {
-    _Atomic uint64_t id;
-    const ProtobufCMessageDescriptor *_Atomic output;
-};
 
 struct server {
     struct config config;
     struct mrn_gateway *gateway;
-    struct recent recent[RECENT_COUNT];
     size_t body_max;
     _Atomic uint64_t requests, errors;
 };
@@ -155,10 +149,6 @@ static void answer_call(struct request *r) {
         answer_error(r);
         return;
     }
-    struct recent *recent = &r->server->recent[a->id % RECENT_COUNT];
-    atomic_store(&recent->id, 0);
-    atomic_store(&recent->output, r->output);
-    atomic_store(&recent->id, a->id + 1);
     if (a->code == UINT32_MAX)
         refuse(r, MRN_CODE_DATA_LOSS, 0, "executed, but its result is no longer kept");
     else if (a->code)
@@ -178,26 +168,25 @@ static void answer_call(struct request *r) {
     add_id(r);
 }
 
-static char *result_json(struct request *r) {
-    const struct mrn_gateway_answer *a = &r->answer;
-    struct recent *recent = &r->server->recent[a->id % RECENT_COUNT];
-    const ProtobufCMessageDescriptor *output = atomic_load(&recent->output);
-    char *json;
-    if (atomic_load(&recent->id) == a->id + 1 && output &&
-        !gateway_transcode_out(output, a->bytes, a->length_bytes, &json))
+/* The response type of a method key; NULL when no application here has it. */
+static const ProtobufCMessageDescriptor *output_of(uint32_t method_key) {
+    for (uint32_t a = 0; a < sizeof applications / sizeof applications[0]; a++)
+        for (uint32_t i = 0; i < applications[a]->service_count; i++) {
+            const ProtobufCServiceDescriptor *s = applications[a]->services[i].descriptor;
+            for (uint32_t m = 0; m < s->n_methods; m++)
+                if (mrn_gateway_method_key(s->name, s->methods[m].name) == method_key)
+                    return s->methods[m].output;
+        }
+    return NULL;
+}
+
+static char *result_json(const struct mrn_gateway_answer *a) {
+    const ProtobufCMessageDescriptor *output = output_of(a->method_key);
+    char *json = NULL;
+    if (output && !gateway_transcode_out(output, a->bytes, a->length_bytes, &json))
         return json;
-    static const char digits[] = "0123456789abcdef"; /* another gateway's: its bytes */
-    json = malloc(2 * a->length_bytes + 3);
-    if (!json)
-        return NULL;
-    size_t at = 0;
-    json[at++] = '"';
-    for (size_t i = 0; i < a->length_bytes; i++) {
-        json[at++] = digits[a->bytes[i] >> 4];
-        json[at++] = digits[a->bytes[i] & 15];
-    }
-    memcpy(json + at, "\"", 2);
-    return json;
+    return strdup(
+        "null"); /* longer than one packet, or of an application this gateway does not know */
 }
 
 static void answer_query(struct request *r) {
@@ -209,7 +198,7 @@ static void answer_query(struct request *r) {
         return;
     }
     bool executed = a->outcome == WIRE_TX_EXECUTED;
-    char *result = executed && !a->code ? result_json(r) : NULL;
+    char *result = executed && !a->code ? result_json(a) : NULL;
     size_t room = 512 + (result ? strlen(result) : 0) + 6 * a->length_bytes;
     char *text = malloc(room);
     if (text) {
@@ -501,6 +490,24 @@ static void net_configure(const struct config *g, struct net_config *c) {
     c->eal.extra_arg_count = g->eal_arg_count;
 }
 
+/* Until a signal, or until the pinned range turns out to be another live gateway's: then true. */
+static bool wait_for_end(void) {
+    for (;;) {
+        struct pollfd fd = {.fd = wake_pipe[0], .events = POLLIN};
+        struct mrn_gateway_facts f;
+        if (poll(&fd, 1, 200) > 0)
+            return false;
+        mrn_gateway_facts(server.gateway, &f);
+        if (f.range != MRN_GATEWAY_RANGE_NONE || f.range_outcome != WIRE_RANGE_TAKEN)
+            continue;
+        mrn_log_error("range_taken",
+                      "range=%" PRIu64 " held_by=%016" PRIx64
+                      " do=\"give another key_range, or stop the gateway that holds it\"",
+                      server.config.key_range, f.range_held_by);
+        return true;
+    }
+}
+
 static int serve(struct net *net) {
     const struct config *g = &server.config;
     struct mrn_gateway_config c = {.node_count = g->node_count,
@@ -538,14 +545,12 @@ static int serve(struct net *net) {
     net_describe(net, text, sizeof text);
     mrn_log_info("started", "version=0.1.0 http=%s:%u nodes=%u %s", g->http_address, g->http_port,
                  g->node_count, text);
-    char why;
-    while (read(wake_pipe[0], &why, 1) < 0)
-        ;
+    bool taken = wait_for_end();
     MHD_quiesce_daemon(daemon);
     mrn_gateway_close(server.gateway); /* calls every waiting request back */
     MHD_stop_daemon(daemon);
-    mrn_log_info("stopped", "why=signal");
-    return 0;
+    mrn_log_info("stopped", "why=%s", taken ? "range_taken" : "signal");
+    return taken ? 1 : 0;
 }
 
 int main(int argc, char **argv) {

@@ -41,6 +41,8 @@ struct mrn_gateway_answer {
     int error;            /* < 0: enum mrn_error, it was never sent; 0: see code */
     uint32_t code;        /* enum mrn_code; UINT32_MAX: executed, its result is no longer kept */
     uint32_t outcome;     /* mrn_gateway_query: enum wire_tx_outcome */
+    uint32_t method_key;  /* mrn_gateway_query: which method the result is of, see
+                             mrn_gateway_method_key */
     const uint8_t *bytes; /* response, or message */
     size_t length_bytes;
 };
@@ -58,6 +60,9 @@ int mrn_gateway_open(const struct mrn_gateway_config *config, struct net *net,
 int mrn_gateway_submit(struct mrn_gateway *gateway, const char *service, const char *method,
                        const void *request, size_t request_bytes, const void *key, size_t key_bytes,
                        mrn_gateway_callback callback, void *user);
+
+/* The number that stands for a method in answers to queries. */
+uint32_t mrn_gateway_method_key(const char *service, const char *method);
 
 /* Asks what became of any id. Calls back once: error TIMEOUT when no node answers. Same returns. */
 int mrn_gateway_query(struct mrn_gateway *gateway, uint64_t id, mrn_gateway_callback callback,
