@@ -155,8 +155,11 @@ static void ask_range(struct sim *sim, struct sim_gateway *gateway) {
     if (sim->now_ns < gateway->ask_ns)
         return;
     gateway->ask_ns = sim->now_ns + 20 * SIM_MS;
-    if (!gateway->asking)
+    if (!gateway
+             ->asking) { /* a new token for every range: the end of the old one must not hit it */
         gateway->nonce = sim_random_next(&sim->random[SIM_STREAM_GATEWAY]);
+        gateway->owner = sim_random_next(&sim->random[SIM_STREAM_GATEWAY]) | 1;
+    }
     gateway->asking = true;
     struct wire_range_request request = {gateway->nonce, gateway->owner, gateway->pinned};
     uint8_t node = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_GATEWAY], sim_nodes(sim));
