@@ -814,8 +814,9 @@ static void names(const struct sim_journal *journal, uint64_t end, struct sim_ma
 
 static void replay(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    struct sim_map named;
+    struct sim_map named, given;
     sim_map_init(&named);
+    sim_map_init(&given);
     names(journal, journal->next, &named);
     uint64_t end = journal->next; /* restoring may append */
     if (journal->snapshot)
@@ -823,9 +824,10 @@ static void replay(struct sim *sim, struct sim_node *node) {
     if (journal->promise_kept)
         replay_record(sim, node, &journal->promise);
     for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(sim, node, &named, sim_journal_record(journal, i)))
+        if (!skipped(sim, node, &named, &given, sim_journal_record(journal, i)))
             replay_record(sim, node, sim_journal_record(journal, i));
     sim_map_free(&named);
+    sim_map_free(&given);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;
