@@ -140,7 +140,8 @@ static void resend(struct sim *sim, struct sim_gateway *gateway, struct sim_tran
     gateway->resent++;
     uint64_t wait = RESEND_NS << (t->tries < 4 ? t->tries : 4);
     t->resend_ns = sim->now_ns + wait + sim_random_below(&sim->random[SIM_STREAM_GATEWAY], wait);
-    if (t->tries % 4 == 3) { /* ask instead of sending it all again */
+    /* asks instead of sending it all again; for a range of before, nodes take nothing else */
+    if (t->tries % 4 == 3 || t->range != gateway->range) {
         struct wire_tx_query query = {.id = wire_tx_id(t->range, t->offset)};
         uint8_t node = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_GATEWAY], sim_nodes(sim));
         sim_gateway_send(sim, gateway, node, WIRE_TX_QUERY, &query, sizeof query);

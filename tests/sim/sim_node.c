@@ -434,19 +434,13 @@ static void step(struct sim *sim, struct sim_node *node, struct replica_event *e
 
 /* ---- frames of gateways ---- */
 
-static void hello(struct sim *sim, struct sim_node *node, uint8_t gateway,
-                  const struct wire_hello *hello) {
+static void hello(struct sim_node *node, uint8_t gateway, const struct wire_hello *hello) {
     node->gateway_owner[gateway] = hello->incarnation;
     memcpy(node->gateway_range[gateway], hello->ranges, sizeof node->gateway_range[gateway]);
-    for (int i = 0; i < 2; i++) {
-        if (node->gateway_range[gateway][i] == WIRE_RANGE_NONE)
-            continue;
-        struct replica_event event = {.kind = REPLICA_EVENT_RANGE_HELLO};
-        event.range_hello.range = node->gateway_range[gateway][i];
-        event.range_hello.owner = hello->incarnation;
-        event.range_hello.gateway = gateway;
-        step(sim, node, &event);
-    }
+}
+
+static bool holds(const struct sim_node *node, uint8_t gateway, uint64_t range) {
+    return node->gateway_range[gateway][0] == range || node->gateway_range[gateway][1] == range;
 }
 
 /* "Introduce yourself": this process has not heard a HELLO of the gateway. */
@@ -465,9 +459,10 @@ static void gateway_body(struct sim *sim, struct sim_node *node, uint8_t gateway
     struct wire_tx tx;
     memcpy(&tx, frame->payload, sizeof tx);
     struct replica_event event = {.kind = REPLICA_EVENT_BODY};
-    if (!node->gateway_owner[gateway]) {
-        sim->drops[WIRE_DROP_SESSION_UNKNOWN]++;
-        introduce(sim, node, gateway);
+    if (!holds(node, gateway, wire_tx_range(tx.id))) { /* before memory is taken */
+        struct wire_not_owner answer = {wire_tx_range(tx.id), 0};
+        sim->drops[WIRE_DROP_RANGE_UNKNOWN]++;
+        sim_node_to_gateway(sim, node, gateway, WIRE_NOT_OWNER, &answer, sizeof answer);
         return;
     }
     if (!store(sim, node, tx.id, frame->payload + sizeof tx,
@@ -490,41 +485,54 @@ static void gateway_query(struct sim *sim, struct sim_node *node, uint8_t gatewa
     step(sim, node, &event);
 }
 
+static void gateway_renew(struct sim *sim, struct sim_node *node, uint8_t gateway,
+                          const struct wire_frame *frame) {
+    struct wire_range_renew renew;
+    memcpy(&renew, frame->payload, sizeof renew);
+    struct replica_event event = {.kind = REPLICA_EVENT_RANGE_HELLO};
+    event.range_hello.range = renew.range;
+    event.range_hello.owner = renew.owner;
+    event.range_hello.gateway = gateway;
+    step(sim, node, &event);
+    struct sim_request request = {
+        .kind = SIM_REQUEST_RENEW, .owner = renew.owner, .range = renew.range};
+    if (node->seen.facts.role == REPLICA_ROLE_LEADER) /* one in the arbiter is enough */
+        sim_arbiter_ask(sim, node, &request);
+}
+
 static void gateway_range(struct sim *sim, struct sim_node *node, uint8_t gateway,
                           const struct wire_frame *frame) {
-    struct sim_request request = {.gateway = gateway};
-    if (frame->kind == WIRE_RANGE_REQUEST) {
-        struct wire_range_request r;
-        memcpy(&r, frame->payload, sizeof r);
-        request.kind = SIM_REQUEST_GRANT;
-        request.nonce = r.nonce;
-        request.owner = r.owner;
-        request.range = r.range;
-    } else if (frame->kind == WIRE_RANGE_CLOSE) {
-        return; /* what it held ends with its lease */
-    } else {
-        struct wire_range_renew r;
-        memcpy(&r, frame->payload, sizeof r);
-        request.kind = SIM_REQUEST_RENEW;
-        request.owner = r.owner;
-        request.range = r.range;
-    }
+    struct wire_range_request r;
+    memcpy(&r, frame->payload, sizeof r);
+    struct sim_request request = {.kind = SIM_REQUEST_GRANT,
+                                  .gateway = gateway,
+                                  .nonce = r.nonce,
+                                  .owner = r.owner,
+                                  .range = r.range};
     sim_arbiter_ask(sim, node, &request);
 }
 
-static void gateway_frame(struct sim *sim, struct sim_node *node, uint8_t gateway,
+/* Sessions: a HELLO names the owner; frames of another owner's session are of one that is over. A
+ * request for a range comes before any range, so before any HELLO. */
+static void gateway_frame(struct sim *sim, struct sim_node *node, const struct sim_packet *packet,
                           const struct wire_frame *frame) {
+    uint8_t gateway = (uint8_t)(packet->from - WIRE_NODES_MAX);
     if (frame->kind == WIRE_HELLO) {
         struct wire_hello h;
         memcpy(&h, frame->payload, sizeof h);
-        hello(sim, node, gateway, &h);
+        hello(node, gateway, &h);
+    } else if (frame->kind == WIRE_RANGE_REQUEST) {
+        gateway_range(sim, node, gateway, frame);
+    } else if (node->gateway_owner[gateway] != packet->incarnation) {
+        sim->drops[WIRE_DROP_SESSION_UNKNOWN]++;
+        introduce(sim, node, gateway);
     } else if (frame->kind == WIRE_TX) {
         gateway_body(sim, node, gateway, frame);
     } else if (frame->kind == WIRE_TX_QUERY) {
         gateway_query(sim, node, gateway, frame);
-    } else {
-        gateway_range(sim, node, gateway, frame);
-    }
+    } else if (frame->kind == WIRE_RANGE_RENEW) {
+        gateway_renew(sim, node, gateway, frame);
+    } /* RANGE_CLOSE: what it held ends with its lease */
 }
 
 /* ---- frames of nodes ---- */
@@ -574,7 +582,7 @@ static void packet_item(struct sim *sim, struct sim_node *node, const struct sim
                                      frame.length_bytes));
         }
         if (packet->from >= WIRE_NODES_MAX)
-            gateway_frame(sim, node, (uint8_t)(packet->from - WIRE_NODES_MAX), &frame);
+            gateway_frame(sim, node, packet, &frame);
         else
             peer_frame(sim, node, packet, &frame);
     }
@@ -786,14 +794,18 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
 }
 
 /* Is this a body that no epoch of the journal names, while slots are short? It was never
- * acknowledged, and may be one of many that this process had dropped. */
+ * acknowledged, and may be one of many that this process had dropped. A later record under an id
+ * that was given is given as well: it replaced the earlier one. */
 static bool skipped(const struct sim *sim, const struct sim_node *node, const struct sim_map *named,
-                    const struct sim_record *record) {
+                    struct sim_map *given, const struct sim_record *record) {
     if (record->kind != SIM_RECORD_BODY)
         return false;
     const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
-    return (!end || wire_tx_offset(record->id) >= *end) &&
-           node->free_count < sim->config.replica.body_slots / 2;
+    if ((!end || wire_tx_offset(record->id) >= *end) && !sim_map_get(given, record->id) &&
+        node->free_count < sim->config.replica.body_slots / 2)
+        return true;
+    sim_map_put(given, record->id);
+    return false;
 }
 
 /* Position up to which epochs of the journal name bodies, per range. */
