@@ -66,6 +66,8 @@ static void vector_send(struct replica *r) {
 
 /* Asks for the range's missing bodies at `at_ns`, unless they come by themselves before. */
 void replica_fetch_want(struct replica *r, struct range *g, uint64_t at_ns) {
+    if (peers_count(r) == 1)
+        return; /* nobody to ask: the gateway sends again */
     if (g->behind) {
         g->fetch_at_ns = min_u64(g->fetch_at_ns, max_u64(at_ns, r->now_ns));
     } else {
