@@ -261,7 +261,7 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
 }
 
 static bool log_short(const struct replica *r) {
-    return r->last_seq - r->base_seq > r->config.log_epochs / 4 * 3 ||
+    return r->last_seq - r->base_seq > r->config.log_epochs / 2 ||
            r->slots_used > r->config.body_slots / 4 * 3;
 }
 
