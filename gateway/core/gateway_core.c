@@ -272,8 +272,8 @@ static void send_new(struct gateway_core *c, uint64_t now_us) {
 static void ask_state(struct gateway_core *c, uint64_t id, uint32_t offset, uint32_t length,
                       uint32_t turn) {
     struct wire_tx_query query = {id, offset, length};
-    uint8_t node =
-        c->leader != 255 && turn % 2 == 0 ? c->leader : (uint8_t)(turn % c->config.node_count);
+    uint32_t turns = turn % c->config.node_count;
+    uint8_t node = c->leader != 255 && turn % 2 == 0 ? c->leader : (uint8_t)turns;
     c->shell.send(c->shell.context, node, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
     c->queries++;
 }
