@@ -256,6 +256,8 @@ void sim_destroy(struct sim *sim) {
     free(sim->events);
     for (uint32_t i = 0; i < sim_nodes(sim); i++)
         sim_node_destroy(&sim->nodes[i]);
+    for (uint32_t i = 0; i < SIM_GATEWAYS_MAX; i++)
+        free(sim->gateways[i].core);
     sim_check_free(sim);
     free(sim->actions);
     free(sim->delivered);

@@ -25,6 +25,7 @@
 #include <stdio.h>
 
 #include "dataplane/replica/replica.h"
+#include "gateway/core/gateway_core.h"
 #include "proto/wire.h"
 #include "tests/sim/sim_map.h"
 #include "tests/sim/sim_random.h"
@@ -36,7 +37,7 @@
 #define SIM_ACCOUNTS 16
 #define SIM_REGISTERS 8
 #define SIM_OPENING_BALANCE 1000
-#define SIM_BODY_BYTES_MAX 256
+#define SIM_BODY_BYTES_MAX WIRE_BODY_MAX_BYTES
 #define SIM_MS UINT64_C(1000000)
 #define SIM_SECOND UINT64_C(1000000000)
 #define SIM_NEVER UINT64_MAX
@@ -74,7 +75,9 @@ struct sim_config {
     uint64_t sync_ns, sync_slow_ns;
     uint64_t execute_ns, execute_slow_ns;
     uint64_t arbiter_ns;
-    uint64_t lease_ns;
+    uint64_t lease_ns;       /* of the leader key */
+    uint64_t range_lease_ns; /* of a gateway's range */
+    bool core; /* gateways run gateway/core; else sim_gateway.c's own, in short times */
     uint64_t term_base;
     uint64_t poll_ns;            /* between an arrival and the pass that sees it, at most */
     uint32_t burst;              /* items per pass */
@@ -378,6 +381,7 @@ struct sim_gateway {
     uint64_t packet_number;
     struct sim_transaction open[SIM_RESULTS_KEPT];
     uint32_t open_count;
+    struct gateway_core *core; /* config.core: the gateway library's */
     uint64_t submitted, answered, expired, resent, moved, doubt;
 };
 
@@ -531,6 +535,15 @@ void sim_gateway_packet(struct sim *sim, struct sim_gateway *gateway,
                         const struct sim_packet *packet);
 void sim_gateway_die(struct sim *sim, struct sim_gateway *gateway);
 bool sim_gateway_idle(const struct sim_gateway *gateway);
+void sim_gateway_send(struct sim *sim, struct sim_gateway *gateway, uint8_t to, enum wire_kind kind,
+                      const void *payload, uint32_t length_bytes);
+void sim_gateway_fill(struct sim *sim, struct sim_transaction *t);
+
+/* ---- sim_gateway_core.c: a gateway whose brain is gateway/core ---- */
+void sim_gateway_core_start(struct sim *sim, struct sim_gateway *gateway);
+void sim_gateway_core_timer(struct sim *sim, struct sim_gateway *gateway);
+void sim_gateway_core_frame(struct sim *sim, struct sim_gateway *gateway, uint8_t node,
+                            const struct wire_frame *frame);
 
 /* ---- sim_check.c ---- */
 void sim_check_init(struct sim *sim);

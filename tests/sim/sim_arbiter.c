@@ -84,7 +84,8 @@ void sim_arbiter_leases(struct sim *sim) {
                 arbiter->lease_until_ns[i] = until;
         for (uint32_t i = 0; i < arbiter->range_count; i++)
             if (arbiter->ranges[i].lease_until_ns > sim->now_ns)
-                arbiter->ranges[i].lease_until_ns = until;
+                arbiter->ranges[i].lease_until_ns =
+                    arbiter->away_until_ns + sim->config.range_lease_ns;
         return;
     }
     if (arbiter->key.revision && !lease_lives(sim, arbiter->key.node, arbiter->key.life))
@@ -165,7 +166,7 @@ static void grant(struct sim *sim, struct sim_request *request) {
         r->sealed = false;
         r->owner = request->owner;
         r->nonce = request->nonce;
-        r->lease_until_ns = sim->now_ns + sim->config.lease_ns;
+        r->lease_until_ns = sim->now_ns + sim->config.range_lease_ns;
         sim->arbiter.revision++;
         SIM_TRACE(sim, "etc", "range %llu granted to g%u at %u", (unsigned long long)r->range,
                   request->gateway, r->end);
@@ -233,7 +234,7 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     case SIM_REQUEST_RENEW:
         r = range_of(sim, request->range);
         if (r && r->owner == request->owner && !r->sealed)
-            r->lease_until_ns = sim->now_ns + sim->config.lease_ns;
+            r->lease_until_ns = sim->now_ns + sim->config.range_lease_ns;
         break;
     case SIM_REQUEST_CHECK:
         r = range_of(sim, request->range);

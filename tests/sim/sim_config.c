@@ -81,7 +81,7 @@ static void draw_world(struct sim_random *random, struct sim_config *config) {
     config->execute_ns = sim_random_between(random, 5000, 200000);
     config->execute_slow_ns = sim_random_between(random, 1, 10) * SIM_MS;
     config->arbiter_ns = sim_random_between(random, 200000, 5 * SIM_MS);
-    config->lease_ns = sim_random_between(random, 100, 400) * SIM_MS;
+    config->lease_ns = config->range_lease_ns = sim_random_between(random, 100, 400) * SIM_MS;
     config->term_base = sim_random_chance(random, 500000) ? 0 : 1000000;
     config->poll_ns = sim_random_between(random, 0, 50000);
     config->burst = sim_random_u32(random, 1, 64);
@@ -113,7 +113,10 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     config->quiet_ns = 20 * SIM_SECOND;
     config->fault_gap_ns = sim_random_between(random, 20, 300) * SIM_MS;
     config->parts_max = config->replica.epoch_cap < 6 ? config->replica.epoch_cap : 6;
-    config->body_bytes_max = sim_random_u32(random, 48, SIM_BODY_BYTES_MAX);
+    config->body_bytes_max = sim_random_u32(random, 48, 256);
+    config->core = sim_random_chance(random, 400000);
+    if (config->core) /* it renews every second */
+        config->range_lease_ns = sim_random_between(random, 2200, 5000) * SIM_MS;
     config->check_every = sim_random_chance(random, 100000) ? 1 : 200;
     config->snapshot_epochs = config->replica.log_epochs / 8;
 }
@@ -137,6 +140,7 @@ static int set(struct sim_config *config, const char *key, size_t length, uint64
     KEY("deliver_max", replica.deliver_max)
     KEY("listed", listed)
     KEY("gateways", gateways)
+    KEY("core", core)
     KEY("faults", faults)
     KEY("fault_ms", fault_ns)
     KEY("check_every", check_every)
@@ -175,10 +179,11 @@ void sim_config_print(const struct sim_config *config, FILE *out) {
     const struct replica_config *c = &config->replica;
     fprintf(out,
             "%u nodes, quorum %u, %s, %u listed, W %u, epoch_cap %u, window %u, log_epochs %u, "
-            "body_slots %u, deliver_max %u, %u gateways, %llu ms of",
+            "body_slots %u, deliver_max %u, %u %sgateways, %llu ms of",
             c->node_count, c->quorum, c->durable ? "disk" : "memory", config->listed,
             c->epochs_in_flight, c->epoch_cap, c->window, c->log_epochs, c->body_slots,
-            c->deliver_max, config->gateways, (unsigned long long)(config->fault_ns / SIM_MS));
+            c->deliver_max, config->gateways, config->core ? "core " : "",
+            (unsigned long long)(config->fault_ns / SIM_MS));
     for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++)
         if (config->faults >> fault & 1)
             fprintf(out, " %s", fault_words[fault]);

@@ -3,6 +3,7 @@
 #include "tests/sim/sim.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define RESEND_NS (8 * SIM_MS)
@@ -14,8 +15,8 @@ static uint8_t endpoint(const struct sim_gateway *gateway) {
 
 /* ---- sending ---- */
 
-static void send_frame(struct sim *sim, struct sim_gateway *gateway, uint8_t to,
-                       enum wire_kind kind, const void *payload, uint32_t length_bytes) {
+void sim_gateway_send(struct sim *sim, struct sim_gateway *gateway, uint8_t to, enum wire_kind kind,
+                      const void *payload, uint32_t length_bytes) {
     struct wire_writer writer;
     uint8_t bytes[WIRE_PACKET_MAX_BYTES];
     wire_writer_begin(&writer, bytes, sizeof bytes, WIRE_STAGE_INGRESS, 1000u + gateway->index);
@@ -35,8 +36,8 @@ static void send_hello(struct sim *sim, struct sim_gateway *gateway) {
                                .ranges = {gateway->range, WIRE_RANGE_NONE}};
     struct wire_range_renew renew = {gateway->owner, gateway->range};
     for (uint8_t i = 0; i < sim_nodes(sim); i++) {
-        send_frame(sim, gateway, i, WIRE_HELLO, &hello, sizeof hello);
-        send_frame(sim, gateway, i, WIRE_RANGE_RENEW, &renew, sizeof renew);
+        sim_gateway_send(sim, gateway, i, WIRE_HELLO, &hello, sizeof hello);
+        sim_gateway_send(sim, gateway, i, WIRE_RANGE_RENEW, &renew, sizeof renew);
     }
 }
 
@@ -69,7 +70,7 @@ static void send_transaction(struct sim *sim, struct sim_gateway *gateway,
         struct wire_tx tx = {wire_tx_id(t->range, t->offset + part)};
         memcpy(frame, &tx, sizeof tx);
         uint32_t length = part_bytes(gateway, t, part, node, frame + sizeof tx);
-        send_frame(sim, gateway, node, WIRE_TX, frame, (uint32_t)sizeof tx + length);
+        sim_gateway_send(sim, gateway, node, WIRE_TX, frame, (uint32_t)sizeof tx + length);
     }
 }
 
@@ -104,7 +105,7 @@ static bool assign(struct sim_gateway *gateway, struct sim_transaction *t) {
     return true;
 }
 
-static void fill(struct sim *sim, struct sim_transaction *t) {
+void sim_gateway_fill(struct sim *sim, struct sim_transaction *t) {
     struct sim_random *random = &sim->random[SIM_STREAM_GATEWAY];
     t->operation = ++sim->next_operation;
     t->kind = (uint8_t)sim_random_between(random, SIM_TRANSFER, SIM_WRITE);
@@ -122,7 +123,7 @@ static void submit(struct sim *sim, struct sim_gateway *gateway) {
         return;
     struct sim_transaction *t = &gateway->open[gateway->open_count];
     memset(t, 0, sizeof *t);
-    fill(sim, t);
+    sim_gateway_fill(sim, t);
     if (!assign(gateway, t))
         return; /* the client waits */
     t->floor_order = sim->checks.answered_order;
@@ -142,7 +143,7 @@ static void resend(struct sim *sim, struct sim_gateway *gateway, struct sim_tran
     if (t->tries % 4 == 3) { /* ask instead of sending it all again */
         struct wire_tx_query query = {.id = wire_tx_id(t->range, t->offset)};
         uint8_t node = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_GATEWAY], sim_nodes(sim));
-        send_frame(sim, gateway, node, WIRE_TX_QUERY, &query, sizeof query);
+        sim_gateway_send(sim, gateway, node, WIRE_TX_QUERY, &query, sizeof query);
         return;
     }
     send_everywhere(sim, gateway, t);
@@ -154,12 +155,15 @@ static void ask_range(struct sim *sim, struct sim_gateway *gateway) {
     if (sim->now_ns < gateway->ask_ns)
         return;
     gateway->ask_ns = sim->now_ns + 20 * SIM_MS;
-    if (!gateway->asking)
+    if (!gateway
+             ->asking) { /* a new token for every range: the end of the old one must not hit it */
         gateway->nonce = sim_random_next(&sim->random[SIM_STREAM_GATEWAY]);
+        gateway->owner = sim_random_next(&sim->random[SIM_STREAM_GATEWAY]) | 1;
+    }
     gateway->asking = true;
     struct wire_range_request request = {gateway->nonce, gateway->owner, gateway->pinned};
     uint8_t node = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_GATEWAY], sim_nodes(sim));
-    send_frame(sim, gateway, node, WIRE_RANGE_REQUEST, &request, sizeof request);
+    sim_gateway_send(sim, gateway, node, WIRE_RANGE_REQUEST, &request, sizeof request);
 }
 
 static void granted(struct sim *sim, struct sim_gateway *gateway,
@@ -292,6 +296,14 @@ void sim_gateway_packet(struct sim *sim, struct sim_gateway *gateway,
         sim_fail(sim, "packet", "an undamaged packet from %s was dropped: %s",
                  sim_name(packet->from), wire_drop_label(drop));
     while (wire_frame_next(&cursor, &frame, &drop) > 0) {
+        if (frame.kind == WIRE_HELLO) {
+            gateway->hello_ns = 0;
+            continue;
+        }
+        if (gateway->core) {
+            sim_gateway_core_frame(sim, gateway, packet->from, &frame);
+            continue;
+        }
         struct wire_range_grant grant;
         struct wire_sealed seal;
         struct wire_tx_state tx_state;
@@ -320,6 +332,7 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
     struct sim_gateway *gateway = &sim->gateways[index];
     struct sim_random *random = &sim->random[SIM_STREAM_GATEWAY];
     uint32_t life = gateway->life;
+    free(gateway->core);
     memset(gateway, 0, sizeof *gateway);
     gateway->index = index;
     gateway->life = life;
@@ -335,6 +348,8 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
     SIM_TRACE(sim, sim_name(endpoint(gateway)), "START owner %llx%s narrow %s",
               (unsigned long long)gateway->owner, gateway->conflicting ? " conflicting" : "",
               sim_name(gateway->narrow));
+    if (sim->config.core)
+        sim_gateway_core_start(sim, gateway);
     sim_at(sim, sim->now_ns, SIM_EVENT_GATEWAY, index, gateway->life, 0, NULL);
 }
 
@@ -350,6 +365,11 @@ bool sim_gateway_idle(const struct sim_gateway *gateway) {
 
 void sim_gateway_timer(struct sim *sim, struct sim_gateway *gateway) {
     uint64_t next = sim->now_ns + TICK_NS;
+    if (gateway->core && gateway->paused_until_ns <= sim->now_ns) {
+        sim_gateway_core_timer(sim, gateway);
+        sim_at(sim, next, SIM_EVENT_GATEWAY, gateway->index, gateway->life, 0, NULL);
+        return;
+    }
     if (gateway->paused_until_ns > sim->now_ns) {
         next = gateway->paused_until_ns;
     } else if (!gateway->has_range) {

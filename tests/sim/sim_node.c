@@ -249,7 +249,7 @@ static void free_slot(struct sim *sim, struct sim_node *node, uint32_t slot) {
                  node->index, slot);
     sim_check_freed(sim, node, &node->slots[slot]);
     node->slots[slot].owned = false;
-    memset(sim_node_slot_bytes(node, slot), 0xdd, SIM_BODY_BYTES_MAX);
+    memset(sim_node_slot_bytes(node, slot), 0xdd, node->slots[slot].length_bytes);
     node->free_slots[node->free_count++] = slot;
 }
 
@@ -449,6 +449,17 @@ static void hello(struct sim *sim, struct sim_node *node, uint8_t gateway,
     }
 }
 
+/* "Introduce yourself": this process has not heard a HELLO of the gateway. */
+static void introduce(struct sim *sim, struct sim_node *node, uint8_t gateway) {
+    struct wire_hello hello = {.session = node->life,
+                               .role = WIRE_ROLE_NODE,
+                               .index = node->index,
+                               .incarnation = node->incarnation,
+                               .ranges = {WIRE_RANGE_NONE, WIRE_RANGE_NONE}};
+    if (sim_random_chance(&sim->random[SIM_STREAM_NODE], 100000)) /* not for every packet */
+        sim_node_to_gateway(sim, node, gateway, WIRE_HELLO, &hello, sizeof hello);
+}
+
 static void gateway_body(struct sim *sim, struct sim_node *node, uint8_t gateway,
                          const struct wire_frame *frame) {
     struct wire_tx tx;
@@ -456,6 +467,7 @@ static void gateway_body(struct sim *sim, struct sim_node *node, uint8_t gateway
     struct replica_event event = {.kind = REPLICA_EVENT_BODY};
     if (!node->gateway_owner[gateway]) {
         sim->drops[WIRE_DROP_SESSION_UNKNOWN]++;
+        introduce(sim, node, gateway);
         return;
     }
     if (!store(sim, node, tx.id, frame->payload + sizeof tx,
@@ -488,6 +500,8 @@ static void gateway_range(struct sim *sim, struct sim_node *node, uint8_t gatewa
         request.nonce = r.nonce;
         request.owner = r.owner;
         request.range = r.range;
+    } else if (frame->kind == WIRE_RANGE_CLOSE) {
+        return; /* what it held ends with its lease */
     } else {
         struct wire_range_renew r;
         memcpy(&r, frame->payload, sizeof r);
@@ -800,8 +814,9 @@ static void names(const struct sim_journal *journal, uint64_t end, struct sim_ma
 
 static void replay(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    struct sim_map named;
+    struct sim_map named, given;
     sim_map_init(&named);
+    sim_map_init(&given);
     names(journal, journal->next, &named);
     uint64_t end = journal->next; /* restoring may append */
     if (journal->snapshot)
@@ -809,9 +824,10 @@ static void replay(struct sim *sim, struct sim_node *node) {
     if (journal->promise_kept)
         replay_record(sim, node, &journal->promise);
     for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(sim, node, &named, sim_journal_record(journal, i)))
+        if (!skipped(sim, node, &named, &given, sim_journal_record(journal, i)))
             replay_record(sim, node, sim_journal_record(journal, i));
     sim_map_free(&named);
+    sim_map_free(&given);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;

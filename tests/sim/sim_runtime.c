@@ -91,7 +91,7 @@ static void apply(struct sim_runtime *runtime, const struct sim_payload *p,
 static const struct sim_payload *whole(const struct sim_body *at, uint32_t parts) {
     for (uint32_t i = 0; i < parts; i++) {
         const struct wire_body_header *header = (const void *)at[i].bytes;
-        if (at[i].length_bytes < sizeof *header + sizeof(struct sim_payload) ||
+        if (at[i].length_bytes < sizeof *header + (i ? 0 : sizeof(struct sim_payload)) ||
             header->parts_following != parts - 1 - i)
             return NULL;
     }
