@@ -9,7 +9,7 @@ run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
   libdpdk-dev libnuma-dev libbsd-dev libsodium-dev liburing-dev
   libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
   libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev"
-test_packages="clang clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
+test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
   etcd-server etcd-client iproute2 nftables ethtool"
 
 case "${1:-test}" in

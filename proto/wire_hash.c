@@ -110,7 +110,8 @@ static inline uint32_t crc_word(uint32_t crc,
 #endif
 
 uint64_t wire_hash_packet(uint64_t seed, const void *bytes, size_t length_bytes) {
-    uint32_t even = crc_word(UINT32_MAX, seed), odd = crc_word(UINT32_MAX, ~seed);
+    uint32_t even = crc_word(UINT32_MAX, seed),
+             odd = crc_word(UINT32_MAX, ~(seed << 32 | seed >> 32));
     const uint8_t *at = bytes;
     size_t left = length_bytes;
     for (; left >= 16; left -= 16, at += 16) {

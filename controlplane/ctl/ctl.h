@@ -33,6 +33,8 @@ uint64_t ctl_number(const json_t *object, const char *name);
 int ctl_status(const struct ctl_options *options);
 int ctl_leader(const struct ctl_options *options);
 int ctl_ranges(const struct ctl_options *options);
+/* Reads the journal in `directory` without changing it; says where it is damaged. */
+int ctl_verify(const struct ctl_options *options, const char *directory);
 
 /* A table whose columns are as wide as their widest cell. */
 #define CTL_COLUMNS_MAX 12

@@ -13,6 +13,7 @@ static const char usage[] =
     "  leader              the ring, delays, and who would try next\n"
     "  leader --handover   ask the leader to hand over\n"
     "  ranges              ranges in use, with their counters\n"
+    "  verify DIR          reads the journal in DIR and says whether it is sound\n"
     "\n"
     "  --admin   admin addresses of the nodes; default: $MAROON_ADMIN, else 127.0.0.1:9100\n"
     "  --json    what the nodes say, as JSON\n"
@@ -29,7 +30,13 @@ static int split_nodes(struct ctl_options *options, char *list) {
     return options->node_count > 0 ? 0 : -1;
 }
 
-static int run(const char *command, const struct ctl_options *options) {
+static int run(const char *command, const char *argument, const struct ctl_options *options) {
+    if (strcmp(command, "verify") == 0 && argument)
+        return ctl_verify(options, argument);
+    if (argument || strcmp(command, "verify") == 0) {
+        fprintf(stderr, "maroonctl: %s: wrong number of words\n%s", command, usage);
+        return 2;
+    }
     if (strcmp(command, "status") == 0)
         return ctl_status(options);
     if (strcmp(command, "leader") == 0)
@@ -62,13 +69,13 @@ int main(int argc, char **argv) {
         }
     }
     char *nodes = strdup(list);
-    if (!nodes || split_nodes(&options, nodes) || optind + 1 != argc) {
+    if (!nodes || split_nodes(&options, nodes) || optind >= argc || optind + 2 < argc) {
         fputs(usage, stderr);
         free(nodes);
         return 2;
     }
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    int status = run(argv[optind], &options);
+    int status = run(argv[optind], argv[optind + 1], &options);
     curl_global_cleanup();
     free(nodes);
     return status;

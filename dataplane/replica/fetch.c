@@ -66,6 +66,8 @@ static void vector_send(struct replica *r) {
 
 /* Asks for the range's missing bodies at `at_ns`, unless they come by themselves before. */
 void replica_fetch_want(struct replica *r, struct range *g, uint64_t at_ns) {
+    if (peers_count(r) == 1)
+        return; /* nobody to ask: the gateway sends again */
     if (g->behind) {
         g->fetch_at_ns = min_u64(g->fetch_at_ns, max_u64(at_ns, r->now_ns));
     } else {
@@ -105,9 +107,9 @@ static uint32_t fetch_target(const struct replica *r, const struct range *g) {
 /* The next peer by turns among those that claim the body; whoever when none does but an epoch names
  * it. */
 static uint8_t fetch_from(struct replica *r, const struct range *g, uint32_t offset) {
-    uint8_t first = g->fetch_peer == REPLICA_NODE_NONE
-                        ? (r->leader == REPLICA_NODE_NONE ? 0 : r->leader)
-                        : (uint8_t)((g->fetch_peer + (g->fetch_tries ? 1u : 0u)) % peers_count(r));
+    uint32_t first = g->fetch_peer + (g->fetch_tries ? 1u : 0u);
+    if (g->fetch_peer == REPLICA_NODE_NONE)
+        first = r->leader == REPLICA_NODE_NONE ? 0 : r->leader;
     for (uint32_t pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < peers_count(r); i++) {
             uint8_t peer = (uint8_t)((first + i) % peers_count(r));

@@ -55,8 +55,9 @@ enum range_state { RANGE_UNOPENED = 0, RANGE_OPEN, RANGE_SEALED }; /* as the log
 
 struct range {
     uint64_t range;
-    uint64_t owner;       /* by the log's last OPEN; 0 before */
-    uint64_t hello_owner; /* who showed it to us; 0: nobody */
+    uint64_t executed_owner; /* by the last OPEN that was executed */
+    uint64_t owner;          /* by the log's last OPEN; 0 before */
+    uint64_t hello_owner;    /* who showed it to us; 0: nobody */
     uint64_t hello_ns;
     uint64_t fetch_at_ns, check_at_ns;
     uint32_t gateway;  /* handle of hello_owner's session */
@@ -75,6 +76,7 @@ struct range {
     uint8_t fetch_peer, fetch_tries;
     bool sealed_executed; /* the SEAL was executed: final */
     bool waiting, vector_dirty, progress_dirty, behind, open_waiting, seal_waiting;
+    bool restored; /* named by the snapshot that is being restored */
     bool in_use;
 };
 
@@ -188,7 +190,7 @@ struct replica {
     uint64_t leader_heard_ns, preparing_progress;
     uint64_t last_frame_term, last_frame_ns, gap_now_ns, gap_before_ns, gap_window_ns;
     uint64_t etcd_latency_ns, slice_ns;
-    uint64_t prepare_at_ns, prepare_ns, next_ping_ns, won_ns, extra_until_ns;
+    uint64_t prepare_at_ns, prepare_ns, next_ping_ns, started_ns, won_ns, extra_until_ns;
     uint8_t adopt_source;
     uint64_t adopt_seq;
     struct wire_hash adopt_hash;
@@ -262,6 +264,8 @@ uint64_t replica_log_time(const struct replica *r, uint64_t seq);
 enum log_outcome { LOG_OK = 0, LOG_FULL, LOG_IMPOSSIBLE };
 enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uint32_t length);
 void replica_log_truncate(struct replica *r, uint64_t from_seq);
+void replica_log_apply_above_base(
+    struct replica *r);                      /* ranges, from the epochs kept above a snapshot */
 void replica_log_advance(struct replica *r); /* held and acknowledgeable */
 void replica_log_commit(struct replica *r, uint64_t seq);
 void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result);

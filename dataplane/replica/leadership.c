@@ -440,10 +440,12 @@ void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame
     const struct wire_pong *pong = (const void *)frame->payload;
     struct peer *p = &r->peers[frame->peer];
     uint64_t rtt = r->now_ns - pong->sent_ns;
-    if (pong->sent_ns > r->now_ns || rtt > GAP_WINDOW_NS) {
-        replica_dropped(r, WIRE_DROP_FRAME_VALUE);
+    if (pong->sent_ns < r->started_ns ||
+        pong->sent_ns > r->now_ns) { /* to a PING of an earlier process */
+        replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
+    rtt = min_u64(rtt, r->config.slice_max_ns); /* time-outs follow from it */
     p->rtt_ns = p->rtt_ns ? (7 * p->rtt_ns + rtt) / 8 : rtt;
     p->pong_ns = r->now_ns;
     p->pong_hears_leader = frame->flags & WIRE_PONG_HEARS_LEADER;

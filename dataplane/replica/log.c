@@ -77,6 +77,18 @@ static void apply(struct replica *r, struct epoch *e) {
     }
 }
 
+void replica_log_apply_above_base(struct replica *r) {
+    for (uint64_t seq = r->base_seq + 1; seq <= r->last_seq; seq++) {
+        struct epoch *e = epoch_at(r, seq);
+        apply(r, e);
+        const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
+        for (uint32_t i = 0; seq <= r->commit_seq && i < head_of(e)->interval_count; i++) {
+            struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
+            g->committed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
+        }
+    }
+}
+
 static void undo(struct replica *r, const struct epoch *e) {
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
@@ -227,16 +239,18 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
     r->vector_news = true;
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
-        if (controls[i].kind != WIRE_CONTROL_SEAL)
-            continue;
         struct range *g = replica_range_find(r, controls[i].range);
+        if (controls[i].kind == WIRE_CONTROL_OPEN) {
+            g->executed_owner = controls[i].value;
+            continue;
+        }
         if (g->state == RANGE_SEALED) {
             g->sealed_executed = true;
             r->drain_place = 0;
         }
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
         a->range = g->range;
-        a->owner = g->owner;
+        a->owner = g->executed_owner;
         a->end = (uint32_t)controls[i].value;
     }
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
@@ -247,7 +261,7 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
 }
 
 static bool log_short(const struct replica *r) {
-    return r->last_seq - r->base_seq > r->config.log_epochs / 4 * 3 ||
+    return r->last_seq - r->base_seq > r->config.log_epochs / 2 ||
            r->slots_used > r->config.body_slots / 4 * 3;
 }
 

@@ -358,6 +358,8 @@ static bool may_propose(const struct replica *r) {
         return false;
     if (!r->own_first_seq)
         return true; /* one epoch of the own term at once */
+    if (r->last_seq - r->base_seq >= r->config.log_epochs / 4 * 3)
+        return false; /* the rest is for the first epochs of new terms */
     if (r->commit_seq < r->own_first_seq)
         return false; /* no second until that one is committed */
     if (r->last_seq - r->commit_seq >= r->config.epochs_in_flight)

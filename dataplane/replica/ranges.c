@@ -36,6 +36,7 @@ struct range *replica_range_get(struct replica *r, uint64_t range) {
     g->hot_chunk = INDEX_NONE;
     g->fetch_peer = REPLICA_NODE_NONE;
     g->in_use = true;
+    g->hello_ns = r->now_ns;
     r->range_index[at] = place;
     return g;
 }
@@ -235,8 +236,8 @@ static bool gateway_refused(struct replica *r, struct range *g,
                             const struct replica_event_body *b) {
     uint32_t offset = wire_tx_offset(b->id);
     if (g->state == RANGE_SEALED) {
-        if (offset < g->logged)
-            return false;
+        if (offset < g->logged || (g->sealed_executed && b->owner != g->owner))
+            return false; /* a new owner of a pinned range: on its HELLO's word */
         if (g->sealed_executed)
             answer_sealed(r, g, b->gateway);
         refuse(r, b, WIRE_DROP_SEALED);
@@ -329,6 +330,8 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
             return;
         if (!g->hello_owner)
             g->hello_owner = b->owner;
+        if (g->hello_owner == b->owner)
+            g->hello_ns = r->now_ns; /* it speaks */
         g->gateway = b->gateway;
     }
     if (offset < g->executed) {
@@ -342,6 +345,8 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     }
     struct chunk *c = chunk_find(r, g, offset);
     if (c && c->slot[offset & (CHUNK_BODIES - 1)] != REPLICA_SLOT_NONE) {
+        if (offset == g->received) /* the range was being dropped for its silence */
+            replica_range_advance(r, g);
         body_again(r, b, c);
         return;
     }
@@ -448,6 +453,21 @@ static void progress_tell(struct replica *r, struct range *g) {
     a->window = window_now(r);
 }
 
+/* Bodies of a range that was never opened and whose gateway has fallen silent hold their slots for
+ * nobody. */
+static void drop_silent(struct replica *r, struct range *g) {
+    if (g->state != RANGE_UNOPENED || g->highest <= g->logged || g->named > g->logged ||
+        r->now_ns - g->hello_ns < r->config.seal_after_ns)
+        return;
+    g->received = g->complete = g->tx_end =
+        g->logged; /* it begins anew: no transaction stays half */
+    for (uint32_t i = 0; i < TICK_RELEASES_MAX / ROTATE_RANGES && g->highest > g->logged; i++)
+        replica_body_free(r, g, --g->highest);
+    if (g->highest > g->logged)
+        return;
+    g->hello_owner = 0;
+}
+
 void replica_ranges_tick(struct replica *r) {
     if (r->progress_dirty.count && r->now_ns >= r->next_progress_ns) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
@@ -462,6 +482,7 @@ void replica_ranges_tick(struct replica *r) {
         for (uint32_t i = 0; i < min_u32(ROTATE_RANGES, r->range_count); i++) {
             if (r->rotate_place >= r->range_count)
                 r->rotate_place = 0;
+            drop_silent(r, &r->ranges[r->rotate_place]);
             replica_range_mark(r, &r->ranges[r->rotate_place++]);
         }
     }

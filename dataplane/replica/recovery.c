@@ -11,7 +11,8 @@ static void ask(struct replica *r) {
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))
             replica_send_frame(r, i, WIRE_RECOVER, 0, &recover, sizeof recover, NULL, 0);
-    r->recover_at_ns = r->now_ns + max_u64(r->slice_ns, 8 * replica_hop_ns(r));
+    r->recover_at_ns =
+        r->now_ns + max_u64(r->slice_ns, min_u64(8 * replica_hop_ns(r), r->config.slice_max_ns));
 }
 
 void replica_recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame) {
@@ -58,7 +59,7 @@ static void choose(struct replica *r) {
         return;
     for (uint8_t i = 0; i < peers_count(r); i++) {
         const struct answer *a = &r->peers[i].answer;
-        if (!a->given || !a->leads || a->promised_term != highest)
+        if (!a->given || !a->leads || a->promised_term != highest || a->last_seq < r->commit_seq)
             continue;
         r->recover_chosen = true;
         r->recover_leader = i;
@@ -124,21 +125,28 @@ static void recovered(struct replica *r) {
                                r->recover_token);
     r->leader = r->last_leader = r->recover_leader;
     r->leader_heard_ns = r->now_ns;
-    r->matched = r->last_seq; /* it is the log of that term's leader */
+    /* Up to there it is that leader's log; what is committed is every later leader's. */
+    r->matched = max_u64(r->recover_seq, r->commit_seq);
+}
+
+/* The answers were given before a newer term began: what was learned since does not fit them. */
+static bool answers_stale(struct replica *r) {
+    if (replica_log_term(r, r->last_seq) > r->recover_term)
+        return true;
+    return r->last_seq >= r->recover_seq && r->recover_seq >= r->base_seq &&
+           memcmp(replica_log_hash(r, r->recover_seq), &r->recover_hash, sizeof r->recover_hash);
 }
 
 void replica_recovery_tick(struct replica *r) {
     if (!r->amnesiac || r->stopped || peers_count(r) == 1)
         return;
     if (r->recover_chosen) {
-        /* "recovered when it holds every body, and the snapshot, that this log needs" */
-        bool whole = r->last_seq >= r->recover_seq && r->acked_seq >= r->recover_seq;
-        if (whole && r->last_seq == r->recover_seq &&
-            memcmp(replica_log_hash(r, r->recover_seq), &r->recover_hash, sizeof r->recover_hash)) {
-            replica_fail_stop(r, "the leader's log does not end as it was answered");
+        if (answers_stale(r)) {
+            replica_recovery_failed(r);
             return;
         }
-        if (whole)
+        /* "recovered when it holds every body, and the snapshot, that this log needs" */
+        if (r->last_seq >= r->recover_seq && r->acked_seq >= r->recover_seq)
             recovered(r);
         else if (r->now_ns - r->leader_heard_ns > 4 * r->slice_ns &&
                  r->epoch_fetch.purpose != FETCH_RECOVER)
@@ -168,15 +176,18 @@ void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t 
         replica_fail_stop(r, "a snapshot holds more ranges than ranges_max allows");
         return;
     }
+    if (position < g->executed)
+        return; /* we have gone further; RESTORED will say the same */
     /* What is held below the snapshot is of no more use; what is above stays. */
     for (uint32_t offset = g->released; offset < position && offset < g->highest; offset++)
         if (r->actions->count < REPLICA_ACTIONS_MAX - 1)
             replica_body_free(r, g, offset);
-    g->owner = owner;
+    g->restored = true;
+    g->owner = g->executed_owner = owner;
     g->state = open ? RANGE_OPEN : RANGE_SEALED;
     g->sealed_executed = !open;
     g->logged = g->committed = g->executed = g->released = position;
-    g->named = max_u32(position, 0);
+    g->named = max_u32(g->named, position);
     if (g->received < position)
         g->received = g->complete = g->tx_end = position;
     g->highest = max_u32(g->highest, g->received);
@@ -184,20 +195,57 @@ void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t 
     replica_range_mark(r, g);
 }
 
+/* Ranges that the snapshot does not know were opened above it. */
+static void forget_other_ranges(struct replica *r) {
+    for (uint32_t i = 0; i < r->range_count; i++) {
+        struct range *g = &r->ranges[i];
+        if (!g->restored) {
+            g->state = RANGE_UNOPENED;
+            g->owner = g->executed_owner = 0;
+            g->sealed_executed = false;
+            g->logged = g->committed = g->executed = g->released = g->named = 0;
+        }
+    }
+}
+
 void replica_recovery_restored(struct replica *r, const struct replica_event_restored *restored) {
+    uint64_t seq = restored->seq;
     r->snapshot_wanted = false;
-    if (restored->seq <= r->exec_seq)
+    if (seq <= r->exec_seq) {
+        for (uint32_t i = 0; i < r->range_count; i++)
+            r->ranges[i].restored = false;
         return; /* we have gone further by ourselves */
-    r->base_seq = r->last_seq = r->held_seq = r->acked_seq = r->commit_seq = r->delivered_seq =
-        r->exec_seq = restored->seq;
+    }
+    /* What was acknowledged or committed above the snapshot is never forgotten. */
+    bool keep = seq >= r->base_seq && seq <= r->last_seq &&
+                !memcmp(replica_log_hash(r, seq), &restored->hash, sizeof restored->hash);
+    if (!keep && seq < r->commit_seq) {
+        replica_fail_stop(r, "a snapshot differs from what is committed here");
+        return;
+    }
+    if (!keep) {
+        forget_other_ranges(r);
+        r->last_seq = r->held_seq = r->acked_seq = r->commit_seq = seq;
+        r->matched = seq;
+    }
+    r->base_seq = r->delivered_seq = r->exec_seq = seq;
+    r->commit_seq = max_u64(r->commit_seq, seq);
+    r->held_seq = max_u64(r->held_seq, seq);
+    r->acked_seq = max_u64(r->acked_seq, seq);
+    r->matched = max_u64(r->matched, seq);
     r->base_term = restored->term;
     r->base_time_us = restored->logical_time_us;
     r->base_hash = restored->hash;
     r->base_result_hash = restored->result_hash;
-    r->matched = restored->seq;
     r->release_interval = r->release_offset = 0;
-    r->recover_chosen = false;
-    r->epoch_fetch.purpose = FETCH_NOTHING;
+    if (keep)
+        replica_log_apply_above_base(r);
+    for (uint32_t i = 0; i < r->range_count; i++)
+        r->ranges[i].restored = false;
+    if (!keep) {
+        r->recover_chosen = false;
+        r->epoch_fetch.purpose = FETCH_NOTHING;
+    }
     if (r->promised_term < restored->term && !r->amnesiac)
         replica_lead_raise_promise(r, restored->term, REPLICA_NODE_NONE, 0);
     if (r->role == REPLICA_ROLE_NEEDS_BOOTSTRAP)
@@ -213,10 +261,12 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
         return; /* covered by the snapshot */
     if (head->seq <= r->last_seq)
         replica_log_truncate(r, head->seq); /* "its journal record is itself the cut" */
-    if (head->seq != r->last_seq + 1 ||
-        memcmp(head->previous_hash, replica_log_hash(r, r->last_seq)->bytes,
-               sizeof head->previous_hash)) {
-        replica_fail_stop(r, "the journal's epochs are not one chain");
+    bool follows = head->seq == r->last_seq + 1 &&
+                   !memcmp(head->previous_hash, replica_log_hash(r, r->last_seq)->bytes,
+                           sizeof head->previous_hash);
+    if (!follows) {
+        if (r->last_seq != r->base_seq) /* else: of a branch that the snapshot's epochs replaced */
+            replica_fail_stop(r, "the journal's epochs are not one chain");
         return;
     }
     if (replica_log_append(r, bytes, length) != LOG_OK)
@@ -226,6 +276,5 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
 }
 
 void replica_recovery_replay_end(struct replica *r) {
-    r->stable_position = r->append_position;
     replica_log_advance(r);
 }

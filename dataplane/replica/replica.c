@@ -117,7 +117,7 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
     for (uint32_t i = 0; i < config->epochs_in_flight; i++)
         r->asides[i].seq = 0;
     replica_ranges_reset(r);
-    r->now_ns = r->leader_heard_ns = r->gap_window_ns = now_ns;
+    r->now_ns = r->started_ns = r->leader_heard_ns = r->gap_window_ns = now_ns;
     r->amnesiac = config->amnesiac && config->node_count > 1;
     r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
     r->base_hash = config->genesis_hash;

@@ -26,14 +26,15 @@
 enum mailbox_up_kind {
     MAILBOX_UP_CAMPAIGN = 1,   /* try to take the leader key if its revision is still `revision` */
     MAILBOX_UP_RESIGN,         /* delete the leader key if `revision` still holds our token */
-    MAILBOX_UP_RANGE_REQUEST,  /* a gateway asks; answer with DOWN_RANGE_GRANT */
+    MAILBOX_UP_RANGE_REQUEST,  /* a gateway asks; answer with DOWN_RANGE_GRANT. `seq`: lowest range
+                                  that may be granted (above every range known here); 0: any */
     MAILBOX_UP_RANGE_RENEW,    /* a gateway is alive: renew range-leases/<range> */
     MAILBOX_UP_RANGE_CLOSE,    /* a gateway gives a range back at `end` */
     MAILBOX_UP_RANGE_CHECK,    /* the leader asks whether `owner` owns `range`; answer with
                                   DOWN_RANGE_CHECKED */
     MAILBOX_UP_RANGE_SEALED,   /* SEAL(range, end) was executed here: record it in the arbiter */
-    MAILBOX_UP_SNAPSHOT_READY, /* answer to DOWN_SNAPSHOT_TAKE: the file at `path` is complete, or
-                                  error < 0 */
+    MAILBOX_UP_SNAPSHOT_READY, /* answer to DOWN_SNAPSHOT_TAKE: the file at `text` is complete and
+                                  holds the state at epoch `seq`, or error < 0 */
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
                                   from a peer */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */

@@ -128,8 +128,8 @@ static void ask_range(struct gateway_core *c, uint64_t now_us) {
         return;
     c->ask_at_us = now_us + RANGE_ASK_US;
     struct wire_range_request request = {c->range_nonce, c->config.owner,
-                                         c->segment_count ? WIRE_RANGE_NONE
-                                                          : c->config.pinned_range};
+                                         c->segment_count || c->sealed ? WIRE_RANGE_NONE
+                                                                       : c->config.pinned_range};
     c->ask_node = (uint8_t)((c->ask_node + 1) % c->config.node_count);
     c->shell.send(c->shell.context, c->ask_node, WIRE_RANGE_REQUEST, &request, sizeof request, NULL,
                   0);
@@ -272,8 +272,8 @@ static void send_new(struct gateway_core *c, uint64_t now_us) {
 static void ask_state(struct gateway_core *c, uint64_t id, uint32_t offset, uint32_t length,
                       uint32_t turn) {
     struct wire_tx_query query = {id, offset, length};
-    uint8_t node =
-        c->leader != 255 && turn % 2 == 0 ? c->leader : (uint8_t)(turn % c->config.node_count);
+    uint32_t turns = turn % c->config.node_count;
+    uint8_t node = c->leader != 255 && turn % 2 == 0 ? c->leader : (uint8_t)turns;
     c->shell.send(c->shell.context, node, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
     c->queries++;
 }

@@ -192,6 +192,7 @@ static void granted(struct sim *sim, struct sim_gateway *gateway,
 static void sealed(struct sim *sim, struct sim_gateway *gateway, const struct wire_sealed *s) {
     if (gateway->has_range && gateway->range == s->range) {
         gateway->has_range = false;
+        gateway->pinned = WIRE_RANGE_NONE; /* one owner token never holds a range twice */
         gateway->ask_ns = 0;
         SIM_TRACE(sim, sim_name(endpoint(gateway)), "range %llu is sealed at %u",
                   (unsigned long long)s->range, s->end);
@@ -276,6 +277,7 @@ static void not_owner(struct sim *sim, struct sim_gateway *gateway) {
     if (!gateway->has_range || sim_arbiter_owner(sim, gateway->range) == gateway->owner)
         return;
     gateway->has_range = false;
+    gateway->pinned = WIRE_RANGE_NONE;
     gateway->ask_ns = 0;
     for (uint32_t i = gateway->open_count; i-- > 0;)
         if (gateway->open[i].range == gateway->range) {

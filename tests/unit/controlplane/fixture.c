@@ -54,14 +54,6 @@ int fixture_free_port(void) {
     return port;
 }
 
-void fixture_make_dir(char *ret_dir, size_t room) {
-    snprintf(ret_dir, room, "/tmp/mrn-control-test-XXXXXX");
-    if (!mkdtemp(ret_dir)) {
-        perror("fixture: mkdtemp");
-        exit(1);
-    }
-}
-
 static int remove_one(const char *path, const struct stat *facts, int kind, struct FTW *walk) {
     (void)facts;
     (void)kind;
@@ -69,8 +61,32 @@ static int remove_one(const char *path, const struct stat *facts, int kind, stru
     return remove(path);
 }
 
+/* Directories made and not removed yet: a failed test does not get to its end. */
+static char made[256][64];
+static int made_count;
+
+static void remove_made(void) {
+    for (int i = 0; i < made_count; i++)
+        if (made[i][0])
+            nftw(made[i], remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+void fixture_make_dir(char *ret_dir, size_t room) {
+    snprintf(ret_dir, room, "/tmp/mrn-control-test-XXXXXX");
+    if (made_count == 256 || !mkdtemp(ret_dir)) {
+        perror("fixture: mkdtemp");
+        exit(1);
+    }
+    if (made_count == 0)
+        atexit(remove_made);
+    snprintf(made[made_count++], sizeof made[0], "%.63s", ret_dir);
+}
+
 void fixture_remove_dir(const char *dir) {
     nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    for (int i = 0; i < made_count; i++)
+        if (strcmp(made[i], dir) == 0)
+            made[i][0] = '\0';
 }
 
 /* ---- etcd ---- */
