@@ -177,6 +177,7 @@ struct replica_event {
         struct {
             const uint8_t *bytes;
             uint32_t length_bytes;
+            uint64_t commit_seq; /* as its APPEND_EPOCH said */
         } replay_epoch;
         struct replica_event_body replay_body;
     };

@@ -12,6 +12,7 @@
 #include "proto/wire.h"
 
 #define BODIES_SLOT_NONE UINT32_MAX
+#define BODIES_NO_POSITION UINT64_MAX
 
 struct body {
     uint64_t id;
@@ -22,6 +23,7 @@ struct body {
 
 struct bodies {
     struct body *slots;
+    uint64_t *positions; /* of each taken slot's journal record; BODIES_NO_POSITION: none */
     uint32_t *free;
     uint32_t count, free_count;
 };

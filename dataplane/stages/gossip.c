@@ -5,11 +5,9 @@ static void take_body(struct stage *s, uint8_t peer, const struct wire_frame *fr
     memcpy(&tx, frame->payload, sizeof tx);
     const uint8_t *bytes = frame->payload + sizeof tx;
     uint32_t length = frame->length_bytes - (uint32_t)sizeof tx;
-    uint32_t slot = stage_bodies_take(&s->bodies, tx.id, bytes, length);
-    if (slot == BODIES_SLOT_NONE) {
-        stage_drop(s, WIRE_DROP_BODY_POOL);
+    uint32_t slot = stage_body_slot(s, tx.id, bytes, length);
+    if (slot == BODIES_SLOT_NONE)
         return;
-    }
     struct wire_body_header header;
     memcpy(&header, bytes, sizeof header);
     struct replica_event event = {.kind = REPLICA_EVENT_BODY};

@@ -1,7 +1,8 @@
 /* The dataplane's inside, shared by the files of this room:
  *   stage.c    open, the loop, close        ingress.c  gateways: bodies in, results out
  *   gossip.c   other nodes: frames in and out (gossip and fetch endpoints), what the replica wants
- * done execute.c  the runtime: epochs, results, snapshots      facts.c  the status page */
+ * done execute.c  the runtime: epochs, results        state.c  its snapshots, written and restored;
+ * the start from disk        facts.c  the status page */
 #ifndef MAROON_STAGE_INTERNAL_H
 #define MAROON_STAGE_INTERNAL_H
 
@@ -12,7 +13,9 @@
 #include "dataplane/replica/replica.h"
 #include "dataplane/stages/bodies.h"
 #include "dataplane/stages/outbox.h"
+#include "dataplane/stages/snapshots.h"
 #include "dataplane/stages/stage.h"
+#include "dataplane/stages/storage.h"
 #include "runtime/runtime.h"
 #include <maroon/error.h>
 
@@ -46,6 +49,12 @@ struct stage {
     uint64_t dropped[WIRE_DROP_COUNT];
     struct mailbox_facts facts;
     bool leads, failed;
+    struct storage *storage; /* NULL in memory mode */
+    struct snapshots *snapshots;
+    uint64_t snapshot_mark;        /* of the one being written: what the journal keeps */
+    bool snapshot_on;              /* the runtime is being copied */
+    struct mailbox_down wanted;    /* a snapshot for peers that waits for its turn; kind 0: none */
+    struct mailbox_down restoring; /* what the runtime holds already and the replica not yet */
     struct runtime_snapshot_info restored;
     _Atomic bool stop;
     char stop_text[MAILBOX_PATH_MAX];
@@ -55,6 +64,9 @@ void stage_step(struct stage *s, struct replica_event *event); /* and does what 
 void stage_fail(struct stage *s, int error, const char *text);
 void stage_drop(struct stage *s, enum wire_drop reason);
 uint64_t stage_clock_ns(void);
+/* Copies a body into a slot; BODIES_SLOT_NONE, counted, when there is no room in memory or too much
+ * waits for the disk. */
+uint32_t stage_body_slot(struct stage *s, uint64_t id, const void *bytes, uint32_t length_bytes);
 
 uint32_t stage_ingress_poll(struct stage *s);
 void stage_ingress_result(struct stage *s, uint32_t gateway, const struct runtime_result *result,
@@ -71,8 +83,11 @@ void stage_gossip_send(struct stage *s, const struct replica_action *a);
 void stage_gossip_send_body(struct stage *s, const struct replica_action *a);
 
 uint32_t stage_execute_poll(struct stage *s);
-void stage_execute_snapshot(struct stage *s, const char *path);
-void stage_execute_restore(struct stage *s, const char *path);
+
+int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error);
+uint32_t stage_state_poll(struct stage *s);
+void stage_state_snapshot(struct stage *s, const struct mailbox_down *down);
+void stage_state_restore(struct stage *s, const struct mailbox_down *down);
 
 void stage_facts_poll(struct stage *s);
 

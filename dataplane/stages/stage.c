@@ -32,6 +32,7 @@ void stage_fail(struct stage *s, int error, const char *text) {
     if (s->failed)
         return;
     s->failed = true;
+    snprintf(s->stop_text, sizeof s->stop_text, "%s", text);
     struct mailbox_up up = {.kind = MAILBOX_UP_FAILED, .error = error};
     snprintf(up.text, sizeof up.text, "%s", text);
     mailbox_send_up(s->setup.mailbox, &up);
@@ -62,7 +63,10 @@ static void act(struct stage *s, const struct replica_action *a) {
     case REPLICA_ACTION_SEND_BODY: stage_gossip_send_body(s, a); break;
     case REPLICA_ACTION_APPEND_PROMISE:
     case REPLICA_ACTION_APPEND_EPOCH:
-    case REPLICA_ACTION_APPEND_BODY: assert(0 && "durability = memory appends nothing"); break;
+    case REPLICA_ACTION_APPEND_BODY:
+        assert(s->storage); /* durability = memory appends nothing */
+        storage_append(s->storage, a, s->now_ns);
+        break;
     case REPLICA_ACTION_DELIVER:
         assert(a->seq == s->deliver_to);
         s->deliver_to = a->seq + 1;
@@ -83,6 +87,15 @@ static void act(struct stage *s, const struct replica_action *a) {
     case REPLICA_ACTION_DROPPED: stage_drop(s, (enum wire_drop)a->outcome); break;
     case REPLICA_ACTION_FAIL_STOP: stage_fail(s, MRN_ERR_MISMATCH, a->reason); break;
     }
+}
+
+uint32_t stage_body_slot(struct stage *s, uint64_t id, const void *bytes, uint32_t length_bytes) {
+    uint32_t slot = s->storage && storage_pressed(s->storage)
+                        ? BODIES_SLOT_NONE
+                        : stage_bodies_take(&s->bodies, id, bytes, length_bytes);
+    if (slot == BODIES_SLOT_NONE)
+        stage_drop(s, WIRE_DROP_BODY_POOL);
+    return slot;
 }
 
 /* Steps do not nest: what an action causes is an event of its own, after it. */
@@ -131,8 +144,8 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         event.range_expired.range = down->range;
         event.range_expired.owner = down->owner;
         break;
-    case MAILBOX_DOWN_SNAPSHOT_TAKE: stage_execute_snapshot(s, down->text); return;
-    case MAILBOX_DOWN_SNAPSHOT_RESTORE: stage_execute_restore(s, down->text); return;
+    case MAILBOX_DOWN_SNAPSHOT_TAKE: stage_state_snapshot(s, down); return;
+    case MAILBOX_DOWN_SNAPSHOT_RESTORE: stage_state_restore(s, down); return;
     case MAILBOX_DOWN_HANDOVER: event.kind = REPLICA_EVENT_HANDOVER; break;
     case MAILBOX_DOWN_ETCD_LATENCY:
         event.kind = REPLICA_EVENT_ETCD_LATENCY;
@@ -174,6 +187,7 @@ static uint64_t pass(struct stage *s) {
     work += control_poll(s);
     tick(s);
     work += stage_execute_poll(s);
+    work += stage_state_poll(s);
     for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
         stage_outbox_flush(&s->outboxes[i], s->now_us);
     stage_facts_poll(s);
@@ -184,7 +198,7 @@ static uint64_t pass(struct stage *s) {
 static void idle(struct stage *s, uint32_t passes) {
     if (s->setup.config->poll == CONFIG_POLL_BUSY || passes < IDLE_PASSES_BEFORE_YIELD)
         return;
-    if (passes < IDLE_PASSES_BEFORE_SLEEP) {
+    if (passes < IDLE_PASSES_BEFORE_SLEEP || (s->storage && !storage_idle(s->storage))) {
         sched_yield();
         return;
     }
@@ -195,6 +209,10 @@ static void idle(struct stage *s, uint32_t passes) {
     else
         net_wait(s->setup.net, 0, wait_us < SLEEP_MAX_US ? (uint32_t)wait_us : SLEEP_MAX_US, NULL,
                  0);
+}
+
+const char *stage_describe(const struct stage *s) {
+    return s->storage ? journal_describe(storage_journal(s->storage)) : "journal=none";
 }
 
 int stage_run(struct stage *s) {
@@ -210,6 +228,8 @@ int stage_run(struct stage *s) {
         s->loop_ns += after_ns - last_ns;
         last_ns = after_ns;
     }
+    storage_close(s->storage); /* by the thread whose writes it waits for */
+    s->storage = NULL;
     return s->failed ? MRN_ERR_MISMATCH : 0;
 }
 
@@ -227,7 +247,7 @@ static void replica_configure(const struct stage_setup *setup, struct replica_co
         .index = identity->node_index,
         .node_count = identity->node_count,
         .quorum = identity->quorum,
-        .durable = false,
+        .durable = g->durability == CONFIG_DURABILITY_DISK,
         .amnesiac = !identity->in_genesis,
         .incarnation = identity->incarnation,
         .configuration_id = identity->configuration_id,
@@ -300,6 +320,35 @@ static int open_endpoint(struct stage *s, enum wire_stage stage) {
     return stage_outbox_open(&s->outboxes[stage], s->endpoints[stage], s->sessions[stage]);
 }
 
+/* The first look at the journal also says whether this store's memory is whole. */
+static int open_storage(struct stage *s, struct replica_config *c, char *ret_error) {
+    const struct config *g = s->setup.config;
+    const struct control_identity *identity = s->setup.identity;
+    char directory[512], text[JOURNAL_TEXT_BYTES];
+    snprintf(directory, sizeof directory, "%s/snapshots", g->data_dir);
+    int error = snapshots_open(c->durable ? directory : NULL, &s->snapshots);
+    if (error || !c->durable) {
+        snprintf(ret_error, NET_TEXT_BYTES, "%.400s: %s", directory, mrn_error_text(error));
+        return error;
+    }
+    struct storage_config config = {
+        .data_dir = g->data_dir,
+        .identity = {.incarnation = (uint64_t)randombytes_random() << 32 | randombytes_random() | 1,
+                     .configuration_id = identity->configuration_id},
+        .segment_bytes = g->segment_bytes,
+        .body_sync_delay_ns = (uint64_t)g->body_sync_delay_us * 1000,
+        .log_epochs = c->log_epochs,
+        .ranges_max = c->ranges_max,
+        .bodies = &s->bodies};
+    memcpy(config.identity.cluster_id, &identity->cluster_id, sizeof identity->cluster_id);
+    error = storage_open(&config, &s->storage, text);
+    if (error)
+        snprintf(ret_error, NET_TEXT_BYTES, "%s", text);
+    else
+        c->amnesiac &= !storage_promised(s->storage);
+    return error;
+}
+
 int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error) {
     struct replica_config c;
     replica_configure(setup, &c);
@@ -332,15 +381,18 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
         error = open_endpoint(s, (enum wire_stage)i);
     if (!error)
         error = open_runtime(s);
-    if (error) {
+    if (error)
         snprintf(ret_error, NET_TEXT_BYTES, "the dataplane cannot be made: %s",
                  mrn_error_text(error));
+    if (!error)
+        error = open_storage(s, &c, ret_error);
+    if (!error)
+        error = stage_state_start(s, &c, ret_error);
+    if (error)
         stage_close(s);
-        return error;
-    }
-    s->replica = replica_init(s->replica_memory, &c, stage_clock_ns());
-    *ret_stage = s;
-    return 0;
+    else
+        *ret_stage = s;
+    return error;
 }
 
 void stage_close(struct stage *s) {
@@ -350,6 +402,8 @@ void stage_close(struct stage *s) {
         stage_outbox_close(&s->outboxes[i]);
         free(s->sessions[i]);
     }
+    storage_close(s->storage);
+    snapshots_close(s->snapshots);
     if (s->runtime)
         runtime_close(s->runtime);
     stage_bodies_close(&s->bodies);

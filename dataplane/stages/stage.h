@@ -33,6 +33,10 @@ struct stage_setup {
  * (NET_TEXT_BYTES). */
 int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error);
 
+/* What the journal says about itself in one line (journal_describe); "journal=none" in memory mode.
+ * Before stage_run. */
+const char *stage_describe(const struct stage *stage);
+
 /* Runs until stage_stop or a fail-stop. Returns 0, or the error of the fail-stop. */
 int stage_run(struct stage *stage);
 void stage_stop(struct stage *stage);
