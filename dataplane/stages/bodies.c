@@ -39,17 +39,22 @@ void stage_bodies_close(struct bodies *b) {
     memset(b, 0, sizeof *b);
 }
 
-uint32_t stage_bodies_take(struct bodies *b, uint64_t id, const void *bytes,
-                           uint32_t length_bytes) {
-    assert(length_bytes <= WIRE_BODY_MAX_BYTES);
-    if (!b->free_count)
-        return BODIES_SLOT_NONE;
-    uint32_t slot = b->free[--b->free_count];
+void stage_bodies_fill(struct bodies *b, uint32_t slot, uint64_t id, const void *bytes,
+                       uint32_t length_bytes) {
     struct body *body = &b->slots[slot];
+    assert(length_bytes <= WIRE_BODY_MAX_BYTES);
     body->id = id;
     body->length_bytes = length_bytes;
     body->taken = 1;
     memcpy(body->bytes, bytes, length_bytes);
+}
+
+uint32_t stage_bodies_take(struct bodies *b, uint64_t id, const void *bytes,
+                           uint32_t length_bytes) {
+    if (!b->free_count)
+        return BODIES_SLOT_NONE;
+    uint32_t slot = b->free[--b->free_count];
+    stage_bodies_fill(b, slot, id, bytes, length_bytes);
     return slot;
 }
 

@@ -94,9 +94,7 @@ static void net_configure(const struct config *g, struct net_config *c) {
 
 static void *stage_thread(void *argument) {
     struct stage *stage = argument;
-    (void)net_thread_enter();
     (void)stage_run(stage);
-    net_thread_leave();
     (void)!write(wake_pipe[1], "e", 1);
     return NULL;
 }

@@ -123,7 +123,8 @@ static void finish(struct snapshots *s, bool wanted) {
     s->fd = -1;
     if ((!wanted || error) && !s->adopt)
         (void)unlink(s->job.path);
-    s->job.error = wanted ? error : MRN_ERR_CLOSED;
+    if (wanted || error)
+        s->job.error = error; /* else: as snapshots_abandon said */
     atomic_store_explicit(&s->state, DONE, memory_order_release);
 }
 
@@ -275,9 +276,11 @@ void snapshots_end(struct snapshots *s, uint64_t seq) {
     hand_over(s, FINISHING);
 }
 
-void snapshots_abandon(struct snapshots *s) {
-    if (atomic_load_explicit(&s->state, memory_order_relaxed) == WRITING)
-        hand_over(s, ABANDONED);
+void snapshots_abandon(struct snapshots *s, int error) {
+    if (atomic_load_explicit(&s->state, memory_order_relaxed) != WRITING)
+        return;
+    s->job.error = error;
+    hand_over(s, ABANDONED);
 }
 
 void snapshots_adopt(struct snapshots *s, const char *path, uint64_t seq) {

@@ -51,8 +51,8 @@ int snapshots_write(void *snapshots, const void *bytes, size_t length_bytes);
 /* All bytes were given; they are the state at epoch `seq`. */
 void snapshots_end(struct snapshots *snapshots, uint64_t seq);
 
-/* What was begun is not wanted; its file is removed. */
-void snapshots_abandon(struct snapshots *snapshots);
+/* What was begun can't be finished, for this reason; its file is removed, snapshots_poll tells. */
+void snapshots_abandon(struct snapshots *snapshots, int error);
 
 /* The whole file at `path` becomes the local snapshot of `seq`: synced, renamed. Only when idle. */
 void snapshots_adopt(struct snapshots *snapshots, const char *path, uint64_t seq);

@@ -31,7 +31,7 @@ struct storage_config {
     const char *data_dir;
     struct journal_identity identity;
     uint64_t segment_bytes, body_sync_delay_ns;
-    uint32_t log_epochs, ranges_max;
+    uint32_t log_epochs;
     struct bodies *bodies; /* its positions are kept here */
 };
 
