@@ -37,9 +37,10 @@
 #include <maroon/error.h>
 
 #define STAGE_THREADS_MAX 4
-#define STAGE_EXECUTE 3  /* after enum wire_stage's three: its bit in worker.stages */
-#define SLOTS_AHEAD 1024 /* free slots that lie ready for a stage that takes bodies; power of two \
-                          */
+#define STAGE_EXECUTE 3 /* after enum wire_stage's three: its bit in worker.stages */
+#define SLOTS_AHEAD                                                               \
+    1024 /* free slots that lie ready for a stage that takes bodies; power of two \
+          */
 #define RESULT_PIECE_BYTES 1344
 #define RESULT_AHEAD_BYTES 65536 /* of a long result sent unasked */
 #define RESULT_INLINE_BYTES 72
