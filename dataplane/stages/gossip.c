@@ -1,7 +1,7 @@
 #include "dataplane/stages/internal.h"
 
 static void take_body(struct stage *s, uint8_t peer, const struct wire_frame *frame) {
-    struct wire_tx tx;
+    struct wire_body tx;
     memcpy(&tx, frame->payload, sizeof tx);
     const uint8_t *bytes = frame->payload + sizeof tx;
     uint32_t length = frame->length_bytes - (uint32_t)sizeof tx;
@@ -17,6 +17,7 @@ static void take_body(struct stage *s, uint8_t peer, const struct wire_frame *fr
         .id = tx.id,
         .digest = wire_hash_body(&s->setup.identity->digest_key, tx.id, bytes, length),
         .slot = slot,
+        .owner = tx.owner,
         .parts_following = header.parts_following,
         .peer = peer,
     };
@@ -74,7 +75,7 @@ void stage_gossip_send_body(struct stage *s, const struct replica_action *a) {
     struct net_peer *peer = net_session_node(s->sessions[a->stage], a->peer);
     const struct body *body = &s->bodies.slots[a->slot];
     assert(body->taken && body->id == a->id);
-    struct wire_tx tx = {a->id};
+    struct wire_body tx = {a->id, a->owner};
     if (peer)
         stage_outbox_frame(&s->outboxes[a->stage], peer, s->now_us, WIRE_BODY, 0, &tx, sizeof tx,
                            body->bytes, body->length_bytes);
