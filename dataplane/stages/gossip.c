@@ -43,8 +43,8 @@ static void send_frame(struct stage *s, const struct replica_action *a, enum wir
 static void send_body(struct stage *s, const struct replica_action *a) {
     const struct body *body = &s->bodies.slots[a->slot];
     assert(body->taken && body->id == a->id);
-    struct wire_tx tx = {a->id};
-    send_frame(s, a, WIRE_BODY, 0, &tx, sizeof tx, body->bytes, body->length_bytes);
+    struct wire_body head = {a->id, a->owner};
+    send_frame(s, a, WIRE_BODY, 0, &head, sizeof head, body->bytes, body->length_bytes);
 }
 
 /* ---- to gateways ---- */

@@ -69,11 +69,12 @@ static uint32_t free_slot(struct stage *s, struct link *slots, uint32_t *ready,
 bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uint32_t *ready,
                      uint32_t *ready_count, const struct wire_frame *frame,
                      struct replica_event_body *ret_body) {
-    struct wire_tx tx;
+    struct wire_body head = {0}; /* of BODY; TX has no owner, its session has */
     struct wire_body_header header;
-    memcpy(&tx, frame->payload, sizeof tx);
-    const uint8_t *bytes = frame->payload + sizeof tx;
-    uint32_t length = frame->length_bytes - (uint32_t)sizeof tx;
+    size_t head_bytes = frame->kind == WIRE_BODY ? sizeof head : sizeof(struct wire_tx);
+    memcpy(&head, frame->payload, head_bytes);
+    const uint8_t *bytes = frame->payload + head_bytes;
+    uint32_t length = frame->length_bytes - (uint32_t)head_bytes;
     uint32_t slot = atomic_load_explicit(&s->pressed, memory_order_relaxed)
                         ? BODIES_SLOT_NONE
                         : free_slot(s, slots, ready, ready_count);
@@ -81,12 +82,13 @@ bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uin
         stage_port_drop(port, WIRE_DROP_BODY_POOL);
         return false;
     }
-    stage_bodies_fill(&s->bodies, slot, tx.id, bytes, length);
+    stage_bodies_fill(&s->bodies, slot, head.id, bytes, length);
     memcpy(&header, bytes, sizeof header);
     *ret_body = (struct replica_event_body){
-        .id = tx.id,
-        .digest = wire_hash_body(&s->setup.identity->digest_key, tx.id, bytes, length),
+        .id = head.id,
+        .digest = wire_hash_body(&s->setup.identity->digest_key, head.id, bytes, length),
         .slot = slot,
+        .owner = head.owner,
         .parts_following = header.parts_following,
         .peer = REPLICA_NODE_NONE};
     return true;
