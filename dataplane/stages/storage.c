@@ -32,7 +32,7 @@ struct storage {
     struct journal *journal;
     struct named *named;
     uint32_t named_room, named_count;
-    bool exists, promised;
+    bool exists, promised, broken;      /* broken: the journal has failed */
     uint8_t promise[17];                /* newest, as in its record */
     uint64_t *epoch_position;           /* by seq modulo log_epochs */
     uint64_t next;                      /* position of the next append, queued ones counted */
@@ -275,8 +275,13 @@ static void append(struct storage *s, enum journal_kind kind, const struct journ
     struct waiting waiting = {pieces[0].length_bytes + pieces[1].length_bytes, kind};
     uint64_t position = s->next++;
     s->grown_bytes += waiting.length_bytes;
-    /* During the start there is no journal yet; a failed one tells storage_poll. */
-    if (s->journal && !s->queue_bytes && put(s, kind, position, pieces, now_ns) != MRN_ERR_FULL)
+    if (s->journal && !s->queue_bytes && !s->broken) { /* at the start there is none yet */
+        int error = put(s, kind, position, pieces, now_ns);
+        if (!error)
+            return;
+        s->broken = error != MRN_ERR_FULL;
+    }
+    if (s->broken) /* storage_poll tells; nothing is stable any more */
         return;
     queue_put(s, &waiting, sizeof waiting);
     queue_put(s, pieces[0].bytes, pieces[0].length_bytes);
@@ -293,8 +298,10 @@ static void queue_drain(struct storage *s, uint64_t now_ns) {
         queue_get(s, &waiting, sizeof waiting);
         queue_get(s, record, waiting.length_bytes);
         const struct journal_piece pieces[2] = {{record, waiting.length_bytes}, {NULL, 0}};
-        if (put(s, (enum journal_kind)waiting.kind, position++, pieces, now_ns)) {
-            s->queue_head = head; /* full, or failed */
+        int error = put(s, (enum journal_kind)waiting.kind, position++, pieces, now_ns);
+        if (error) {
+            s->broken = error != MRN_ERR_FULL;
+            s->queue_head = head;
             s->queue_bytes = bytes;
             return;
         }
