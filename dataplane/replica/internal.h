@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "dataplane/replica/mutant.h"
 #include "dataplane/replica/replica.h"
 
 #define CHUNK_SHIFT 5

@@ -19,15 +19,17 @@ void replica_lead_step_down(struct replica *r) {
 /* Promises `term` to `winner`: nothing of an older term is taken part in from here on. */
 void replica_lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner, uint64_t token) {
     assert(term > r->promised_term && !r->amnesiac);
-    replica_lead_step_down(r);
+    if (!MUTANT(leads_on))
+        replica_lead_step_down(r);
     r->promised_term = term;
     r->promised_winner = winner;
     r->promised_token = token;
     r->promise_due = false;
-    r->matched = r->commit_seq; /* "commit_seq whenever promised_term changes" */
+    if (!MUTANT(matched_kept))
+        r->matched = r->commit_seq; /* "commit_seq whenever promised_term changes" */
     r->ack_sent = 0;
     r->leader = REPLICA_NODE_NONE;
-    if (r->config.durable) {
+    if (r->config.durable && !MUTANT(promise_unjournalled)) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_PROMISE);
         a->term = term;
         a->token = token;
@@ -38,7 +40,8 @@ void replica_lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner
 }
 
 static bool promise_stable(const struct replica *r) {
-    return !r->config.durable || r->promise_position <= r->stable_position;
+    return !r->config.durable || MUTANT(promise_volatile) ||
+           r->promise_position <= r->stable_position;
 }
 
 /* ---- the ring and its delays ---- */
@@ -176,19 +179,21 @@ static void own_promise(struct replica *r) {
 
 void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term,
                                   uint64_t token, bool won) {
-    r->campaigning = false;
+    r->campaigning = MUTANT(loser_gives_up) && !won;
     if (!won) { /* "a loser resets its timer" */
         r->leader_heard_ns = r->now_ns;
         return;
     }
     r->key_known = true;
     r->key_revision = r->own_revision = revision;
-    if (r->amnesiac || term <= r->promised_term ||
+    bool again = MUTANT(term_resumed) && term == r->promised_term;
+    if (r->amnesiac || (term <= r->promised_term && !again) ||
         r->stopped) { /* won, but promised higher: give it back */
         replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = revision;
         return;
     }
-    replica_lead_raise_promise(r, term, r->config.index, token);
+    if (!again)
+        replica_lead_raise_promise(r, term, r->config.index, token);
     r->role = REPLICA_ROLE_PREPARING;
     r->leader = r->config.index;
     r->won_ns = r->now_ns;
@@ -238,6 +243,8 @@ void replica_lead_prepare_frame(struct replica *r, const struct replica_event_fr
 }
 
 static bool outdated(const struct replica *r, uint8_t sender) {
+    if (MUTANT(incarnations_ignored))
+        return false;
     uint64_t incarnation = r->peers[sender].promise.incarnation;
     for (uint32_t i = 0; i < peers_count(r); i++)
         if (r->peers[i].promise.given && r->peers[i].promise.incarnations[sender] > incarnation)
@@ -259,7 +266,8 @@ static void clock_start(struct replica *r) {
         walls[at] = r->peers[i].promise.wall_us;
     }
     assert(count > 0);
-    r->leader_time_us = max_u64(replica_log_time(r, r->last_seq), walls[(count - 1) / 2]);
+    r->leader_time_us = max_u64(replica_log_time(r, r->last_seq),
+                                walls[MUTANT(clock_greatest) ? count - 1 : (count - 1) / 2]);
     r->leader_time_ns = r->now_ns;
 }
 
@@ -296,14 +304,18 @@ static void adopt_or_establish(struct replica *r) {
             continue;
         count++;
         const struct promise *b = best == REPLICA_NODE_NONE ? NULL : &r->peers[best].promise;
-        bool greater = !b || p->last_term > b->last_term ||
-                       (p->last_term == b->last_term && p->last_seq > b->last_seq);
+        bool greater =
+            !b || (p->last_term > b->last_term && !MUTANT(longest_log)) ||
+            ((p->last_term == b->last_term || MUTANT(longest_log)) && p->last_seq > b->last_seq);
         if (greater ||
             (p->last_term == b->last_term && p->last_seq == b->last_seq && i == r->config.index))
             best = i;
     }
-    if (count < r->config.quorum || !r->peers[r->config.index].promise.given)
+    if (count + MUTANT(promises_too_few) < r->config.quorum ||
+        !r->peers[r->config.index].promise.given)
         return;
+    if (MUTANT(adoption_skipped))
+        best = r->config.index;
     const struct promise *b = &r->peers[best].promise;
     r->adopt_source = best;
     r->adopt_seq = b->last_seq;
@@ -316,8 +328,11 @@ static void adopt_or_establish(struct replica *r) {
         established(r);
     else if (b->last_seq < r->commit_seq)
         replica_fail_stop(r, "a quorum's best log ends below what is committed here");
-    else
+    else {
+        if (MUTANT(adoption_cuts_first))
+            replica_log_truncate(r, r->commit_seq + 1);
         replica_fetch_epochs(r, FETCH_ADOPT, best, b->last_seq + 1);
+    }
 }
 
 void replica_lead_promise_frame(struct replica *r, const struct replica_event_frame *frame) {

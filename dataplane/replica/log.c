@@ -36,7 +36,8 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
             return LOG_FULL;
         if (controls[i].kind == WIRE_CONTROL_OPEN
                 ? g->state == RANGE_OPEN
-                : g->state != RANGE_OPEN || controls[i].value != g->logged)
+                : g->state != RANGE_OPEN ||
+                      (controls[i].value != g->logged && !MUTANT(seal_at_committed)))
             return LOG_IMPOSSIBLE;
     }
     for (uint32_t i = 0; i < head->interval_count; i++) {
@@ -157,6 +158,8 @@ static void repair_want(struct replica *r, struct epoch *e) {
         e->repairing = true;
         r->divergence++;
     }
+    if (MUTANT(repair_forgotten))
+        return;
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
@@ -190,7 +193,8 @@ static bool becomes_held(struct replica *r, struct epoch *e) {
         if (g->received < wire_tx_offset(v->first_id) + v->count)
             return false;
     }
-    if (!digest_right(r, e)) {
+    if (!digest_right(r, e) && !MUTANT(digest_unchecked) &&
+        !(MUTANT(digest_unchecked_adopting) && e->term != r->promised_term)) {
         repair_want(r, e);
         return false;
     }
@@ -203,9 +207,9 @@ static bool becomes_held(struct replica *r, struct epoch *e) {
 void replica_log_advance(struct replica *r) {
     while (r->held_seq < r->last_seq && becomes_held(r, epoch_at(r, r->held_seq + 1)))
         r->held_seq++;
-    while (
-        r->acked_seq < r->held_seq &&
-        (!r->config.durable || epoch_at(r, r->acked_seq + 1)->need_position <= r->stable_position))
+    while (r->acked_seq < r->held_seq &&
+           (!r->config.durable || MUTANT(ack_unstable) ||
+            epoch_at(r, r->acked_seq + 1)->need_position <= r->stable_position))
         r->acked_seq++;
 }
 
@@ -267,9 +271,9 @@ static bool log_short(const struct replica *r) {
 
 /* Kept until executed here, and executed by all n or space is short (protocol.md §2: retain). */
 static bool releasable(const struct replica *r, uint64_t seq) {
-    if (seq > r->exec_seq || seq > r->acked_seq)
+    if (seq > r->exec_seq || (seq > r->acked_seq && !MUTANT(released_early)))
         return false;
-    if (log_short(r))
+    if (log_short(r) || MUTANT(released_early))
         return true;
     for (uint32_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i) && (r->peers[i].exec_seq < seq || r->peers[i].acknowledged_seq < seq))
@@ -307,7 +311,8 @@ static void release(struct replica *r) {
 void replica_log_tick(struct replica *r) {
     replica_log_advance(r);
     /* A single node has no peer to hold what it executes: only what is stable here. */
-    uint64_t limit = min_u64(r->commit_seq, r->config.quorum == 1 ? r->acked_seq : r->held_seq);
+    uint64_t limit = min_u64(MUTANT(uncommitted_executed) ? r->last_seq : r->commit_seq,
+                             r->config.quorum == 1 ? r->acked_seq : r->held_seq);
     while (r->delivered_seq < limit && r->delivered_seq - r->exec_seq < r->config.deliver_max)
         replica_action_new(r, REPLICA_ACTION_DELIVER)->seq = ++r->delivered_seq;
     release(r);

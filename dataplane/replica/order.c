@@ -3,7 +3,7 @@
 /* ---- follower ---- */
 
 static void take_commit(struct replica *r, uint64_t leader_commit) {
-    uint64_t seq = min_u64(leader_commit, r->matched);
+    uint64_t seq = min_u64(leader_commit, MUTANT(commit_unmatched) ? r->last_seq : r->matched);
     if (seq > r->commit_seq)
         replica_log_commit(r, seq);
 }
@@ -30,13 +30,21 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
     if (seq <= r->last_seq) {
         const struct epoch *e = epoch_at(r, seq);
         if (e->length_bytes == length && !memcmp(e->bytes, bytes, length)) {
+            if (MUTANT(repeat_cuts) && seq >= r->commit_seq)
+                replica_log_truncate(r, seq + 1);
             r->matched = max_u64(r->matched, seq);
             return TAKEN;
         }
     }
     /* "it lacks s-1, or its s-1 has another hash: nothing is cut" */
-    if (seq > r->last_seq + 1 || memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
-                                        sizeof head->previous_hash))
+    if ((MUTANT(gap_cuts) && seq > r->last_seq + 1) ||
+        (MUTANT(mismatch_cuts) && seq <= r->last_seq + 1 &&
+         memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
+                sizeof head->previous_hash)))
+        replica_log_truncate(r, r->commit_seq + 1);
+    if (seq > r->last_seq + 1 || (!MUTANT(previous_hash_unchecked) &&
+                                  memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
+                                         sizeof head->previous_hash)))
         return TAKEN_AGAIN;
     if (seq <= r->last_seq) { /* "its own s differs: s and all above are replaced" */
         if (seq <= r->commit_seq) {
@@ -58,13 +66,13 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
 
 /* A frame of the leader of `term`: false when the term is old, which is answered. */
 static bool leader_frame(struct replica *r, uint8_t peer, uint64_t term) {
-    if (term < r->promised_term) {
+    if (term < r->promised_term && !MUTANT(accept_old_term)) {
         struct wire_ack ack = {r->promised_term, 0, r->commit_seq};
         replica_send_frame(r, peer, WIRE_ACK, 0, &ack, sizeof ack, NULL, 0);
         replica_dropped(r, WIRE_DROP_STALE);
         return false;
     }
-    if (term > r->promised_term)
+    if (term > r->promised_term && !MUTANT(accept_without_raise))
         replica_lead_raise_promise(r, term, peer, 0);
     if (r->role == REPLICA_ROLE_LEADER || r->role == REPLICA_ROLE_PREPARING) {
         replica_dropped(r, WIRE_DROP_FRAME_VALUE); /* a second winner of our own term cannot be */
@@ -139,9 +147,10 @@ void replica_order_heartbeat_frame(struct replica *r, const struct replica_event
 void replica_order_tick_follower(struct replica *r) {
     if (r->amnesiac || r->leader == REPLICA_NODE_NONE || r->leader == r->config.index)
         return;
-    if (r->config.durable && r->promise_position > r->stable_position)
+    if (r->config.durable && r->promise_position > r->stable_position && !MUTANT(promise_volatile))
         return; /* the promise under which we would acknowledge */
-    uint64_t seq = min_u64(r->acked_seq, r->matched);
+    uint64_t seq = min_u64(MUTANT(ack_unheld) ? r->last_seq : r->acked_seq,
+                           MUTANT(ack_unmatched) ? r->last_seq : r->matched);
     bool again = r->again_due && r->now_ns >= r->again_at_ns;
     if (!r->ack_due && !again && seq <= r->ack_sent)
         return;
@@ -174,7 +183,8 @@ void replica_order_ack_frame(struct replica *r, const struct replica_event_frame
             replica_lead_raise_promise(r, ack->term, REPLICA_NODE_NONE, 0);
         return;
     }
-    if (r->role != REPLICA_ROLE_LEADER || ack->term != r->promised_term) {
+    if (r->role != REPLICA_ROLE_LEADER ||
+        (ack->term != r->promised_term && !MUTANT(ack_of_old_term))) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
@@ -195,7 +205,7 @@ void replica_order_ack_frame(struct replica *r, const struct replica_event_frame
 /* Commits the highest epoch of our own term that k replicas acknowledged, and with it everything
  * before it. */
 void replica_order_quorum(struct replica *r) {
-    if (!r->own_first_seq)
+    if (!r->own_first_seq && !MUTANT(old_term_counted))
         return;
     uint64_t acked[WIRE_NODES_MAX];
     uint32_t count = 0;
@@ -206,8 +216,8 @@ void replica_order_quorum(struct replica *r) {
             acked[at] = acked[at - 1];
         acked[at] = seq;
     }
-    uint64_t seq = acked[r->config.quorum - 1];
-    if (seq >= r->own_first_seq && seq > r->commit_seq) {
+    uint64_t seq = acked[(r->config.quorum - 1) / (MUTANT(quorum_wrong) ? 2 : 1)];
+    if ((seq >= r->own_first_seq || MUTANT(old_term_counted)) && seq > r->commit_seq) {
         replica_log_commit(r, seq);
         r->next_heartbeat_ns =
             min_u64(r->next_heartbeat_ns, r->now_ns + r->config.vector_interval_ns);
@@ -218,6 +228,10 @@ void replica_order_quorum(struct replica *r) {
  * (protocol.md §4). */
 static uint64_t logical_time(struct replica *r) {
     uint64_t elapsed_us = (r->now_ns - r->leader_time_ns) / 1000;
+    if (MUTANT(clock_followed))
+        r->leader_time_us = r->wall_us;
+    if (MUTANT(time_of_log_ignored))
+        return r->leader_time_us;
     if (elapsed_us) {
         r->leader_time_ns += elapsed_us * 1000;
         r->leader_time_us += elapsed_us;
@@ -254,7 +268,7 @@ static uint32_t cut_controls(struct replica *r, struct wire_control *controls) {
             g->seal_waiting = false;
             if (g->state != RANGE_OPEN)
                 continue;
-            c.value = g->logged;
+            c.value = MUTANT(seal_at_committed) ? g->committed : g->logged;
         }
         controls[count++] = c;
     }
@@ -271,8 +285,8 @@ static bool has_control(const struct wire_control *controls, uint32_t count, uin
 /* Ends at the last whole transaction within `limit` bodies; 0 when the first one is longer. */
 static uint32_t whole_transactions(struct replica *r, struct range *g, uint32_t limit) {
     uint32_t available = g->complete - g->logged;
-    if (available <= limit)
-        return available;
+    if (available <= limit || MUTANT(transaction_split))
+        return min_u32(available, limit);
     uint32_t offset = g->logged, end = g->logged;
     while (offset < g->logged + limit) { /* walk transactions by their first parts */
         uint16_t parts;

@@ -281,7 +281,9 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
     const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
     bool repairing = b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing &&
                      replica_epoch_names(wrong, b->id);
-    if (!repairing && !r->replaying) { /* replay: the later record replaced the earlier */
+    if (!repairing && !r->replaying &&
+        !(MUTANT(fetch_trusted) &&
+          b->peer != REPLICA_NODE_NONE)) { /* replay: the later record replaced the earlier */
         refuse(r, b, WIRE_DROP_CONFLICT);
         return;
     }
@@ -348,7 +350,8 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         if (g->hello_owner == b->owner)
             g->hello_ns = r->now_ns; /* it speaks */
         g->gateway = b->gateway;
-    } else if (!r->replaying && offset >= g->named && b->owner != replica_range_word(g)) {
+    } else if (!r->replaying && offset >= g->named && b->owner != replica_range_word(g) &&
+               !MUTANT(peer_owner_ignored)) {
         refuse(r, b, WIRE_DROP_NOT_OWNER); /* no digest would tell: perhaps of a sealed owner */
         return;
     }
@@ -494,7 +497,8 @@ static void drop_silent(struct replica *r, struct range *g) {
 }
 
 void replica_range_purge(struct replica *r, struct range *g) {
-    if (g->highest <= g->logged || r->replaying) /* a replay ends with a purge of its own */
+    if (g->highest <= g->logged || r->replaying ||
+        MUTANT(seal_keeps_bodies)) /* a replay ends with a purge of its own */
         return;
     g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
     g->purging = true;

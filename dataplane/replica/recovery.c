@@ -55,11 +55,13 @@ static void choose(struct replica *r) {
             count++;
             highest = max_u64(highest, r->peers[i].answer.promised_term);
         }
-    if (count < (uint32_t)(r->config.node_count - r->config.quorum + 1))
+    if (count < (uint32_t)(r->config.node_count - r->config.quorum + 1 - MUTANT(recovery_too_few)))
         return;
     for (uint8_t i = 0; i < peers_count(r); i++) {
         const struct answer *a = &r->peers[i].answer;
-        if (!a->given || !a->leads || a->promised_term != highest || a->last_seq < r->commit_seq)
+        if (!a->given || !a->leads ||
+            (a->promised_term != highest && !MUTANT(recovery_any_leader)) ||
+            a->last_seq < r->commit_seq)
             continue;
         r->recover_chosen = true;
         r->recover_leader = i;
@@ -74,8 +76,9 @@ static void choose(struct replica *r) {
 
 void replica_recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_recovered *recovered = (const void *)frame->payload;
-    if (!r->amnesiac || r->recover_chosen || recovered->nonce != r->recover_nonce ||
-        recovered->asker_incarnation != r->config.incarnation) {
+    bool stale = recovered->nonce != r->recover_nonce ||
+                 recovered->asker_incarnation != r->config.incarnation;
+    if (!r->amnesiac || r->recover_chosen || (stale && !MUTANT(recovery_stale_answers))) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
@@ -121,8 +124,9 @@ static void recovered(struct replica *r) {
     if (r->epoch_fetch.purpose == FETCH_RECOVER)
         r->epoch_fetch.purpose = FETCH_NOTHING;
     r->role = REPLICA_ROLE_FOLLOWER;
-    replica_lead_raise_promise(r, max_u64(r->recover_term, r->promised_term + 1), r->recover_leader,
-                               r->recover_token);
+    replica_lead_raise_promise(
+        r, max_u64(MUTANT(recovery_without_promise) ? 0 : r->recover_term, r->promised_term + 1),
+        r->recover_leader, r->recover_token);
     r->leader = r->last_leader = r->recover_leader;
     r->leader_heard_ns = r->now_ns;
     /* Up to there it is that leader's log; what is committed is every later leader's. */
@@ -146,7 +150,8 @@ void replica_recovery_tick(struct replica *r) {
             return;
         }
         /* "recovered when it holds every body, and the snapshot, that this log needs" */
-        if (r->last_seq >= r->recover_seq && r->acked_seq >= r->recover_seq)
+        if (r->last_seq >= r->recover_seq &&
+            (r->acked_seq >= r->recover_seq || MUTANT(recovery_without_bodies)))
             recovered(r);
         else if (r->now_ns - r->leader_heard_ns > 4 * r->slice_ns &&
                  r->epoch_fetch.purpose != FETCH_RECOVER)
@@ -248,7 +253,7 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
         r->recover_chosen = false;
         r->epoch_fetch.purpose = FETCH_NOTHING;
     }
-    if (r->promised_term < restored->term && !r->amnesiac)
+    if (r->promised_term < restored->term && !r->amnesiac && !MUTANT(promise_below_log))
         replica_lead_raise_promise(r, restored->term, REPLICA_NODE_NONE, 0);
     if (r->role == REPLICA_ROLE_NEEDS_BOOTSTRAP)
         r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
@@ -278,6 +283,8 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
 }
 
 void replica_recovery_replay_end(struct replica *r) {
+    if (MUTANT(tail_executed))
+        replica_log_commit(r, r->last_seq);
     for (uint32_t i = 0; i < r->range_count;
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);

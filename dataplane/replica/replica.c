@@ -118,7 +118,7 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
         r->asides[i].seq = 0;
     replica_ranges_reset(r);
     r->now_ns = r->started_ns = r->leader_heard_ns = r->gap_window_ns = now_ns;
-    r->amnesiac = config->amnesiac && config->node_count > 1;
+    r->amnesiac = config->amnesiac && config->node_count > 1 && !MUTANT(amnesiac_votes);
     r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
     r->base_hash = config->genesis_hash;
     r->promised_winner = r->leader = r->last_leader = REPLICA_NODE_NONE;
@@ -137,12 +137,12 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
         return;
     }
     struct peer *p = &r->peers[frame->peer];
-    if (frame->incarnation < p->incarnation) {
+    if (frame->incarnation < p->incarnation && !MUTANT(incarnations_ignored)) {
         replica_dropped(r, WIRE_DROP_INCARNATION_OLD);
         return;
     }
-    if (frame->incarnation >
-        p->incarnation) { /* it forgot: what its predecessor said counts no more */
+    if (frame->incarnation > p->incarnation &&
+        !MUTANT(incarnations_ignored)) { /* it forgot: what its predecessor said counts no more */
         p->incarnation = frame->incarnation;
         p->acked = p->commit_seq = p->exec_seq = p->acknowledged_seq = p->vector_packet =
             p->pong_ns = p->answered_ns = 0;
@@ -213,7 +213,7 @@ static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32
 
 static void incarnations_event(struct replica *r, const uint64_t *newest) {
     for (uint32_t i = 0; i < peers_count(r); i++)
-        if (is_peer(r, i) && newest[i] > r->peers[i].incarnation) {
+        if (is_peer(r, i) && newest[i] > r->peers[i].incarnation && !MUTANT(incarnations_ignored)) {
             r->peers[i].incarnation = newest[i];
             r->peers[i].acked = r->peers[i].exec_seq = r->peers[i].vector_packet = 0;
             r->peers[i].promise.given = r->peers[i].answer.given = false;
@@ -329,7 +329,8 @@ uint32_t replica_delivery(const struct replica *replica, uint64_t seq, const uin
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     uint32_t count = 0;
     for (uint32_t i = 0; i < head->interval_count; i++) { /* number seq mod count comes first */
-        const struct wire_interval *v = &intervals[(seq + i) % head->interval_count];
+        const struct wire_interval *v =
+            &intervals[(MUTANT(order_unrotated) ? i : seq + i) % head->interval_count];
         struct range *g = replica_range_find(r, wire_tx_range(v->first_id));
         for (uint32_t j = 0; j < v->count; j++) {
             uint32_t slot = replica_body_slot(r, g, wire_tx_offset(v->first_id) + j, NULL);

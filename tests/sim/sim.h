@@ -25,6 +25,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "dataplane/replica/mutant.h"
 #include "dataplane/replica/replica.h"
 #include "gateway/core/gateway_core.h"
 #include "proto/wire.h"
@@ -174,6 +175,8 @@ void sim_runtime_execute(struct sim_runtime *runtime, const uint8_t *epoch,
 struct sim_runtime_range *sim_runtime_range(struct sim_runtime *runtime, uint64_t range);
 /* The kept result of an id, or NULL. */
 const struct sim_result *sim_runtime_result(const struct sim_runtime *runtime, uint64_t id);
+/* Executes a body of one part a second time: only for a mutant. */
+void sim_runtime_again(struct sim_runtime *runtime, const uint8_t *bytes);
 struct wire_hash sim_runtime_hash(const struct sim_runtime *runtime);
 int64_t sim_runtime_total(const struct sim_runtime *runtime);
 struct sim_runtime *sim_runtime_copy(const struct sim_runtime *runtime); /* malloc'ed */

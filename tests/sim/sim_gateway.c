@@ -138,6 +138,10 @@ static void resend(struct sim *sim, struct sim_gateway *gateway, struct sim_tran
         return;
     t->tries++;
     gateway->resent++;
+    if (MUTANT(gateway_moves_early) && t->tries == 3) {
+        t->range = WIRE_RANGE_NONE;
+        return;
+    }
     uint64_t wait = RESEND_NS << (t->tries < 4 ? t->tries : 4);
     t->resend_ns = sim->now_ns + wait + sim_random_below(&sim->random[SIM_STREAM_GATEWAY], wait);
     /* asks instead of sending it all again; for a range of before, nodes take nothing else */

@@ -102,6 +102,12 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
     add(journal, &record);
 }
 
+static void tell_stable(struct sim *sim, struct sim_node *node, uint64_t number) {
+    struct replica_event event = {.kind = REPLICA_EVENT_STABLE};
+    event.stable.position = number - node->journal.base;
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+}
+
 void sim_journal_pump(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
     if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX)
@@ -110,6 +116,8 @@ void sim_journal_pump(struct sim *sim, struct sim_node *node) {
     uint64_t ns = sim->config.sync_ns / 2 + sim_random_exponential(random, sim->config.sync_ns / 2);
     if (sim_faulty(sim, SIM_FAULT_DISK) && node->sync_slow_until_ns > sim->now_ns)
         ns += sim_random_exponential(random, sim->config.sync_slow_ns);
+    if (MUTANT(shell_stable_early))
+        tell_stable(sim, node, journal->next);
     journal->writing = journal->next;
     journal->ends[journal->writes++] = journal->next;
     sim_at(sim, sim->now_ns + ns, SIM_EVENT_SYNC, node->index, node->life, journal->next, NULL);
@@ -140,9 +148,7 @@ void sim_journal_synced(struct sim *sim, struct sim_node *node, uint64_t number)
         journal->writes--;
     }
     note_promises(journal, before);
-    struct replica_event event = {.kind = REPLICA_EVENT_STABLE};
-    event.stable.position = journal->stable - journal->base;
-    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+    tell_stable(sim, node, journal->stable);
     sim_journal_pump(sim, node);
 }
 

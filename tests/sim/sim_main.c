@@ -34,6 +34,10 @@ struct board {
     _Atomic uint64_t next;
 };
 
+#ifdef MAROON_MUTANTS
+enum replica_mutant replica_mutant;
+#endif
+
 static struct sim *running; /* for the handlers of signals and failed asserts */
 static volatile sig_atomic_t caught;
 
@@ -107,6 +111,46 @@ static bool run_seed(const struct options *options, uint64_t seed, uint32_t with
     *ret_sim = sim;
     return passed;
 }
+
+#ifdef MAROON_MUTANTS
+static int choose_mutant(const char *name) {
+    static const char *const names[REPLICA_MUTANT_COUNT] = {
+        "none",
+#    define MUTANT_DEF(mutant, sentence) #    mutant,
+#    include "dataplane/replica/mutants.def"
+#    undef MUTANT_DEF
+    };
+    for (unsigned i = 0; i < REPLICA_MUTANT_COUNT; i++)
+        if (!strcmp(names[i], name)) {
+            replica_mutant = (enum replica_mutant)i;
+            return 0;
+        }
+    return -1;
+}
+
+/* A seed that fails without the mutant as well has not caught it. */
+static bool fails_anyway(const struct options *options, uint64_t seed) {
+    enum replica_mutant mutant = replica_mutant;
+    struct sim *sim;
+    if (mutant == REPLICA_MUTANT_NONE)
+        return false;
+    replica_mutant = REPLICA_MUTANT_NONE;
+    bool passed = run_seed(options, seed, 0, false, &sim);
+    sim_destroy(sim);
+    replica_mutant = mutant;
+    return !passed;
+}
+#else
+static int choose_mutant(const char *name) {
+    (void)name;
+    return -1;
+}
+
+static bool fails_anyway(const struct options *options, uint64_t seed) {
+    (void)options, (void)seed;
+    return false;
+}
+#endif
 
 static void print_without(uint32_t without, FILE *out) {
     const char *comma = "";
@@ -191,7 +235,7 @@ static void work(const struct options *options, const uint64_t *first, uint64_t 
         board->jobs[job].seed = seed;
         struct sim *sim;
         double begun = seconds_now();
-        bool passed = run_seed(options, seed, 0, false, &sim);
+        bool passed = run_seed(options, seed, 0, false, &sim) || fails_anyway(options, seed);
         count(board, job, sim, passed);
         if (options->verbose)
             printf("seed %llu %s %.0f ms, %.0f virtual ms, %llu steps, %llu epochs\n",
@@ -263,7 +307,8 @@ static const char usage[] =
     "sim [--seeds N] [--seed-base B] [--seconds S] [--jobs J] [--first FILE] [--keep-going]\n"
     "    [--config nodes=3,durable=1,...] [--without loss,crash,...] [--no-shrink] [--verbose]\n"
     "sim --seed N [--trace] [--trace-from MS] [--config ...] [--without ...]\n"
-    "  --first FILE  seeds to run before the others, one per line ('#' begins a comment)\n";
+    "  --first FILE  seeds to run before the others, one per line ('#' begins a comment)\n"
+    "sim-mutant --mutant NAME ...  the same with a planted bug of dataplane/replica/mutants.def\n";
 
 static int parse_faults(const char *text, uint32_t *ret_mask) {
     while (*text) {
@@ -301,7 +346,10 @@ static int parse(int count, char **arguments, struct options *o) {
             o->config = value;
         else if (!strcmp(name, "--trace-from"))
             o->trace_from_ns = strtoull(value, NULL, 0) * SIM_MS;
-        else if (!strcmp(name, "--without")) {
+        else if (!strcmp(name, "--mutant")) {
+            if (choose_mutant(value))
+                return -1;
+        } else if (!strcmp(name, "--without")) {
             if (parse_faults(value, &o->without))
                 return -1;
         } else if (!strcmp(name, "--seed")) {

@@ -468,6 +468,8 @@ static void gateway_body(struct sim *sim, struct sim_node *node, uint8_t gateway
     if (!sim_node_store(sim, node, tx.id, frame->payload + sizeof tx,
                         frame->length_bytes - (uint32_t)sizeof tx, &event.body))
         return;
+    if (MUTANT(shell_resend_executed) && sim_runtime_result(node->runtime, tx.id))
+        sim_runtime_again(node->runtime, frame->payload + sizeof tx);
     event.body.gateway = gateway;
     event.body.owner = node->gateway_owner[gateway];
     sim_node_step(sim, node, &event);

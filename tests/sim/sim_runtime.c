@@ -114,7 +114,8 @@ static void one_transaction(struct sim_runtime *runtime, struct sim_runtime_rang
                                 .code = SIM_CODE_MALFORMED};
     if (payload)
         apply(runtime, payload, &result);
-    uint32_t low_water = header->low_water;
+    uint32_t low_water =
+        MUTANT(shell_result_dropped) ? wire_tx_offset(at[0].id) : header->low_water;
     if (low_water > range->low_water && low_water <= wire_tx_offset(at[0].id))
         range->low_water = low_water;
     keep(range, &result);
@@ -134,6 +135,12 @@ static void one_transaction(struct sim_runtime *runtime, struct sim_runtime_rang
         }
     if (each)
         each(context, &result, at);
+}
+
+void sim_runtime_again(struct sim_runtime *runtime, const uint8_t *bytes) {
+    struct sim_result result;
+    apply(runtime, (const void *)(bytes + sizeof(struct wire_body_header)), &result);
+    chain_add(runtime, result.operation ^ (uint64_t)result.value << 7 ^ result.code);
 }
 
 static void interval(struct sim_runtime *runtime, const struct wire_interval *v,
