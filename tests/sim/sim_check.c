@@ -215,6 +215,22 @@ static void check_commits(struct sim *sim, struct sim_node *node, const struct r
                  node->index, U(f->commit_seq));
 }
 
+/* "Epochs of older terms are never committed by counting": a leader's commit_seq comes to stand at
+ * an epoch of its own term. */
+static void check_counted(struct sim *sim, struct sim_node *node, const struct replica_facts *f) {
+    const struct replica_facts *before = &node->seen.facts;
+    if (f->role != REPLICA_ROLE_LEADER || before->role != f->role ||
+        before->promised_term != f->promised_term || f->commit_seq == before->commit_seq ||
+        f->commit_seq == f->base_seq) /* a snapshot */
+        return;
+    const uint8_t *bytes = sim->checks.epochs[f->commit_seq].bytes;
+    const struct wire_epoch_head *head = (const void *)bytes;
+    if (head->term != f->promised_term)
+        sim_fail(sim, "commit by counting",
+                 "n%u, leader of term %llu, commits epoch %llu of term %llu", node->index,
+                 U(f->promised_term), U(f->commit_seq), U(head->term));
+}
+
 /* A leader's log must hold everything that was committed before its term. */
 static void check_established(struct sim *sim, struct sim_node *node,
                               const struct replica_facts *f) {
@@ -287,6 +303,16 @@ static bool votes(enum replica_role role) {
            role == REPLICA_ROLE_PREPARING;
 }
 
+/* What its earlier incarnation may have acknowledged, and what was committed with it, is held again
+ * when it votes. */
+static void check_recovered(struct sim *sim, struct sim_node *node) {
+    for (uint64_t seq = sim->checks.held_from; seq <= node->started_committed; seq++)
+        if (!holds(sim, node, &sim->checks.epochs[seq], seq))
+            sim_fail(sim, "10.2 recovery",
+                     "n%u ends its recovery without epoch %llu, committed before it began",
+                     node->index, U(seq));
+}
+
 static void check_role(struct sim *sim, struct sim_node *node, const struct replica_facts *f) {
     const struct replica_facts *before = &node->seen.facts;
     if (f->role != before->role)
@@ -294,6 +320,7 @@ static void check_role(struct sim *sim, struct sim_node *node, const struct repl
                   sim_role_name(f->role), U(f->promised_term));
     if (!node->recovered && votes(f->role)) {
         node->recovered = true;
+        check_recovered(sim, node);
         SIM_TRACE(sim, sim_name(node->index), "  recovered at last %llu", U(f->last_seq));
     }
     if (f->role == REPLICA_ROLE_LEADER &&
@@ -309,6 +336,7 @@ void sim_check_step(struct sim *sim, struct sim_node *node) {
     if (!replaying || f.append_position == 0)
         check_monotone(sim, node, &f);
     check_commits(sim, node, &f, node->seen.facts.commit_seq);
+    check_counted(sim, node, &f);
     check_role(sim, node, &f);
     node->seen.facts = f;
     if (sim->steps % sim->config.check_every == 0 && !node->restoring) {

@@ -96,6 +96,45 @@ static uint32_t draw_faults(struct sim_random *random) {
     return mask;
 }
 
+/* Much is in flight, leaders change all the time, gateways are soon taken for dead: so that logs
+ * differ above what is committed whenever something happens. */
+static void draw_rough(struct sim_random *random, struct sim_config *config) {
+    struct replica_config *c = &config->replica;
+    static const uint32_t nodes[] = {3, 3, 3, 5, 5};
+    if (c->node_count < 3) {
+        c->node_count = (uint8_t)one_of(random, nodes, sizeof nodes / sizeof *nodes);
+        c->quorum = (uint8_t)(c->node_count / 2 + 1);
+        config->listed = c->node_count;
+        for (uint8_t i = 0; i < c->node_count; i++)
+            c->ring[i] = i;
+    }
+    c->epochs_in_flight = sim_random_u32(random, 4, 16);
+    c->log_epochs = 64u << sim_random_below(random, 2);
+    c->body_slots = 2048;
+    c->deliver_max = sim_random_u32(random, 1, c->epochs_in_flight);
+    c->heartbeat_interval_ns = sim_random_between(random, 500, 2000) * 1000;
+    c->slice_floor_ns = 5 * c->heartbeat_interval_ns;
+    c->slice_max_ns = sim_random_between(random, 10, 40) * SIM_MS;
+    c->seal_after_ns = sim_random_between(random, 3, 30) * SIM_MS;
+    config->faults |= 1u << SIM_FAULT_PARTITION | 1u << SIM_FAULT_DELAY;
+    config->faults |= 1u << (sim_random_chance(random, 500000) ? SIM_FAULT_CRASH : SIM_FAULT_PAUSE);
+    config->faults |=
+        1u << (sim_random_chance(random, 500000) ? SIM_FAULT_HANDOVER : SIM_FAULT_LOSS);
+    config->faults |=
+        1u << (sim_random_chance(random, 500000) ? SIM_FAULT_GATEWAY : SIM_FAULT_DISK);
+    config->fault_gap_ns = sim_random_between(random, 4, 40) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 200, 800) * SIM_MS;
+    config->hop_ns = sim_random_between(random, 200, 2000) * 1000;
+    config->hop_spread_ns = sim_random_between(random, 0, 2000) * 1000;
+    config->late_ppm = sim_random_u32(random, 10000, 100000);
+    config->arbiter_ns = sim_random_between(random, 100, 1000) * 1000;
+    config->lease_ns = sim_random_between(random, 20, 100) * SIM_MS;
+    config->range_lease_ns = sim_random_between(random, 10, 100) * SIM_MS;
+    config->core = false; /* it renews every second */
+    config->transaction_gap_ns = sim_random_between(random, 150, 1000) * 1000;
+    config->snapshot_epochs = c->log_epochs / 8;
+}
+
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1000);
@@ -119,6 +158,8 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
         config->range_lease_ns = sim_random_between(random, 2200, 5000) * SIM_MS;
     config->check_every = sim_random_chance(random, 100000) ? 1 : 200;
     config->snapshot_epochs = config->replica.log_epochs / 8;
+    if (seed >= SIM_SEED_ROUGH)
+        draw_rough(random, config);
 }
 
 /* ---- the command line ---- */

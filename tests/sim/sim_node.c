@@ -797,6 +797,7 @@ void sim_node_start(struct sim *sim, struct sim_node *node) {
     node->config.incarnation = node->incarnation;
     node->config.amnesiac = node->amnesiac_start = amnesiac(sim, node);
     node->recovered = !node->amnesiac_start;
+    node->started_committed = sim->checks.committed;
     shell_clear(sim, node);
     sim_runtime_init(node->runtime, &node->config.genesis_hash);
     node->delivered_seq = 0;
