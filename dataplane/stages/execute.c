@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 
 /* "The leader answers first; others answer resends." */
 static void answer(void *user, const struct runtime_result *result) {
@@ -11,6 +12,7 @@ static void answer(void *user, const struct runtime_result *result) {
     atomic_fetch_add_explicit(&s->status->transactions_executed, 1, memory_order_relaxed);
     if (!s->leads)
         return;
+    stage_mark(STAGE_MARK_EXECUTED);
     uint32_t gateway = stage_gateway_of(s, wire_tx_range(result->id));
     uint32_t ahead =
         result->length_bytes < RESULT_AHEAD_BYTES ? result->length_bytes : RESULT_AHEAD_BYTES;

@@ -1,4 +1,5 @@
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 
 static void take_body(struct stage *s, uint8_t peer, const struct wire_frame *frame) {
     struct wire_tx tx;
@@ -64,6 +65,10 @@ uint32_t stage_gossip_poll(struct stage *s, enum wire_stage stage) {
 }
 
 void stage_gossip_send(struct stage *s, const struct replica_action *a) {
+    if (a->frame_kind == WIRE_PROPOSE)
+        stage_mark(STAGE_MARK_PROPOSED);
+    else if (a->frame_kind == WIRE_ACK)
+        stage_mark(STAGE_MARK_STABLE);
     struct net_peer *peer = net_session_node(s->sessions[a->stage], a->peer);
     if (peer)
         stage_outbox_frame(&s->outboxes[a->stage], peer, s->now_us, a->frame_kind, a->frame_flags,

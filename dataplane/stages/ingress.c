@@ -1,4 +1,5 @@
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 
 struct net_peer *stage_gateway(struct stage *s, uint32_t number) {
     struct net_sessions *sessions = s->sessions[WIRE_STAGE_INGRESS];
@@ -27,6 +28,7 @@ static bool holds(const struct net_peer *peer, uint64_t range) {
 
 static void take_tx(struct stage *s, struct net_peer *peer, const struct wire_frame *frame) {
     struct wire_tx tx;
+    stage_mark(STAGE_MARK_RECEIVED);
     memcpy(&tx, frame->payload, sizeof tx);
     uint64_t range = wire_tx_range(tx.id);
     uint32_t number = net_session_number(s->sessions[WIRE_STAGE_INGRESS], peer);

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 #include <sodium.h>
 
 #define IDLE_PASSES_BEFORE_YIELD 16
@@ -65,6 +66,7 @@ static void act(struct stage *s, const struct replica_action *a) {
     case REPLICA_ACTION_APPEND_BODY: assert(0 && "durability = memory appends nothing"); break;
     case REPLICA_ACTION_DELIVER:
         assert(a->seq == s->deliver_to);
+        stage_mark(STAGE_MARK_COMMITTED);
         s->deliver_to = a->seq + 1;
         break;
     case REPLICA_ACTION_FREE_SLOT: stage_bodies_give(&s->bodies, a->slot); break;
@@ -178,6 +180,10 @@ static uint64_t pass(struct stage *s) {
         stage_outbox_flush(&s->outboxes[i], s->now_us);
     stage_facts_poll(s);
     return work + s->work;
+}
+
+bool stage_poll(struct stage *s) {
+    return pass(s) != 0;
 }
 
 /* Adaptive: from spinning over yielding to sleeping until a packet or the replica's next timer. */

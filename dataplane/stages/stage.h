@@ -33,6 +33,10 @@ struct stage_setup {
  * (NET_TEXT_BYTES). */
 int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error);
 
+/* One pass of the loop, for who runs several nodes on one thread instead of stage_run. Returns
+ * whether there was work; after a fail-stop (MAILBOX_UP_FAILED) there is none left to do. */
+bool stage_poll(struct stage *stage);
+
 /* Runs until stage_stop or a fail-stop. Returns 0, or the error of the fail-stop. */
 int stage_run(struct stage *stage);
 void stage_stop(struct stage *stage);
