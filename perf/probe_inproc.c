@@ -12,7 +12,7 @@
 #include <maroon/error.h>
 #include <sodium.h>
 
-#define READY_PASSES 200000
+#define READY_NS UINT64_C(10000000000)
 
 struct run {
     struct perf_cluster *cluster;
@@ -175,8 +175,9 @@ int probe_inproc(void) {
     run.cluster = perf_cluster_open(&config, error);
     if (!run.cluster)
         probe_die("%s", error);
-    for (uint32_t i = 0; !perf_cluster_ready(run.cluster, perf_clock_ns() / 1000); i++) {
-        if (i == READY_PASSES)
+    uint64_t until_ns = perf_clock_ns() + READY_NS;
+    while (!perf_cluster_ready(run.cluster, perf_clock_ns() / 1000)) {
+        if (perf_clock_ns() > until_ns)
             probe_die("the cluster does not become ready");
         uint64_t now_us = perf_clock_ns() / 1000;
         perf_cluster_receive(run.cluster, now_us);

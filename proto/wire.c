@@ -24,9 +24,14 @@ static enum wire_drop check_hello(const struct wire_frame *frame) {
                    h->session);
 }
 
-static enum wire_drop check_body(const struct wire_frame *frame) {
+static enum wire_drop check_tx(const struct wire_frame *frame) {
     return wire_body_check(frame->payload + sizeof(struct wire_tx),
                            frame->length_bytes - sizeof(struct wire_tx));
+}
+
+static enum wire_drop check_body(const struct wire_frame *frame) {
+    return wire_body_check(frame->payload + sizeof(struct wire_body),
+                           frame->length_bytes - sizeof(struct wire_body));
 }
 
 static enum wire_drop check_vector(const struct wire_frame *frame) {
@@ -114,10 +119,10 @@ static enum wire_drop check_recovered(const struct wire_frame *frame) {
 #define EXACT(type) sizeof(struct type), 0
 static const struct shape shapes[] = {
     [WIRE_HELLO] = {EXACT(wire_hello), check_hello},
-    [WIRE_TX] = {sizeof(struct wire_tx), WIRE_BODY_MAX_BYTES, check_body},
+    [WIRE_TX] = {sizeof(struct wire_tx), WIRE_BODY_MAX_BYTES, check_tx},
     [WIRE_VECTOR] = {sizeof(struct wire_vector), WIRE_PACKET_MAX_BYTES, check_vector},
     [WIRE_FETCH] = {EXACT(wire_fetch), check_fetch},
-    [WIRE_BODY] = {sizeof(struct wire_tx), WIRE_BODY_MAX_BYTES, check_body},
+    [WIRE_BODY] = {sizeof(struct wire_body), WIRE_BODY_MAX_BYTES, check_body},
     [WIRE_GONE] = {EXACT(wire_gone), NULL},
     [WIRE_NOT_YET] = {EXACT(wire_not_yet), NULL},
     [WIRE_PREPARE] = {EXACT(wire_prepare), NULL},

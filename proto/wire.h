@@ -129,8 +129,13 @@ struct wire_body_extension {
     uint8_t request_hash[16]; /* of (service, method, canonical protobuf bytes) */
 };
 
-struct wire_tx { /* TX and BODY; then the body's bytes */
+struct wire_tx { /* then the body's bytes */
     uint64_t id;
+};
+
+struct wire_body { /* then the body's bytes */
+    uint64_t id;
+    uint64_t owner; /* of the range, under which the sender holds it; 0: it does not know */
 };
 
 struct wire_vector { /* then `count` entries */
@@ -364,6 +369,7 @@ WIRE_SIZE(wire_hello, 52);
 WIRE_SIZE(wire_body_header, 16);
 WIRE_SIZE(wire_body_extension, 32);
 WIRE_SIZE(wire_tx, 8);
+WIRE_SIZE(wire_body, 16);
 WIRE_SIZE(wire_vector, 64);
 WIRE_SIZE(wire_vector_entry, 16);
 WIRE_SIZE(wire_fetch, 12);
@@ -404,7 +410,7 @@ static_assert(sizeof(struct wire_packet_header) + sizeof(struct wire_frame_heade
                   WIRE_PACKET_MAX_BYTES,
               "a proposal fits one packet");
 static_assert(sizeof(struct wire_packet_header) + sizeof(struct wire_frame_header) +
-                      sizeof(struct wire_tx) + WIRE_BODY_MAX_BYTES <=
+                      sizeof(struct wire_body) + WIRE_BODY_MAX_BYTES <=
                   WIRE_PACKET_MAX_BYTES,
               "a body fits one packet");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire structs are read in place");

@@ -147,6 +147,10 @@ static bool fetch_range(struct replica *r, struct range *g) {
         return false;
     if (r->now_ns < g->fetch_at_ns)
         return true;
+    if (g->purging) { /* nothing is taken yet */
+        g->fetch_at_ns = r->now_ns + replica_hop_ns(r);
+        return true;
+    }
     uint32_t end = from + 1; /* the gap ends at the first body that is held above it */
     uint32_t limit = min_u32(target, from + SERVE_BODIES_MAX);
     if (repair)
@@ -185,7 +189,9 @@ void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_fr
     }
     bool gap = false;
     for (; offset < end; offset++) {
-        uint32_t slot = replica_body_slot(r, g, offset, NULL);
+        uint32_t slot = g->purging && offset >= g->purge_from
+                            ? REPLICA_SLOT_NONE
+                            : replica_body_slot(r, g, offset, NULL);
         if (slot == REPLICA_SLOT_NONE) {
             gap = true;
             continue;
@@ -195,6 +201,7 @@ void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_fr
         a->stage = WIRE_STAGE_FETCH;
         a->id = wire_tx_id(g->range, offset);
         a->slot = slot;
+        a->owner = offset >= g->logged ? replica_range_word(g) : 0; /* below, the digest tells */
     }
     offset = wire_tx_offset(fetch->first_id);
     if (gap && offset < g->released) {

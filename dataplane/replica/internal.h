@@ -67,6 +67,7 @@ struct range {
     uint32_t logged, committed, executed, released;
     uint32_t highest;     /* position: above the highest body held */
     uint32_t named;       /* position: bodies below it are named by an epoch */
+    uint32_t purge_from;  /* purging: bodies from here on are of an owner that was sealed */
     uint32_t fetch_first; /* start of the fetch under way */
     uint32_t fetch_end;   /* position: end of the fetch under way */
     uint32_t hot_chunk;   /* chunk of the last access */
@@ -77,12 +78,18 @@ struct range {
     bool sealed_executed; /* the SEAL was executed: final */
     bool waiting, vector_dirty, progress_dirty, behind, open_waiting, seal_waiting;
     bool restored; /* named by the snapshot that is being restored */
+    bool purging;  /* until they are gone no body of the range is taken */
     bool in_use;
 };
 
 struct queue { /* of range places, each at most once (the range's flag says so) */
     uint32_t *items;
     uint32_t head, count, mask;
+};
+
+struct before { /* of a control's range, for undoing it */
+    uint64_t owner;
+    uint8_t state;
 };
 
 struct epoch {
@@ -94,6 +101,7 @@ struct epoch {
     uint32_t length_bytes, body_count;
     uint32_t checked; /* intervals known to be held */
     bool hash_known, executed, repairing;
+    struct before before[WIRE_EPOCH_CONTROLS_MAX];
     uint8_t bytes[WIRE_EPOCH_MAX_BYTES];
 };
 
@@ -123,6 +131,7 @@ struct peer {
     uint64_t vector_packet, commit_seq, exec_seq, acknowledged_seq;
     /* leader's view */
     uint64_t acked, sent, repeat_at_ns, repeat_ns, answered_ns;
+    bool again; /* it asked for the proposals above `sent`, acknowledged or not */
     /* candidate's view */
     uint64_t pong_ns, pong_term, pong_last_term, pong_last_seq;
     bool pong_hears_leader;
@@ -172,7 +181,7 @@ struct replica {
     uint32_t *chunk_index;
     uint32_t chunk_index_mask, chunk_count, chunk_free;
     uint32_t slots_used;
-    uint32_t drain_place; /* range whose bodies are being dropped after its SEAL */
+    uint32_t purge_place; /* next range to look at for bodies to purge */
 
     /* leader */
     uint64_t own_first_seq; /* first epoch of our own term; 0: none yet */
@@ -244,6 +253,9 @@ void replica_body_free(struct replica *r, struct range *g, uint32_t offset);
 void replica_body_event(struct replica *r, const struct replica_event_body *body);
 void replica_range_advance(struct replica *r, struct range *g);
 void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
+/* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
+void replica_range_purge(struct replica *r, struct range *g);
+uint64_t replica_range_word(const struct range *g);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
 void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);

@@ -52,14 +52,13 @@ static void apply(struct replica *r, struct epoch *e) {
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
         struct range *g = replica_range_find(r, controls[i].range);
+        e->before[i] = (struct before){g->owner, g->state};
         if (controls[i].kind == WIRE_CONTROL_OPEN) {
             g->state = RANGE_OPEN;
             g->owner = controls[i].value;
-            g->open_waiting = false;
-            if (g->sealed_executed) { /* a pinned range goes on under a new owner */
-                g->sealed_executed = false;
-                g->complete = g->tx_end = max_u32(g->complete, g->logged);
-            }
+            g->open_waiting = g->sealed_executed = false;
+            if (g->hello_owner != g->owner) /* what is above is another's */
+                replica_range_purge(r, g);
         } else {
             g->state = RANGE_SEALED;
             g->seal_waiting = false;
@@ -95,17 +94,16 @@ static void undo(struct replica *r, const struct epoch *e) {
     for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->logged = wire_tx_offset(intervals[i].first_id);
+        g->named = min_u32(g->named, g->logged);
         replica_range_mark(r, g);
     }
     for (uint32_t i = head_of(e)->control_count; i-- > 0;) {
         struct range *g = replica_range_find(r, controls[i].range);
-        if (controls[i].kind == WIRE_CONTROL_SEAL)
-            g->state = RANGE_OPEN;
-        else if (g->logged) { /* it went on after a SEAL, which was executed before this OPEN */
-            g->state = RANGE_SEALED;
-            g->sealed_executed = true;
-        } else
-            g->state = RANGE_UNOPENED;
+        if (controls[i].kind == WIRE_CONTROL_OPEN && g->hello_owner != g->owner)
+            replica_range_purge(r, g);
+        g->state = e->before[i].state;
+        g->owner = e->before[i].owner;
+        g->sealed_executed = g->state == RANGE_SEALED; /* an OPEN follows an executed SEAL only */
         replica_range_mark(r, g);
     }
 }
@@ -246,7 +244,9 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
         }
         if (g->state == RANGE_SEALED) {
             g->sealed_executed = true;
-            r->drain_place = 0;
+            if (g->hello_owner == g->owner)
+                g->hello_owner = 0;
+            replica_range_purge(r, g);
         }
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
         a->range = g->range;

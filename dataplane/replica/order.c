@@ -186,8 +186,9 @@ void replica_order_ack_frame(struct replica *r, const struct replica_event_frame
         p->repeat_at_ns = r->now_ns + p->repeat_ns;
     }
     if (frame->flags & WIRE_ACK_AGAIN) {
-        p->sent = min_u64(p->sent, max_u64(ack->commit_seq, p->acked));
-        p->repeat_at_ns = r->now_ns;
+        /* also what it once acknowledged: after a restart it does not know that to be ours */
+        p->sent = min_u64(p->sent, max_u64(ack->commit_seq, ack->seq));
+        p->again = true;
     }
 }
 
@@ -380,11 +381,14 @@ static void send_proposal(struct replica *r, uint8_t peer, uint64_t seq) {
  * doubling up to a slice. */
 static void send_proposals(struct replica *r, uint8_t peer) {
     struct peer *p = &r->peers[peer];
-    if (p->acked >= r->last_seq)
+    bool due = r->now_ns >= p->repeat_at_ns;
+    if (p->acked >= r->last_seq && !p->again)
         return;
-    if (p->sent >= r->last_seq && r->now_ns < p->repeat_at_ns)
+    if (p->again)
+        due = false;
+    else if (p->sent >= r->last_seq && !due)
         return;
-    if (r->now_ns >= p->repeat_at_ns) {
+    if (due) {
         p->sent = min_u64(p->sent, max_u64(p->acked, r->base_seq));
         p->repeat_ns = min_u64(p->repeat_ns * 2, r->slice_ns);
         p->repeat_at_ns = r->now_ns + max_u64(p->repeat_ns, REPEAT_MIN_NS);
@@ -400,6 +404,7 @@ static void send_proposals(struct replica *r, uint8_t peer) {
         send_proposal(r, peer, ++p->sent);
     if (p->sent >= limit)
         p->sent = r->last_seq;
+    p->again &= p->sent < r->last_seq;
 }
 
 static void send_heartbeat(struct replica *r) {

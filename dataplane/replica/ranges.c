@@ -231,17 +231,32 @@ static void answer_sealed(struct replica *r, const struct range *g, uint32_t gat
     a->gateway = gateway;
 }
 
+/* Whose bodies may lie above what the log names; 0: nobody's. Before its OPEN a range belongs to
+ * whom its HELLO names. */
+uint64_t replica_range_word(const struct range *g) {
+    if (g->purging)
+        return 0;
+    switch ((enum range_state)g->state) {
+    case RANGE_OPEN: return g->owner;
+    case RANGE_SEALED: return g->sealed_executed ? g->hello_owner : 0;
+    case RANGE_UNOPENED: return g->hello_owner;
+    }
+    return 0;
+}
+
 /* What a gateway's body meets before it is looked at: true when it was answered or refused. */
 static bool gateway_refused(struct replica *r, struct range *g,
                             const struct replica_event_body *b) {
     uint32_t offset = wire_tx_offset(b->id);
     if (g->state == RANGE_SEALED) {
-        if (offset < g->logged || (g->sealed_executed && b->owner != g->owner))
-            return false; /* a new owner of a pinned range: on its HELLO's word */
-        if (g->sealed_executed)
-            answer_sealed(r, g, b->gateway);
-        refuse(r, b, WIRE_DROP_SEALED);
-        return true;
+        if (offset < g->logged)
+            return false;
+        if (!g->sealed_executed || b->owner == g->owner) {
+            if (g->sealed_executed)
+                answer_sealed(r, g, b->gateway);
+            refuse(r, b, WIRE_DROP_SEALED);
+            return true;
+        } /* else a pinned range's next owner: on its HELLO's word */
     }
     uint64_t owner = g->state == RANGE_OPEN ? g->owner : g->hello_owner;
     if (owner && owner != b->owner) {
@@ -333,6 +348,9 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         if (g->hello_owner == b->owner)
             g->hello_ns = r->now_ns; /* it speaks */
         g->gateway = b->gateway;
+    } else if (!r->replaying && offset >= g->named && b->owner != replica_range_word(g)) {
+        refuse(r, b, WIRE_DROP_NOT_OWNER); /* no digest would tell: perhaps of a sealed owner */
+        return;
     }
     if (offset < g->executed) {
         if (from_gateway) {
@@ -341,6 +359,10 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
             a->gateway = b->gateway;
         }
         refuse(r, b, WIRE_DROP_DUPLICATE);
+        return;
+    }
+    if (g->purging && offset >= g->purge_from) {
+        refuse(r, b, WIRE_DROP_STALE); /* sent again later */
         return;
     }
     struct chunk *c = chunk_find(r, g, offset);
@@ -386,10 +408,16 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         a->gateway = gateway;
         if (r->now_ns < g->check_at_ns || r->role != REPLICA_ROLE_LEADER)
             return; /* else the arbiter may know of a change of owner */
+    } else if (g->state == RANGE_SEALED && g->owner == owner) {
+        if (g->sealed_executed)
+            answer_sealed(r, g, gateway);
+        return;
     } else {
-        if (g->hello_owner != owner && g->hello_owner && g->state == RANGE_UNOPENED &&
+        if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
             r->now_ns < g->hello_ns + r->config.seal_after_ns)
             return; /* the first word counts until it falls silent */
+        if (g->hello_owner != owner && g->state != RANGE_OPEN)
+            replica_range_purge(r, g);
         g->hello_owner = owner;
         g->hello_ns = r->now_ns;
         g->gateway = gateway;
@@ -413,8 +441,10 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
         a->range = range;
         a->gateway = g->gateway;
-        if (g->state == RANGE_UNOPENED && g->hello_owner == owner)
+        if (g->state != RANGE_OPEN && g->hello_owner == owner) {
             g->hello_owner = 0;
+            replica_range_purge(r, g);
+        }
         return;
     }
     bool to_open = g->state == RANGE_UNOPENED ||
@@ -456,16 +486,40 @@ static void progress_tell(struct replica *r, struct range *g) {
 /* Bodies of a range that was never opened and whose gateway has fallen silent hold their slots for
  * nobody. */
 static void drop_silent(struct replica *r, struct range *g) {
-    if (g->state != RANGE_UNOPENED || g->highest <= g->logged || g->named > g->logged ||
+    if (g->state == RANGE_OPEN || g->highest <= g->logged || g->named > g->logged ||
         r->now_ns - g->hello_ns < r->config.seal_after_ns)
         return;
-    g->received = g->complete = g->tx_end =
-        g->logged; /* it begins anew: no transaction stays half */
-    for (uint32_t i = 0; i < TICK_RELEASES_MAX / ROTATE_RANGES && g->highest > g->logged; i++)
-        replica_body_free(r, g, --g->highest);
-    if (g->highest > g->logged)
-        return;
+    replica_range_purge(r, g);
     g->hello_owner = 0;
+}
+
+void replica_range_purge(struct replica *r, struct range *g) {
+    if (g->highest <= g->logged || r->replaying) /* a replay ends with a purge of its own */
+        return;
+    g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
+    g->purging = true;
+    if (g->received > g->purge_from) /* it begins anew: no transaction stays half */
+        g->received = g->complete = g->tx_end = g->purge_from;
+    r->purge_place = 0;
+}
+
+static void purge_tick(struct replica *r) {
+    uint32_t budget = TICK_RELEASES_MAX;
+    for (uint32_t i = 0; i < TICK_RELEASES_MAX && r->purge_place < r->range_count; i++) {
+        struct range *g = &r->ranges[r->purge_place];
+        while (g->purging && g->highest > g->purge_from) {
+            if (budget-- == 0)
+                return;
+            replica_body_free(r, g, --g->highest);
+        }
+        if (g->purging) {
+            g->purging = false;
+            replica_range_mark(r, g);
+            if (g->received < g->named)
+                replica_fetch_want(r, g, r->now_ns);
+        }
+        r->purge_place++;
+    }
 }
 
 void replica_ranges_tick(struct replica *r) {
@@ -486,20 +540,7 @@ void replica_ranges_tick(struct replica *r) {
             replica_range_mark(r, &r->ranges[r->rotate_place++]);
         }
     }
-    if (r->drain_place < r->range_count) { /* bodies above a SEAL */
-        struct range *g = &r->ranges[r->drain_place];
-        uint32_t freed = 0;
-        if (g->sealed_executed)
-            while (g->highest > g->logged && freed < TICK_RELEASES_MAX) {
-                freed++;
-                replica_body_free(r, g, --g->highest);
-            }
-        if (g->sealed_executed && g->highest <= g->logged && g->received > g->logged) {
-            g->received = g->complete = g->tx_end = g->logged;
-        }
-        if (freed < TICK_RELEASES_MAX)
-            r->drain_place++;
-    }
+    purge_tick(r);
 }
 
 void replica_ranges_reset(struct replica *r) {
@@ -513,6 +554,6 @@ void replica_ranges_reset(struct replica *r) {
     }
     r->chunk_free = r->chunk_count ? 0 : INDEX_NONE;
     r->range_count = r->rotate_place = r->slots_used = 0;
-    r->drain_place = UINT32_MAX;
+    r->purge_place = UINT32_MAX;
     r->waiting.count = r->vector_dirty.count = r->progress_dirty.count = r->behind.count = 0;
 }

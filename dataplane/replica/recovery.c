@@ -242,6 +242,8 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
         replica_log_apply_above_base(r);
     for (uint32_t i = 0; i < r->range_count; i++)
         r->ranges[i].restored = false;
+    for (uint32_t i = 0; !keep && i < r->range_count; i++)
+        r->ranges[i].named = r->ranges[i].logged;
     if (!keep) {
         r->recover_chosen = false;
         r->epoch_fetch.purpose = FETCH_NOTHING;
@@ -276,5 +278,8 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
 }
 
 void replica_recovery_replay_end(struct replica *r) {
+    for (uint32_t i = 0; i < r->range_count;
+         i++) /* whose bodies these are, nobody knows any more */
+        replica_range_purge(r, &r->ranges[i]);
     replica_log_advance(r);
 }

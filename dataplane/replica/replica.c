@@ -412,8 +412,9 @@ uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_di
 }
 
 uint64_t replica_next_deadline_ns(const struct replica *r) {
-    uint64_t at = min_u64(r->next_ping_ns, r->forced_vector_ns);
-    at = min_u64(at, r->next_fetch_ns);
+    uint64_t at = r->next_ping_ns;
+    if (peers_count(r) > 1)
+        at = min_u64(at, min_u64(r->forced_vector_ns, r->next_fetch_ns));
     if (r->range_count)
         at = min_u64(at, r->next_rotate_ns);
     if (r->role == REPLICA_ROLE_LEADER || r->role == REPLICA_ROLE_PREPARING)

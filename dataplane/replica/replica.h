@@ -100,7 +100,7 @@ struct replica_event_body {
     uint32_t slot;    /* the replica's from now on */
     uint32_t gateway; /* shell's handle of the gateway's session, given back in answers; unused when
                          from_peer */
-    uint64_t owner;   /* of the gateway's session; unused when from_peer */
+    uint64_t owner;   /* of the gateway's session, or as the peer's BODY frame names it */
     uint16_t parts_following;
     uint8_t peer; /* node that sent it in answer to FETCH, or REPLICA_NODE_NONE: from its gateway */
 };
@@ -177,6 +177,7 @@ struct replica_event {
         struct {
             const uint8_t *bytes;
             uint32_t length_bytes;
+            uint64_t commit_seq; /* as its APPEND_EPOCH said */
         } replay_epoch;
         struct replica_event_body replay_body;
     };
@@ -186,7 +187,7 @@ struct replica_event {
 
 enum replica_action_kind {
     REPLICA_ACTION_SEND = 1,       /* a frame to a node */
-    REPLICA_ACTION_SEND_BODY,      /* BODY frame to a node, bytes from a slot */
+    REPLICA_ACTION_SEND_BODY,      /* BODY frame to a node: id, owner, bytes from a slot */
     REPLICA_ACTION_APPEND_PROMISE, /* to the journal; only when durable */
     REPLICA_ACTION_APPEND_EPOCH,
     REPLICA_ACTION_APPEND_BODY,

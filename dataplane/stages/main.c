@@ -94,9 +94,7 @@ static void net_configure(const struct config *g, struct net_config *c) {
 
 static void *stage_thread(void *argument) {
     struct stage *stage = argument;
-    (void)net_thread_enter();
     (void)stage_run(stage);
-    net_thread_leave();
     (void)!write(wake_pipe[1], "e", 1);
     return NULL;
 }
@@ -119,11 +117,12 @@ static int serve(const struct config *g, struct control *control,
         return 1;
     }
     net_describe(net, text, sizeof text);
-    mrn_log_info(
-        "started",
-        "version=0.1.0 node=%u of=%u quorum=%u port=%u durability=memory config=%016llx %s",
-        g->index, g->node_count, g->quorum, g->node[g->index].port, (unsigned long long)g->digest,
-        text);
+    mrn_log_info("started",
+                 "version=0.1.0 node=%u of=%u quorum=%u port=%u durability=%s config=%016llx %s",
+                 g->index, g->node_count, g->quorum, g->node[g->index].port,
+                 g->durability == CONFIG_DURABILITY_DISK ? "disk" : "memory",
+                 (unsigned long long)g->digest, text);
+    mrn_log_info("storage", "%s", stage_describe(stage));
     error = control_start(control, mailbox);
     if (!error && pthread_create(&thread, NULL, stage_thread, stage))
         error = MRN_ERR_NO_MEMORY;
@@ -148,6 +147,19 @@ static int serve(const struct config *g, struct control *control,
     return why == 's' ? 0 : 1;
 }
 
+/* A store is its number and its journal. One that lost its journal forgot what it promised: it is a
+ * new one, with a new number, and must recover from peers (protocol.md §7). */
+static void forget_store_without_journal(const struct control_config *c) {
+    char number[MAILBOX_PATH_MAX + 32], journal[MAILBOX_PATH_MAX + 32];
+    snprintf(number, sizeof number, "%s/incarnation", c->data_dir);
+    snprintf(journal, sizeof journal, "%s/journal/store", c->data_dir);
+    if (c->durable && !access(number, F_OK) && access(journal, F_OK)) {
+        mrn_log_warning("journal_missing", "dir=%s do=\"this store is taken for a new one\"",
+                        mrn_log_quote(c->data_dir));
+        (void)unlink(number);
+    }
+}
+
 int main(int argc, char **argv) {
     static struct config g;
     char text[NET_TEXT_BYTES > CONFIG_ERROR_BYTES ? NET_TEXT_BYTES : CONFIG_ERROR_BYTES];
@@ -160,11 +172,6 @@ int main(int argc, char **argv) {
         g.action == CONFIG_HELP ? config_print_help(CONFIG_NODE, stdout)
                                 : config_print_version(CONFIG_NODE, stdout);
         return 0;
-    }
-    if (g.durability == CONFIG_DURABILITY_DISK) {
-        fprintf(stderr, "maroon-node: durability disk is refused: the journal is not connected to "
-                        "the dataplane yet; use memory\n");
-        return 2;
     }
     static struct net_config n;
     for (uint32_t i = 0; i < g.node_count; i++)
@@ -202,6 +209,7 @@ int main(int argc, char **argv) {
     struct control *control = NULL;
     control_configure(&g, &c);
     (void)mkdir(c.data_dir, 0700);
+    forget_store_without_journal(&c);
     int error = control_prepare(&c, &control, &identity);
     if (error) {
         mrn_log_error("not_started", "error=%s why=%s", mrn_error_name(error),

@@ -12,6 +12,7 @@
 #define RENEW_US 1000000
 #define PIECES_AHEAD_BYTES 65536 /* of a long result asked for at once */
 #define SEGMENTS_MAX 4
+#define NO_ID UINT64_MAX /* 0 is the first id of range 0 */
 
 struct part {
     uint64_t id;
@@ -95,6 +96,7 @@ struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_c
     c->latency_us = 1000;
     c->ask_at_us = now_us;
     c->range_nonce = 1;
+    c->assembly_id = c->query_id = NO_ID;
     return c;
 }
 
@@ -344,7 +346,7 @@ static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
         c->low++;
     c->answered++;
     if (c->assembly_id == p->id)
-        c->assembly_id = 0;
+        c->assembly_id = NO_ID;
     segments_trim(c);
     c->shell.done(c->shell.context, &done);
 }
@@ -358,7 +360,7 @@ static enum wire_drop result(struct gateway_core *c, uint64_t now_us,
     struct part *p = part_find(c, r.id);
     if (!p || p->answered || !p->first) {
         if (r.id == c->query_id && now_us < c->query_until_us && r.offset_bytes == 0) {
-            c->query_id = 0;
+            c->query_id = NO_ID;
             struct gateway_core_state state = {
                 r.id, r.epoch_seq, WIRE_TX_EXECUTED, r.code, r.method_key, piece, bytes};
             c->shell.state(c->shell.context, &state);
@@ -373,7 +375,7 @@ static enum wire_drop result(struct gateway_core *c, uint64_t now_us,
         return WIRE_DROP_NONE;
     }
     if (c->assembly_id != r.id) { /* one long result at a time; the others are asked for later */
-        if (c->assembly_id || r.offset_bytes)
+        if (c->assembly_id != NO_ID || r.offset_bytes)
             return WIRE_DROP_STALE;
         c->assembly_id = r.id;
         c->assembly_have = 0;
@@ -426,7 +428,7 @@ static enum wire_drop tx_state(struct gateway_core *c, uint64_t now_us,
         return WIRE_DROP_NONE;
     }
     if (t.id == c->query_id && now_us < c->query_until_us) {
-        c->query_id = 0;
+        c->query_id = NO_ID;
         struct gateway_core_state state = {
             .id = t.id, .epoch_seq = t.epoch_seq, .outcome = t.outcome};
         c->shell.state(c->shell.context, &state);
@@ -513,7 +515,7 @@ void gateway_core_tick(struct gateway_core *c, uint64_t now_us) {
     }
     send_new(c, now_us);
     resend(c, now_us);
-    if (c->assembly_id && now_us >= c->assembly_at_us) {
+    if (c->assembly_id != NO_ID && now_us >= c->assembly_at_us) {
         c->assembly_at_us = now_us + RESEND_MIN_US;
         ask_state(c, c->assembly_id, c->assembly_have, PIECES_AHEAD_BYTES, 0);
     }

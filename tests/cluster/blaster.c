@@ -89,8 +89,10 @@ static uint32_t payload_bytes(enum wire_kind kind) {
     switch (kind) {
     case WIRE_HELLO: return sizeof(struct wire_hello);
     case WIRE_TX:
-    case WIRE_BODY:
         return (uint32_t)(sizeof(struct wire_tx) + sizeof(struct wire_body_header) +
+                          random_next() % 1000);
+    case WIRE_BODY:
+        return (uint32_t)(sizeof(struct wire_body) + sizeof(struct wire_body_header) +
                           random_next() % 1000);
     case WIRE_VECTOR:
         return (uint32_t)(sizeof(struct wire_vector) +

@@ -11,7 +11,8 @@
  *   sim_network.c  packets between endpoints            sim_runtime.c  bank and registers
  *   sim_journal.c  stable storage                       sim_check.c    protocol.md §10
  *   sim_config.c   what a seed means                    sim_trace.c    readable lines
- *   sim_main.c     seeds, jobs, replay, shrinking
+ *   sim_replay.c   a journal at start                   sim_main.c     seeds, jobs, replay,
+ * shrinking
  *
  * Determinism: all chance is from `random` streams, all time from `now_ns`; no addresses, clocks or
  * hash orders of the host decide anything. One sim belongs to one thread. */
@@ -489,6 +490,14 @@ void sim_node_flush(struct sim *sim, struct sim_node *node);
 uint64_t sim_node_mono_ns(const struct sim *sim, const struct sim_node *node);
 uint64_t sim_node_wall_us(const struct sim *sim, const struct sim_node *node);
 uint8_t *sim_node_slot_bytes(struct sim_node *node, uint32_t slot);
+void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event *event);
+/* Stores a body in a slot; false when there is none. */
+bool sim_node_store(struct sim *sim, struct sim_node *node, uint64_t id, const uint8_t *bytes,
+                    uint32_t length_bytes, struct replica_event_body *ret_body);
+void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
+
+/* ---- sim_replay.c ---- */
+void sim_replay(struct sim *sim, struct sim_node *node);
 
 /* ---- sim_network.c ---- */
 /* Takes the finished packet of a writer and decides its fate. */

@@ -5,8 +5,12 @@
 
 /* ---- limits ---- */
 
+/* Recovery has ended on a disk when the promise that ends it is stable. */
 static bool forgetful(const struct sim *sim, const struct sim_node *node) {
-    return !node->recovered || (!node->up && !sim->config.replica.durable);
+    if (!sim->config.replica.durable)
+        return !node->recovered || !node->up;
+    return !node->recovered ||
+           (node->incarnation != node->listed && !node->journal.promised_stable);
 }
 
 bool sim_loss_allowed(const struct sim *sim, const struct sim_node *node) {

@@ -216,8 +216,8 @@ static struct sim_slot *owned_slot(struct sim *sim, struct sim_node *node, uint3
 }
 
 /* Stores a body; false when the store is full. */
-static bool store(struct sim *sim, struct sim_node *node, uint64_t id, const uint8_t *bytes,
-                  uint32_t length_bytes, struct replica_event_body *ret_body) {
+bool sim_node_store(struct sim *sim, struct sim_node *node, uint64_t id, const uint8_t *bytes,
+                    uint32_t length_bytes, struct replica_event_body *ret_body) {
     if (!node->free_count) {
         sim->drops[WIRE_DROP_BODY_POOL]++;
         return false;
@@ -275,10 +275,10 @@ static void act_send(struct sim *sim, struct sim_node *node, const struct replic
 static void act_send_body(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
     struct sim_slot *slot = owned_slot(sim, node, a->slot, a->id, "SEND_BODY");
     uint8_t *at = frame_room(sim, node, a->peer, a->stage, WIRE_BODY, 0,
-                             (uint32_t)sizeof(struct wire_tx) + slot->length_bytes);
-    struct wire_tx tx = {a->id};
-    memcpy(at, &tx, sizeof tx);
-    memcpy(at + sizeof tx, sim_node_slot_bytes(node, a->slot), slot->length_bytes);
+                             (uint32_t)sizeof(struct wire_body) + slot->length_bytes);
+    struct wire_body body = {a->id, a->owner};
+    memcpy(at, &body, sizeof body);
+    memcpy(at + sizeof body, sim_node_slot_bytes(node, a->slot), slot->length_bytes);
     SIM_TRACE(sim, sim_name(node->index), "  -> n%u BODY %llx", a->peer, (unsigned long long)a->id);
 }
 
@@ -416,7 +416,7 @@ static void write_snapshot(struct sim *sim, struct sim_node *node, bool due) {
         sim_journal_snapshot(&node->journal, node->runtime);
 }
 
-static void step(struct sim *sim, struct sim_node *node, struct replica_event *event) {
+void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event *event) {
     event->now_ns = sim_node_mono_ns(sim, node);
     event->wall_us = sim_node_wall_us(sim, node);
     sim->actions->count = 0;
@@ -465,12 +465,12 @@ static void gateway_body(struct sim *sim, struct sim_node *node, uint8_t gateway
         sim_node_to_gateway(sim, node, gateway, WIRE_NOT_OWNER, &answer, sizeof answer);
         return;
     }
-    if (!store(sim, node, tx.id, frame->payload + sizeof tx,
-               frame->length_bytes - (uint32_t)sizeof tx, &event.body))
+    if (!sim_node_store(sim, node, tx.id, frame->payload + sizeof tx,
+                        frame->length_bytes - (uint32_t)sizeof tx, &event.body))
         return;
     event.body.gateway = gateway;
     event.body.owner = node->gateway_owner[gateway];
-    step(sim, node, &event);
+    sim_node_step(sim, node, &event);
 }
 
 static void gateway_query(struct sim *sim, struct sim_node *node, uint8_t gateway,
@@ -482,7 +482,7 @@ static void gateway_query(struct sim *sim, struct sim_node *node, uint8_t gatewa
     event.query.gateway = gateway;
     event.query.offset_bytes = query.offset_bytes;
     event.query.length_bytes = query.length_bytes;
-    step(sim, node, &event);
+    sim_node_step(sim, node, &event);
 }
 
 static void gateway_renew(struct sim *sim, struct sim_node *node, uint8_t gateway,
@@ -493,7 +493,7 @@ static void gateway_renew(struct sim *sim, struct sim_node *node, uint8_t gatewa
     event.range_hello.range = renew.range;
     event.range_hello.owner = renew.owner;
     event.range_hello.gateway = gateway;
-    step(sim, node, &event);
+    sim_node_step(sim, node, &event);
     struct sim_request request = {
         .kind = SIM_REQUEST_RENEW, .owner = renew.owner, .range = renew.range};
     if (node->seen.facts.role == REPLICA_ROLE_LEADER) /* one in the arbiter is enough */
@@ -541,12 +541,13 @@ static void peer_frame(struct sim *sim, struct sim_node *node, const struct sim_
                        const struct wire_frame *frame) {
     struct replica_event event = {.kind = REPLICA_EVENT_FRAME};
     if (frame->kind == WIRE_BODY) {
-        struct wire_tx tx;
-        memcpy(&tx, frame->payload, sizeof tx);
+        struct wire_body body;
+        memcpy(&body, frame->payload, sizeof body);
         event.kind = REPLICA_EVENT_BODY;
-        if (!store(sim, node, tx.id, frame->payload + sizeof tx,
-                   frame->length_bytes - (uint32_t)sizeof tx, &event.body))
+        if (!sim_node_store(sim, node, body.id, frame->payload + sizeof body,
+                            frame->length_bytes - (uint32_t)sizeof body, &event.body))
             return;
+        event.body.owner = body.owner;
         event.body.peer = packet->from;
     } else {
         event.frame = (struct replica_event_frame){.peer = packet->from,
@@ -558,7 +559,7 @@ static void peer_frame(struct sim *sim, struct sim_node *node, const struct sim_
                                                    .packet_number = packet->number,
                                                    .stage = packet->stage};
     }
-    step(sim, node, &event);
+    sim_node_step(sim, node, &event);
 }
 
 static void packet_item(struct sim *sim, struct sim_node *node, const struct sim_packet *packet) {
@@ -590,8 +591,7 @@ static void packet_item(struct sim *sim, struct sim_node *node, const struct sim
 
 /* ---- snapshots ---- */
 
-static void restore_events(struct sim *sim, struct sim_node *node,
-                           const struct sim_runtime *snapshot) {
+void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot) {
     sim_runtime_restore(node->runtime, snapshot);
     node->delivered_seq = snapshot->exec_seq;
     struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
@@ -601,7 +601,7 @@ static void restore_events(struct sim *sim, struct sim_node *node,
         event.restore_range.owner = snapshot->ranges[i].owner;
         event.restore_range.position = snapshot->ranges[i].position;
         event.restore_range.open = snapshot->ranges[i].open;
-        step(sim, node, &event);
+        sim_node_step(sim, node, &event);
     }
     node->restoring = false;
     event.kind = REPLICA_EVENT_RESTORED;
@@ -612,7 +612,7 @@ static void restore_events(struct sim *sim, struct sim_node *node,
                                                      .result_hash = sim_runtime_hash(snapshot)};
     SIM_TRACE(sim, sim_name(node->index), "RESTORED at %llu",
               (unsigned long long)snapshot->exec_seq);
-    step(sim, node, &event);
+    sim_node_step(sim, node, &event);
 }
 
 static void snapshot_item(struct sim *sim, struct sim_node *node,
@@ -622,7 +622,7 @@ static void snapshot_item(struct sim *sim, struct sim_node *node,
     sim->snapshots++;
     if (sim->config.replica.durable)
         sim_journal_snapshot(&node->journal, snapshot);
-    restore_events(sim, node, snapshot);
+    sim_node_restore(sim, node, snapshot);
 }
 
 /* The peer gives what it has written down last, or writes a new one. */
@@ -718,7 +718,7 @@ static void item(struct sim *sim, struct sim_node *node, struct sim_item *it) {
         if (sim->trace && it->event.kind == REPLICA_EVENT_STABLE)
             sim_trace(sim, sim_name(node->index), "STABLE %llu",
                       (unsigned long long)it->event.stable.position);
-        step(sim, node, &it->event);
+        sim_node_step(sim, node, &it->event);
         break;
     case SIM_ITEM_SNAPSHOT: snapshot_item(sim, node, it->data); break;
     }
@@ -756,7 +756,7 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
         }
     }
     struct replica_event tick = {.kind = REPLICA_EVENT_TICK};
-    step(sim, node, &tick);
+    sim_node_step(sim, node, &tick);
     sim_node_flush(sim, node);
     sim_journal_pump(sim, node);
     execute_next(sim, node);
@@ -764,86 +764,6 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
 }
 
 /* ---- start and end of a process ---- */
-
-static void replay_record(struct sim *sim, struct sim_node *node, const struct sim_record *record) {
-    struct replica_event event;
-    memset(&event, 0, sizeof event);
-    switch (record->kind) {
-    case SIM_RECORD_PROMISE:
-        event.kind = REPLICA_EVENT_REPLAY_PROMISE;
-        event.replay_promise.term = record->id;
-        event.replay_promise.token = record->token;
-        event.replay_promise.winner = record->winner;
-        break;
-    case SIM_RECORD_EPOCH:
-        event.kind = REPLICA_EVENT_REPLAY_EPOCH;
-        event.replay_epoch.bytes = record->bytes;
-        event.replay_epoch.length_bytes = record->length_bytes;
-        break;
-    case SIM_RECORD_BODY:
-        event.kind = REPLICA_EVENT_REPLAY_BODY;
-        if (!store(sim, node, record->id, record->bytes, record->length_bytes, &event.replay_body))
-            sim_fail(sim, "body slots", "n%u has no slot for body %llx of its journal", node->index,
-                     (unsigned long long)record->id);
-        break;
-    }
-    SIM_TRACE(sim, sim_name(node->index), "replay kind %d id %llx", record->kind,
-              (unsigned long long)record->id);
-    sim->replays++;
-    step(sim, node, &event);
-}
-
-/* Is this a body that no epoch of the journal names, while slots are short? It was never
- * acknowledged, and may be one of many that this process had dropped. A later record under an id
- * that was given is given as well: it replaced the earlier one. */
-static bool skipped(const struct sim *sim, const struct sim_node *node, const struct sim_map *named,
-                    struct sim_map *given, const struct sim_record *record) {
-    if (record->kind != SIM_RECORD_BODY)
-        return false;
-    const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
-    if ((!end || wire_tx_offset(record->id) >= *end) && !sim_map_get(given, record->id) &&
-        node->free_count < sim->config.replica.body_slots / 2)
-        return true;
-    sim_map_put(given, record->id);
-    return false;
-}
-
-/* Position up to which epochs of the journal name bodies, per range. */
-static void names(const struct sim_journal *journal, uint64_t end, struct sim_map *named) {
-    for (uint64_t i = journal->first; i < end; i++) {
-        const struct sim_record *record = sim_journal_record(journal, i);
-        if (record->kind != SIM_RECORD_EPOCH)
-            continue;
-        const struct wire_epoch_head *head = (const void *)record->bytes;
-        const struct wire_interval *v = wire_epoch_intervals(record->bytes);
-        for (uint32_t k = 0; k < head->interval_count; k++) {
-            uint64_t *at = sim_map_put(named, wire_tx_range(v[k].first_id));
-            uint64_t to = (uint64_t)wire_tx_offset(v[k].first_id) + v[k].count;
-            *at = to > *at ? to : *at;
-        }
-    }
-}
-
-static void replay(struct sim *sim, struct sim_node *node) {
-    struct sim_journal *journal = &node->journal;
-    struct sim_map named, given;
-    sim_map_init(&named);
-    sim_map_init(&given);
-    names(journal, journal->next, &named);
-    uint64_t end = journal->next; /* restoring may append */
-    if (journal->snapshot)
-        restore_events(sim, node, journal->snapshot);
-    if (journal->promise_kept)
-        replay_record(sim, node, &journal->promise);
-    for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(sim, node, &named, &given, sim_journal_record(journal, i)))
-            replay_record(sim, node, sim_journal_record(journal, i));
-    sim_map_free(&named);
-    sim_map_free(&given);
-    struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
-    step(sim, node, &event);
-    journal->base = journal->next - node->seen.facts.append_position;
-}
 
 /* Amnesiac: not in genesis, and no promise of this incarnation on the disk (recovery ends with
  * one). */
@@ -884,7 +804,7 @@ void sim_node_start(struct sim *sim, struct sim_node *node) {
     sim_check_started(sim, node);
     node->journal.base = node->journal.next;
     if (durable)
-        replay(sim, node);
+        sim_replay(sim, node);
     sim_node_flush(sim, node);
     sim_control_start(sim, node);
     next_pass(sim, node);
