@@ -65,17 +65,18 @@ static void put_frame(struct stage *s, uint32_t gateway, enum wire_kind kind, co
 }
 
 static void put_progress(struct stage *s, const struct replica_action *a) {
-    struct replica_facts facts;
-    replica_facts(s->gossip.replica, &facts);
+    const struct replica *r = s->gossip.replica;
+    uint64_t commit_seq, exec_seq, acknowledged_seq;
+    struct wire_hash result_hash;
+    replica_progress(r, &commit_seq, &exec_seq, &acknowledged_seq, &result_hash);
     struct answer answer = {.kind = ANSWER_PROGRESS, .gateway = a->gateway};
-    answer.progress.vector = (struct wire_vector){.commit_seq = facts.commit_seq,
-                                                  .exec_seq = facts.exec_seq,
-                                                  .acknowledged_seq = facts.acknowledged_seq,
+    answer.progress.vector = (struct wire_vector){.commit_seq = commit_seq,
+                                                  .exec_seq = exec_seq,
+                                                  .acknowledged_seq = acknowledged_seq,
                                                   .window = a->window,
-                                                  .is_leader = facts.role == REPLICA_ROLE_LEADER,
+                                                  .is_leader = replica_leads(r),
                                                   .count = 1};
-    memcpy(answer.progress.vector.result_hash, facts.result_hash.bytes,
-           sizeof answer.progress.vector.result_hash);
+    memcpy(answer.progress.vector.result_hash, result_hash.bytes, sizeof result_hash.bytes);
     answer.progress.entry = (struct wire_vector_entry){a->range, a->received, a->committed};
     put_answer(s, &answer);
 }
@@ -303,11 +304,9 @@ uint32_t stage_gossip_poll(struct stage *s) {
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
     work += stage_storage_poll(s);
+    stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us); /* peers wait for it */
+    atomic_store_explicit(&s->leads, replica_leads(s->gossip.replica), memory_order_relaxed);
     hand_out_slots(s);
-    struct replica_facts facts;
-    replica_facts(s->gossip.replica, &facts);
-    atomic_store_explicit(&s->leads, facts.role == REPLICA_ROLE_LEADER, memory_order_relaxed);
-    stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us);
     stage_facts_poll(s);
     return work;
 }
