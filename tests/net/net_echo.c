@@ -285,11 +285,11 @@ static void read_options(int argc, char **argv, struct options *o) {
         case 'o': c->ipv4 = address(optarg).ipv4; break;
         case 'p': o->peer = address(optarg); break;
         case 's': c->ports[0].server = true; break;
-        case 'n': o->count = (uint32_t)atoi(optarg); break;
-        case 'b': c->prefix_bits = (uint8_t)atoi(optarg); break;
+        case 'n': o->count = (uint32_t)strtoul(optarg, NULL, 10); break;
+        case 'b': c->prefix_bits = (uint8_t)strtoul(optarg, NULL, 10); break;
         case 'g': c->gateway_ipv4 = address(optarg).ipv4; break;
-        case 'u': c->endpoints[0].udp_port = (uint16_t)atoi(optarg); break;
-        case 't': o->seconds_max = (uint32_t)atoi(optarg); break;
+        case 'u': c->endpoints[0].udp_port = (uint16_t)strtoul(optarg, NULL, 10); break;
+        case 't': o->seconds_max = (uint32_t)strtoul(optarg, NULL, 10); break;
         case 'a': o->adaptive = true; break;
         default: exit(2);
         }
