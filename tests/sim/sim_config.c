@@ -118,7 +118,9 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     if (config->core) /* it renews every second */
         config->range_lease_ns = sim_random_between(random, 2200, 5000) * SIM_MS;
     config->check_every = sim_random_chance(random, 100000) ? 1 : 200;
-    config->snapshot_epochs = config->replica.log_epochs / 8;
+    if (sim_random_chance(random, 750000))
+        config->snapshot_epochs = sim_random_between(random, 1, 4 * config->replica.log_epochs);
+    config->snapshot_ns = sim_random_between(random, 100000, 100 * SIM_MS);
 }
 
 /* ---- the command line ---- */
@@ -144,6 +146,7 @@ static int set(struct sim_config *config, const char *key, size_t length, uint64
     KEY("faults", faults)
     KEY("fault_ms", fault_ns)
     KEY("check_every", check_every)
+    KEY("snapshot_epochs", snapshot_epochs)
 #undef KEY
     return MRN_ERR_NOT_FOUND;
 }
