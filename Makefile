@@ -62,9 +62,8 @@ sim: build-test ## longer simulation: SEEDS, SEED_BASE; SEED=n replays one with 
 sim-mutants: build-test ## every planted bug is caught, a line each
 	@sh tests/sim/mutants.sh
 
-soak: build-test ## the cluster tests again and again: ROUNDS (root)
-	@for round in $$(seq $(ROUNDS)); do echo "round $$round of $(ROUNDS)"; \
-	   meson test -C $(BUILD) --suite cluster --print-errorlogs --no-rebuild || exit 1; done
+soak: build-test ## the scenarios at the sizes the issues state: ROUNDS (root); takes long
+	@sh tests/soak.sh $(ROUNDS)
 
 bench: build-test ## measures; writes perf/out/
 	@sh perf/run.sh

@@ -199,6 +199,11 @@ struct journal_report {
 int journal_verify(const char *directory, struct journal_report *ret_report,
                    char text[JOURNAL_TEXT_BYTES]);
 
+/* The same, and hands every record in order to `replay` (NULL: none), as journal_open does; what
+ * replay returned ends it. For a first look at a journal before it is opened, and for tools. */
+int journal_read(const char *directory, journal_replay_fn *replay, void *context,
+                 struct journal_report *ret_report, char text[JOURNAL_TEXT_BYTES]);
+
 /* Label of a kind ("body"), NULL for a value this build does not know. */
 const char *journal_kind_label(uint32_t kind);
 

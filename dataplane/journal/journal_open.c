@@ -311,8 +311,8 @@ static void fill_report(const struct journal_scan *scan, const struct journal_st
     memcpy(report->kind_count, scan->kind_count, sizeof(report->kind_count));
 }
 
-int journal_verify(const char *directory, struct journal_report *ret_report,
-                   char text[JOURNAL_TEXT_BYTES]) {
+int journal_read(const char *directory, journal_replay_fn *replay, void *context,
+                 struct journal_report *ret_report, char text[JOURNAL_TEXT_BYTES]) {
     struct journal_dir dir;
     struct journal_end end;
     struct journal_scan *scan = malloc(sizeof(*scan));
@@ -322,7 +322,7 @@ int journal_verify(const char *directory, struct journal_report *ret_report,
     if (!error) {
         error = journal_dir_load(&dir, text);
         if (!error) {
-            error = journal_recover(&dir, scan, NULL, NULL, enter_nothing, NULL, &end, text);
+            error = journal_recover(&dir, scan, replay, context, enter_nothing, NULL, &end, text);
             if (error == MRN_ERR_NOT_FOUND)
                 error = MRN_ERR_CORRUPT;
         }
@@ -340,4 +340,9 @@ int journal_verify(const char *directory, struct journal_report *ret_report,
     }
     free(scan);
     return error;
+}
+
+int journal_verify(const char *directory, struct journal_report *ret_report,
+                   char text[JOURNAL_TEXT_BYTES]) {
+    return journal_read(directory, NULL, NULL, ret_report, text);
 }

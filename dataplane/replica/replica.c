@@ -392,6 +392,19 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->bodies_replaced = r->bodies_replaced;
 }
 
+bool replica_leads(const struct replica *r) {
+    return r->role == REPLICA_ROLE_LEADER;
+}
+
+void replica_progress(const struct replica *r, uint64_t *ret_commit_seq, uint64_t *ret_exec_seq,
+                      uint64_t *ret_acknowledged_seq, struct wire_hash *ret_result_hash) {
+    *ret_commit_seq = r->commit_seq;
+    *ret_exec_seq = r->exec_seq;
+    *ret_acknowledged_seq = r->acked_seq;
+    *ret_result_hash =
+        r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
+}
+
 bool replica_range(const struct replica *r, uint32_t place, struct replica_range_facts *ret_range) {
     if (place >= r->range_count)
         return false;

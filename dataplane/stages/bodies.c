@@ -12,17 +12,22 @@ int stage_bodies_open(struct bodies *b, uint32_t count) {
     void *slots = mmap(NULL, count * sizeof *b->slots, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint32_t *stack = malloc(count * sizeof *stack);
-    if (slots == MAP_FAILED || !stack) {
+    uint64_t *positions = malloc(count * sizeof *positions);
+    if (slots == MAP_FAILED || !stack || !positions) {
         free(stack);
+        free(positions);
         if (slots != MAP_FAILED)
             munmap(slots, count * sizeof *b->slots);
         return MRN_ERR_NO_MEMORY;
     }
     b->slots = slots;
     b->free = stack;
+    b->positions = positions;
     b->count = b->free_count = count;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         stack[i] = count - 1 - i;
+        positions[i] = BODIES_NO_POSITION;
+    }
     return 0;
 }
 
@@ -30,25 +35,32 @@ void stage_bodies_close(struct bodies *b) {
     if (b->slots)
         munmap(b->slots, b->count * sizeof *b->slots);
     free(b->free);
+    free(b->positions);
     memset(b, 0, sizeof *b);
 }
 
-uint32_t stage_bodies_take(struct bodies *b, uint64_t id, const void *bytes,
-                           uint32_t length_bytes) {
-    assert(length_bytes <= WIRE_BODY_MAX_BYTES);
-    if (!b->free_count)
-        return BODIES_SLOT_NONE;
-    uint32_t slot = b->free[--b->free_count];
+void stage_bodies_fill(struct bodies *b, uint32_t slot, uint64_t id, const void *bytes,
+                       uint32_t length_bytes) {
     struct body *body = &b->slots[slot];
+    assert(length_bytes <= WIRE_BODY_MAX_BYTES);
     body->id = id;
     body->length_bytes = length_bytes;
     body->taken = 1;
     memcpy(body->bytes, bytes, length_bytes);
+}
+
+uint32_t stage_bodies_take(struct bodies *b, uint64_t id, const void *bytes,
+                           uint32_t length_bytes) {
+    if (!b->free_count)
+        return BODIES_SLOT_NONE;
+    uint32_t slot = b->free[--b->free_count];
+    stage_bodies_fill(b, slot, id, bytes, length_bytes);
     return slot;
 }
 
 void stage_bodies_give(struct bodies *b, uint32_t slot) {
     assert(slot < b->count && b->slots[slot].taken);
     b->slots[slot].taken = 0;
+    b->positions[slot] = BODIES_NO_POSITION;
     b->free[b->free_count++] = slot;
 }

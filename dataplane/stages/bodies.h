@@ -1,9 +1,9 @@
 /* bodies: the store of body bytes; the replica knows slots, this room knows what lies in them.
  *
  * All slots have room for the greatest body; pages that were never used take no memory, and free
- * slots are handed out last in, first out, so that what is used stays small and warm. Threads: the
- * dataplane's lcore. Ownership: a slot is its taker's until it is given back. Errors: none but "no
- * slot". */
+ * slots are handed out last in, first out, so that what is used stays small and warm. Threads:
+ * gossip's; other stages fill slots that gossip handed out to them. Ownership: a slot is its
+ * taker's until it is given back. Errors: none but "no slot". */
 #ifndef MAROON_BODIES_H
 #define MAROON_BODIES_H
 
@@ -12,6 +12,7 @@
 #include "proto/wire.h"
 
 #define BODIES_SLOT_NONE UINT32_MAX
+#define BODIES_NO_POSITION UINT64_MAX
 
 struct body {
     uint64_t id;
@@ -22,6 +23,7 @@ struct body {
 
 struct bodies {
     struct body *slots;
+    uint64_t *positions; /* of each taken slot's journal record; BODIES_NO_POSITION: none */
     uint32_t *free;
     uint32_t count, free_count;
 };
@@ -29,6 +31,10 @@ struct bodies {
 /* Reserves `count` slots. Returns 0 or MRN_ERR_NO_MEMORY. */
 int stage_bodies_open(struct bodies *bodies, uint32_t count);
 void stage_bodies_close(struct bodies *bodies);
+
+/* Copies a body into a slot that is the caller's already. */
+void stage_bodies_fill(struct bodies *bodies, uint32_t slot, uint64_t id, const void *bytes,
+                       uint32_t length_bytes);
 
 /* Copies a body into a free slot; BODIES_SLOT_NONE when there is none. */
 uint32_t stage_bodies_take(struct bodies *bodies, uint64_t id, const void *bytes,

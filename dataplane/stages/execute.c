@@ -1,132 +1,166 @@
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
+/* The runtime: committed epochs in, results out. */
+#include <stdlib.h>
 
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 
-/* "The leader answers first; others answer resends." */
-static void answer(void *user, const struct runtime_result *result) {
-    struct stage *s = user;
-    atomic_fetch_add_explicit(&s->status->transactions_executed, 1, memory_order_relaxed);
-    if (!s->leads)
-        return;
-    uint32_t gateway = stage_gateway_of(s, wire_tx_range(result->id));
-    uint32_t ahead =
-        result->length_bytes < RESULT_AHEAD_BYTES ? result->length_bytes : RESULT_AHEAD_BYTES;
-    if (gateway != UINT32_MAX)
-        stage_ingress_result(s, gateway, result, result->bytes, 0, ahead);
+#define EPOCHS_PER_PASS 8
+#define HASH_INTERVAL_NS 100000000u
+
+/* ---- results ---- */
+
+/* Into a link that ingress empties. An epoch's results are not given up for want of room: ingress
+ * makes some, here when it shares our thread. */
+static bool wait_for_ingress(struct stage *s) {
+    if (s->ingress.worker == s->execute.worker)
+        stage_ingress_send(s);
+    return !atomic_load_explicit(&s->stop, memory_order_relaxed) &&
+           !atomic_load_explicit(&s->failed, memory_order_relaxed);
 }
 
-static bool execute(struct stage *s, uint64_t seq) {
-    const uint8_t *bytes;
-    uint32_t length;
-    struct wire_hash hash;
-    uint32_t count = replica_delivery(s->replica, seq, &bytes, &length, &hash, s->delivered);
-    for (uint32_t i = 0; i < count; i++) {
-        const struct body *body = &s->bodies.slots[s->delivered[i].slot];
-        assert(body->taken && body->id == s->delivered[i].id);
-        s->exec_bodies[i] = (struct runtime_body){body->id, body->bytes, body->length_bytes};
+static void put_piece(struct stage *s, struct answer *answer, const uint8_t *bytes,
+                      uint32_t length) {
+    answer->length_bytes = (uint16_t)length;
+    if (length <= RESULT_INLINE_BYTES) {
+        if (length)
+            memcpy(answer->result.bytes, bytes, length);
+    } else {
+        while (!link_take(&s->free_pieces, &answer->result.piece, 1))
+            if (!wait_for_ingress(s))
+                return;
+        memcpy(answer->result.piece, bytes, length);
     }
-    struct runtime_epoch epoch = runtime_epoch_of(bytes, hash);
-    epoch.bodies = s->exec_bodies;
-    epoch.body_count = count;
-    int error = runtime_execute_epoch(s->runtime, &epoch, answer, s);
+    while (!link_put(&s->results, answer))
+        if (!wait_for_ingress(s))
+            return;
+}
+
+static void put_result(struct stage *s, uint32_t gateway, const struct runtime_result *result,
+                       const uint8_t *bytes, uint32_t from, uint32_t length) {
+    uint32_t end = from + length;
+    struct answer answer = {.kind = ANSWER_RESULT, .gateway = gateway};
+    do {
+        uint32_t piece = end - from < RESULT_PIECE_BYTES ? end - from : RESULT_PIECE_BYTES;
+        answer.result.head = (struct wire_result){.id = result->id,
+                                                  .epoch_seq = result->epoch_seq,
+                                                  .logical_time_us = result->logical_time_us,
+                                                  .method_key = result->method_key,
+                                                  .code = result->code,
+                                                  .total_bytes = result->length_bytes,
+                                                  .offset_bytes = from};
+        put_piece(s, &answer, bytes, piece);
+        bytes += piece;
+        from += piece;
+    } while (from < end);
+}
+
+/* "The leader answers first; others answer resends." */
+static void answer_first(void *user, const struct runtime_result *result) {
+    struct stage *s = user;
+    atomic_fetch_add_explicit(&s->status->transactions_executed, 1, memory_order_relaxed);
+    if (!atomic_load_explicit(&s->leads, memory_order_relaxed))
+        return;
+    stage_mark(STAGE_MARK_EXECUTED);
+    uint32_t ahead =
+        result->length_bytes < RESULT_AHEAD_BYTES ? result->length_bytes : RESULT_AHEAD_BYTES;
+    put_result(s, GATEWAY_NONE, result, result->bytes, 0, ahead);
+}
+
+void stage_execute_result(struct stage *s, const struct order *order) {
+    struct runtime_result result;
+    uint32_t copied = 0, length = order->length_bytes;
+    if (!length || length > RESULT_AHEAD_BYTES)
+        length = RESULT_AHEAD_BYTES;
+    enum runtime_outcome outcome =
+        runtime_result_find(s->execute.runtime, order->id, order->offset_bytes,
+                            s->execute.result_buffer, length, &result, &copied);
+    if (outcome == RUNTIME_EXECUTED) {
+        if (order->offset_bytes <= result.length_bytes && (copied || !result.length_bytes))
+            put_result(s, order->gateway, &result, s->execute.result_buffer, order->offset_bytes,
+                       copied);
+        atomic_fetch_add_explicit(&s->status->results_resent, 1, memory_order_relaxed);
+        return;
+    }
+    struct wire_tx_state state = {order->id, 0,
+                                  outcome == RUNTIME_EXPIRED  ? WIRE_TX_EXPIRED
+                                  : outcome == RUNTIME_SEALED ? WIRE_TX_SEALED
+                                                              : WIRE_TX_COMMITTED};
+    struct answer answer = {.kind = ANSWER_FRAME,
+                            .frame_kind = WIRE_TX_STATE,
+                            .length_bytes = sizeof state,
+                            .gateway = order->gateway};
+    memcpy(answer.payload, &state, sizeof state);
+    (void)link_put(&s->results, &answer); /* lost like a packet: asked again */
+}
+
+/* ---- epochs ---- */
+
+/* An epoch that a restored snapshot covers was ordered before it came, and is passed over. */
+static void execute_epoch(struct stage *s, uint64_t seq) {
+    struct execute *x = &s->execute;
+    struct runtime_facts facts;
+    runtime_facts(x->runtime, &facts);
+    if (seq <= facts.exec_seq)
+        return;
+    const struct delivery *d = &s->deliveries[seq % s->setup.config->deliver_max];
+    for (uint32_t i = 0; i < d->count; i++) {
+        const struct body *body = &s->bodies.slots[d->bodies[i].slot];
+        assert(body->taken && body->id == d->bodies[i].id);
+        x->bodies[i] = (struct runtime_body){body->id, body->bytes, body->length_bytes};
+    }
+    struct runtime_epoch epoch = runtime_epoch_of(d->epoch, d->hash);
+    epoch.bodies = x->bodies;
+    epoch.body_count = d->count;
+    int error = runtime_execute_epoch(x->runtime, &epoch, answer_first, s);
     if (error < 0) {
         stage_fail(s, error, "the runtime cannot execute a committed epoch");
-        return false;
+        return;
     }
+    runtime_facts(x->runtime, &facts);
+    struct done done = {.kind = DONE_EPOCH, .seq = seq, .hash = facts.result_hash};
+    stage_done(s, &done);
+}
+
+/* The hash costs what changed since the last one: now and then, when there is nothing to do. */
+static void hash_state(struct stage *s) {
+    struct execute *x = &s->execute;
     struct runtime_facts facts;
-    runtime_facts(s->runtime, &facts);
-    struct replica_event event = {.kind = REPLICA_EVENT_EXECUTED};
-    event.executed.seq = seq;
-    event.executed.result_hash = facts.result_hash;
-    stage_step(s, &event);
-    return true;
+    if (x->worker->now_ns < x->hash_at_ns)
+        return;
+    runtime_facts(x->runtime, &facts);
+    if (facts.exec_seq == x->hash_seq)
+        return;
+    x->hash_at_ns = x->worker->now_ns + HASH_INTERVAL_NS;
+    x->hash_seq = facts.exec_seq;
+    struct done done = {
+        .kind = DONE_HASH, .seq = facts.exec_seq, .hash = runtime_state_hash(x->runtime)};
+    stage_done(s, &done);
 }
 
 uint32_t stage_execute_poll(struct stage *s) {
-    uint32_t done = 0;
-    while (s->deliver_from < s->deliver_to && done < EXECUTE_PER_PASS && !s->failed) {
-        uint64_t seq = s->deliver_from++;
-        if (!execute(s, seq))
+    struct execute *x = &s->execute;
+    uint32_t epochs = 0, work = 0;
+    struct order order;
+    while (!x->handed_over && epochs < EPOCHS_PER_PASS &&
+           !atomic_load_explicit(&s->failed, memory_order_relaxed) &&
+           link_take(&s->orders, &order, 1)) {
+        work++;
+        switch ((enum order_kind)order.kind) {
+        case ORDER_EPOCH:
+            execute_epoch(s, order.seq);
+            epochs++;
             break;
-        done++;
-    }
-    return done;
-}
-
-/* ---- snapshots ---- */
-
-static int write_all(void *user, const void *bytes, size_t length) {
-    int fd = *(int *)user;
-    const uint8_t *at = bytes;
-    while (length) {
-        ssize_t n = write(fd, at, length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return MRN_ERR_IO;
-        at += n;
-        length -= (size_t)n;
-    }
-    return 0;
-}
-
-static int64_t read_some(void *user, void *bytes, size_t room) {
-    ssize_t n;
-    do
-        n = read(*(int *)user, bytes, room);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? MRN_ERR_IO : n;
-}
-
-void stage_execute_snapshot(struct stage *s, const char *path) {
-    struct mailbox_up up = {.kind = MAILBOX_UP_SNAPSHOT_READY};
-    struct runtime_snapshot_info info = {0};
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int error = fd < 0 ? MRN_ERR_IO : runtime_snapshot_write(s->runtime, write_all, &fd, &info);
-    if (fd >= 0 && close(fd) && !error)
-        error = MRN_ERR_IO;
-    up.error = error;
-    up.seq = info.seq;
-    snprintf(up.text, sizeof up.text, "%s", path);
-    mailbox_send_up(s->setup.mailbox, &up);
-}
-
-static void tell_range(void *user, const struct runtime_range_facts *range) {
-    struct stage *s = user;
-    struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
-    event.restore_range.range = range->range;
-    event.restore_range.owner = range->owner;
-    event.restore_range.position = range->executed;
-    event.restore_range.open = !range->retired;
-    stage_step(s, &event);
-}
-
-void stage_execute_restore(struct stage *s, const char *path) {
-    struct mailbox_up up = {.kind = MAILBOX_UP_RESTORED};
-    snprintf(up.text, sizeof up.text, "%s", path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct runtime_snapshot_info info;
-    int error = fd < 0 ? MRN_ERR_IO : runtime_restore(s->runtime, read_some, &fd, &info);
-    if (fd >= 0)
-        close(fd);
-    up.error = error;
-    if (!error) {
-        struct replica_facts facts;
-        replica_facts(s->replica, &facts);
-        if (info.seq <= facts.exec_seq) { /* cannot be: the runtime would have gone back */
-            stage_fail(s, MRN_ERR_MISMATCH, "a snapshot older than what is executed was restored");
-            return;
+        case ORDER_RESULT: stage_execute_result(s, &order); break;
+        case ORDER_SNAPSHOT: x->snapshot = order; break;
+        case ORDER_RESTORE:
+            x->restore = order;
+            x->handed_over = true;
+            break;
+        case ORDER_CONTINUE: break;
         }
-        s->deliver_from = s->deliver_to = info.seq + 1;
-        runtime_ranges(s->runtime, tell_range, s);
-        struct replica_event event = {.kind = REPLICA_EVENT_RESTORED};
-        event.restored = (struct replica_event_restored){info.seq, info.term, info.logical_time_us,
-                                                         info.epoch_hash, info.result_hash};
-        stage_step(s, &event);
-        up.seq = info.seq;
     }
-    mailbox_send_up(s->setup.mailbox, &up);
+    work += stage_state_poll(s);
+    if (!work)
+        hash_state(s);
+    return work;
 }

@@ -1,7 +1,6 @@
 #include "dataplane/stages/internal.h"
 
 #define FACTS_INTERVAL_NS 10000000u
-#define HASH_INTERVAL_NS 100000000u
 
 static void store(_Atomic uint64_t *counter, uint64_t value) {
     atomic_store_explicit(counter, value, memory_order_relaxed);
@@ -29,39 +28,50 @@ static void counters(struct stage *s, const struct replica_facts *f) {
     store(&s->status->fetched_bodies, f->fetched_bodies);
     store(&s->status->body_slots_used, f->slots_used);
     store(&s->status->body_slots_total, s->bodies.count);
+    const struct port *ports[] = {&s->ingress.port, &s->gossip.port, &s->fetch.port};
     for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++) {
         struct net_counters c;
-        net_endpoint_counters(s->endpoints[i], &c);
+        net_endpoint_counters(ports[i]->endpoint, &c);
         store(&s->status->rx_packets[i], c.rx_packets);
         store(&s->status->tx_packets[i], c.tx_packets);
     }
-    uint64_t busy = s->loop_ns ? s->busy_ns * 1000000 / s->loop_ns : 0;
-    store(&s->status->lcore_busy_ppm[0], busy);
-    s->busy_ns = s->loop_ns = 0;
 }
 
-/* What net and the sessions dropped comes on top of what the stages counted: kept apart, added when
- * shown. */
 static void drops(struct stage *s) {
-    static const struct net_counters none;
-    uint64_t total[WIRE_DROP_COUNT];
-    for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
-        total[d] = s->dropped[d];
-    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++) {
-        struct net_counters c = none;
-        net_endpoint_counters(s->endpoints[i], &c);
-        const uint64_t *session = net_session_drops(s->sessions[i]);
-        for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
-            total[d] += c.drops[d] + session[d];
-    }
+    uint64_t total[WIRE_DROP_COUNT] = {0};
+    stage_port_drops(&s->ingress.port, total);
+    stage_port_drops(&s->gossip.port, total);
+    stage_port_drops(&s->fetch.port, total);
     for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
         store(&s->status->rx_dropped[d], total[d]);
+}
+
+/* The journal's buckets are bounds in us, the page's are powers of two in ns. */
+static void journal(struct stage *s) {
+    struct journal_counters c;
+    if (!s->gossip.storage)
+        return;
+    journal_read_counters(storage_journal(s->gossip.storage), &c);
+    struct mailbox_histogram *h = &s->status->log_sync;
+    store(&s->status->log_bytes, c.retained_bytes);
+    store(&h->count, c.sync_count);
+    store(&h->sum_ns, c.sync_sum_ns);
+    uint64_t buckets[MAILBOX_HISTOGRAM_BUCKETS] = {0};
+    for (uint32_t i = 0; i < JOURNAL_HISTOGRAM_BUCKETS; i++) {
+        uint64_t us = journal_bucket_us(i);
+        uint32_t bits = us >= UINT64_MAX / 1000 ? MAILBOX_HISTOGRAM_BUCKETS - 1
+                                                : 64u - (uint32_t)__builtin_clzll(us * 1000 | 1);
+        buckets[bits] += c.sync_buckets[i];
+    }
+    for (uint32_t i = 0; i < MAILBOX_HISTOGRAM_BUCKETS; i++)
+        store(&h->buckets[i], buckets[i]);
 }
 
 static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
     m->range_count = count;
     struct replica_range_facts g;
-    for (uint32_t i = 0; i < MAILBOX_FACTS_RANGES_MAX && replica_range(s->replica, i, &g); i++) {
+    for (uint32_t i = 0; i < MAILBOX_FACTS_RANGES_MAX && replica_range(s->gossip.replica, i, &g);
+         i++) {
         m->ranges[i].range = g.range;
         m->ranges[i].owner = g.owner;
         m->ranges[i].received = g.received;
@@ -71,15 +81,18 @@ static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
 }
 
 void stage_facts_poll(struct stage *s) {
-    store(&s->status->heartbeat_ns, s->now_ns);
-    if (s->now_ns < s->facts_at_ns)
+    struct gossip *g = &s->gossip;
+    uint64_t now_ns = g->worker->now_ns;
+    store(&s->status->heartbeat_ns, now_ns);
+    if (now_ns < g->facts_at_ns)
         return;
-    s->facts_at_ns = s->now_ns + FACTS_INTERVAL_NS;
+    g->facts_at_ns = now_ns + FACTS_INTERVAL_NS;
     struct replica_facts f;
-    replica_facts(s->replica, &f);
+    replica_facts(s->gossip.replica, &f);
     counters(s, &f);
     drops(s);
-    struct mailbox_facts *m = &s->facts;
+    journal(s);
+    struct mailbox_facts *m = &g->facts;
     const struct control_identity *identity = s->setup.identity;
     m->role = role_of(&f);
     m->node_index = identity->node_index;
@@ -105,14 +118,8 @@ void stage_facts_poll(struct stage *s) {
         m->peer_rtt_ns[i] = f.peer_rtt_ns[i];
         m->peer_commit_seq[i] = f.peer_commit_seq[i];
         m->peer_silence_us[i] =
-            f.peer_heard_ns[i] ? (s->now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
+            f.peer_heard_ns[i] ? (now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
     }
     ranges(s, m, f.range_count);
-    if (s->now_ns >= s->hash_at_ns && f.exec_seq != m->state_hash_seq &&
-        f.exec_seq == f.commit_seq) {
-        s->hash_at_ns = s->now_ns + HASH_INTERVAL_NS; /* costs what changed since the last time */
-        m->state_hash = runtime_state_hash(s->runtime);
-        m->state_hash_seq = f.exec_seq;
-    }
     mailbox_facts_write(s->status, m);
 }

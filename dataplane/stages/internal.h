@@ -1,79 +1,237 @@
-/* The dataplane's inside, shared by the files of this room:
- *   stage.c    open, the loop, close        ingress.c  gateways: bodies in, results out
- *   gossip.c   other nodes: frames in and out (gossip and fetch endpoints), what the replica wants
- * done execute.c  the runtime: epochs, results, snapshots      facts.c  the status page */
+/* The dataplane's inside, shared by the files of this room.
+ *
+ *   gateways --> ingress --asks--> gossip (replica, journal) --orders--> execute (runtime)
+ *      ^           ^  ^                |  ^      ^                          |   |
+ *      |           |  '---answers------'  |      '-------done---------------'   |
+ *      |           '----------------------+-----------results-------------------'
+ *      '-- frames                         '--bodies, frames--> fetch --> nodes (gossip: its own
+ * port)
+ *
+ *   stage.c    open, threads, the pass of a thread, close      link.c     messages between stages
+ *   ingress.c  gateways: bodies in, answers and results out    fetch.c    nodes: missing bodies in
+ * and out gossip.c   nodes: frames in and out; what comes of the replica's steps control.c  what
+ * the control plane and the journal say to the replica execute.c  the runtime: epochs and results
+ * state.c    its snapshots, and the start from disk port.c     an endpoint with its sessions
+ * facts.c    the status page
+ *
+ * Every stage is run by one thread and owns what its struct holds. Shared are: bodies' bytes (a
+ * slot is written by the stage that took it, before it tells gossip, and read until gossip frees
+ * it), the epochs' bytes that an order points to (the replica keeps them until they are executed),
+ * and the atomics of struct stage. */
 #ifndef MAROON_STAGE_INTERNAL_H
 #define MAROON_STAGE_INTERNAL_H
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "dataplane/replica/replica.h"
 #include "dataplane/stages/bodies.h"
-#include "dataplane/stages/outbox.h"
+#include "dataplane/stages/link.h"
+#include "dataplane/stages/port.h"
+#include "dataplane/stages/snapshots.h"
 #include "dataplane/stages/stage.h"
+#include "dataplane/stages/storage.h"
 #include "runtime/runtime.h"
 #include <maroon/error.h>
 
-#define EXECUTE_PER_PASS 8
-#define BODIES_IN_FLIGHT 1024 /* slots between arrival and the replica's word on them */
+#define STAGE_THREADS_MAX 4
+#define STAGE_EXECUTE 3 /* after enum wire_stage's three: its bit in worker.stages */
+#define SLOTS_AHEAD                                                               \
+    1024 /* free slots that lie ready for a stage that takes bodies; power of two \
+          */
 #define RESULT_PIECE_BYTES 1344
 #define RESULT_AHEAD_BYTES 65536 /* of a long result sent unasked */
-#define RANGE_CACHE 4096         /* range -> gateway, direct mapped */
+#define RESULT_INLINE_BYTES 72
+#define RANGE_CACHE 4096 /* range -> gateway, direct mapped */
+#define GATEWAY_NONE UINT32_MAX
 
-struct stage {
-    struct stage_setup setup;
-    struct net_endpoint *endpoints[WIRE_STAGE_COUNT];
-    struct net_sessions *sessions[WIRE_STAGE_COUNT];
-    struct outbox outboxes[WIRE_STAGE_COUNT];
-    struct bodies bodies;
-    struct replica *replica;
-    void *replica_memory;
-    struct replica_actions *actions;
-    struct runtime *runtime;
-    struct runtime_body *exec_bodies;
-    struct replica_delivered_body *delivered;
-    uint64_t deliver_from, deliver_to; /* epochs delivered and not executed: [from, to) */
+/* ---- messages ---- */
+
+/* To gossip, of gateways and of bodies that came by fetch. */
+enum ask_kind { ASK_BODY = 1, ASK_QUERY, ASK_RENEW, ASK_RANGE_REQUEST, ASK_RANGE_CLOSE };
+struct ask {
+    uint32_t kind, gateway;
+    union {
+        struct replica_event_body body;
+        struct wire_tx_query query;
+        struct wire_range_renew renew;
+        struct wire_range_request request;
+        struct wire_range_close close;
+    };
+};
+
+/* A frame of the fetch port, either way. */
+struct parcel {
+    uint64_t incarnation, packet_number; /* received */
+    uint16_t length_bytes;
+    uint8_t peer, kind, flags;
+    uint8_t payload[WIRE_PACKET_MAX_BYTES];
+};
+
+/* To ingress, for a gateway. */
+enum answer_kind { ANSWER_FRAME = 1, ANSWER_PROGRESS, ANSWER_GRANT, ANSWER_RESULT };
+struct answer {
+    uint8_t kind, frame_kind; /* FRAME: enum wire_kind */
+    uint16_t length_bytes;    /* FRAME: of the payload. RESULT: of the piece */
+    uint32_t gateway;         /* GATEWAY_NONE: whoever has the range (RESULT), the owner (GRANT) */
+    union {
+        uint8_t payload[40];
+        struct wire_range_grant grant;
+        struct {
+            struct wire_vector vector;
+            struct wire_vector_entry entry;
+        } progress;
+        struct {
+            struct wire_result head;
+            union {
+                uint8_t bytes[RESULT_INLINE_BYTES];
+                uint8_t *piece; /* of more: one of execute's, given back */
+            };
+        } result;
+    };
+};
+
+/* To execute. */
+enum order_kind { ORDER_EPOCH = 1, ORDER_RESULT, ORDER_SNAPSHOT, ORDER_RESTORE, ORDER_CONTINUE };
+struct order {
+    uint32_t kind, gateway;
+    uint64_t seq; /* EPOCH: the rest is in stage.deliveries */
+    uint64_t id;  /* RESULT */
+    uint32_t offset_bytes, length_bytes;
+    char path[MAILBOX_PATH_MAX]; /* SNAPSHOT ("": local), RESTORE */
+};
+
+/* From execute. */
+enum done_kind { DONE_EPOCH = 1, DONE_SNAPSHOT_BEGUN, DONE_SNAPSHOT, DONE_RESTORE, DONE_HASH };
+struct done {
+    uint32_t kind;
+    int error;
+    bool local;            /* SNAPSHOT */
+    uint64_t seq;          /* of the epoch, the snapshot, the state */
+    struct wire_hash hash; /* EPOCH: result hash. HASH: of the state */
+    char path[MAILBOX_PATH_MAX];
+};
+
+/* ---- stages ---- */
+
+struct worker { /* a thread */
+    struct stage *stage;
+    struct link_thread link;
+    pthread_t thread;
+    uint32_t number, stages; /* bits of enum wire_stage and STAGE_EXECUTE */
+    int cpu;                 /* -1: not pinned */
+    uint64_t now_ns, now_us, wall_us, work;
+    uint64_t busy_ns, loop_ns, shared_ns;
+    uint32_t idle_passes;
+};
+
+struct ingress {
+    struct worker *worker;
+    struct port port;
+    uint32_t slots[64], slot_count;
     struct {
         uint64_t range;
         uint32_t gateway;
     } range_cache[RANGE_CACHE];
-    struct mailbox_status *status;
-    uint8_t *result_buffer;
-    uint32_t result_room;
-    uint64_t now_ns, now_us, wall_us, facts_at_ns, hash_at_ns, busy_ns, loop_ns, work;
-    uint64_t dropped[WIRE_DROP_COUNT];
-    struct mailbox_facts facts;
-    bool leads, failed;
-    struct runtime_snapshot_info restored;
-    _Atomic bool stop;
-    char stop_text[MAILBOX_PATH_MAX];
 };
 
-void stage_step(struct stage *s, struct replica_event *event); /* and does what comes of it */
+struct fetch {
+    struct worker *worker;
+    struct port port;
+    uint32_t slots[64], slot_count;
+};
+
+struct gossip {
+    struct worker *worker;
+    struct port port;
+    struct replica *replica;
+    void *replica_memory;
+    struct replica_actions *actions;
+    struct storage *storage; /* NULL in memory mode */
+    uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
+    bool snapshot_asked;     /* a local one is under way */
+    uint64_t facts_at_ns;
+    struct mailbox_facts facts;
+};
+
+struct execute {
+    struct worker *worker;
+    struct runtime *runtime;
+    struct runtime_body *bodies;
+    struct snapshots *snapshots;
+    bool snapshot_on, handed_over;  /* the runtime is being copied; is gossip's until CONTINUE */
+    struct order snapshot, restore; /* that wait or are under way; kind 0: none */
+    struct runtime_snapshot_info restored;
+    uint64_t hash_at_ns, hash_seq;
+    uint8_t *result_buffer;
+    uint8_t *pieces;
+};
+
+struct delivery {
+    const uint8_t *epoch;
+    struct wire_hash hash;
+    uint32_t count;
+    struct replica_delivered_body *bodies;
+};
+
+struct stage {
+    struct stage_setup setup;
+    struct worker workers[STAGE_THREADS_MAX];
+    uint32_t worker_count;
+    struct bodies bodies; /* slots: see above. The free list is gossip's */
+    struct ingress ingress;
+    struct gossip gossip;
+    struct fetch fetch;
+    struct execute execute;
+    struct link asks, fetched, parcels_in, parcels_out, answers, results, orders, dones;
+    struct link ingress_slots, fetch_slots, free_pieces;
+    struct delivery *deliveries; /* by seq modulo deliver_max */
+    struct mailbox_status *status;
+    _Atomic bool stop, failed, failed_told, leads, pressed;
+    int failed_error;
+    char failed_text[MAILBOX_PATH_MAX];
+};
+
+/* Any stage: the node ends, and says why. The first one counts. */
 void stage_fail(struct stage *s, int error, const char *text);
-void stage_drop(struct stage *s, enum wire_drop reason);
-uint64_t stage_clock_ns(void);
+
+/* A body of the net into a slot: *ret_body is filled but for gateway and owner. False, counted at
+ * `port`, when no slot is free or too much waits for the disk. */
+bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uint32_t *ready,
+                     uint32_t *ready_count, const struct wire_frame *frame,
+                     struct replica_event_body *ret_body);
 
 uint32_t stage_ingress_poll(struct stage *s);
-void stage_ingress_result(struct stage *s, uint32_t gateway, const struct runtime_result *result,
-                          const uint8_t *bytes, uint32_t from, uint32_t length);
-void stage_ingress_wanted(struct stage *s, uint32_t gateway, uint64_t id, uint32_t offset,
-                          uint32_t length);
-void stage_ingress_action(struct stage *s, const struct replica_action *a);
-void stage_ingress_granted(struct stage *s, const struct mailbox_down *down);
-struct net_peer *stage_gateway(struct stage *s, uint32_t number);
-uint32_t stage_gateway_of(const struct stage *s, uint64_t range); /* UINT32_MAX: not heard */
+uint32_t stage_ingress_send(struct stage *s); /* answers and results; flushes */
 
-uint32_t stage_gossip_poll(struct stage *s, enum wire_stage stage);
-void stage_gossip_send(struct stage *s, const struct replica_action *a);
-void stage_gossip_send_body(struct stage *s, const struct replica_action *a);
+uint32_t stage_fetch_poll(struct stage *s);
+uint32_t stage_fetch_send(struct stage *s);
+
+uint32_t stage_gossip_poll(struct stage *s);
+void stage_step(struct stage *s, struct replica_event *event); /* and does what comes of it */
+uint32_t stage_control_poll(struct stage *s);
+uint32_t stage_done_poll(struct stage *s);    /* what execute has done */
+uint32_t stage_storage_poll(struct stage *s); /* what is stable; a snapshot when it is time */
+void stage_ask_control(struct stage *s, const struct replica_action *a);
+void stage_facts_poll(struct stage *s);
 
 uint32_t stage_execute_poll(struct stage *s);
-void stage_execute_snapshot(struct stage *s, const char *path);
-void stage_execute_restore(struct stage *s, const char *path);
+void stage_execute_result(struct stage *s, const struct order *order);
+uint32_t stage_state_poll(struct stage *s);
+void stage_done(struct stage *s, const struct done *done);
+int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error);
+void stage_tell_restored(struct stage *s); /* gossip, while the runtime is handed over */
 
-void stage_facts_poll(struct stage *s);
+static inline struct net_peer *stage_gateway(struct stage *s, uint32_t number) {
+    struct net_sessions *sessions = s->ingress.port.sessions;
+    if (number >= net_session_peer_max(sessions))
+        return NULL;
+    struct net_peer *peer = net_session_peer(sessions, number);
+    return peer->role == WIRE_ROLE_GATEWAY ? peer : NULL;
+}
+
+uint64_t stage_clock_ns(void);
 
 #endif

@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "controlplane/control.h"
 #include "controlplane/log.h"
+#include "dataplane/net/from_config.h"
 #include "dataplane/stages/stage.h"
 #include "runtime/applications/applications.h"
 #include <maroon/error.h>
@@ -62,41 +63,18 @@ static void control_configure(const struct config *g, struct control_config *c) 
 }
 
 static void net_configure(const struct config *g, struct net_config *c) {
-    static const enum net_fabric fabrics[] = {[CONFIG_FABRIC_UDP] = NET_FABRIC_UDP,
-                                              [CONFIG_FABRIC_AF_PACKET] = NET_FABRIC_AF_PACKET,
-                                              [CONFIG_FABRIC_AF_XDP] = NET_FABRIC_AF_XDP,
-                                              [CONFIG_FABRIC_MEMIF] = NET_FABRIC_MEMIF,
-                                              [CONFIG_FABRIC_VIRTIO_USER] = NET_FABRIC_VIRTIO_USER,
-                                              [CONFIG_FABRIC_VHOST] = NET_FABRIC_VHOST,
-                                              [CONFIG_FABRIC_PCI] = NET_FABRIC_PCI};
     const uint32_t lcores[] = {g->lcore_ingress, g->lcore_gossip, g->lcore_fetch};
-    memset(c, 0, sizeof *c);
-    c->fabric = fabrics[g->fabric];
-    c->ipv4 = c->fabric == NET_FABRIC_UDP ? 0 : g->own_ipv4;
-    c->prefix_bits = (uint8_t)g->prefix_bits;
-    c->gateway_ipv4 = g->next_hop_ipv4;
-    c->mtu_bytes = (uint16_t)g->mtu_bytes;
-    if (c->fabric != NET_FABRIC_UDP && g->interface[0]) {
-        c->port_count = 1;
-        snprintf(c->ports[0].device, sizeof c->ports[0].device, "%s", g->interface);
-    }
+    net_from_config(g, c);
     c->endpoint_count = WIRE_STAGE_COUNT;
     for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
         c->endpoints[i] = (struct net_endpoint_config){
             (uint8_t)i, (uint8_t)lcores[i],
             (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
-    c->queue_count = g->queue_packets;
-    c->eal.hugepages = g->hugepages == CONFIG_HUGEPAGES_ON ? NET_HUGEPAGES_ON : NET_HUGEPAGES_OFF;
-    c->eal.memory_mb = g->memory_mb;
-    c->eal.extra_args = g->eal_args;
-    c->eal.extra_arg_count = g->eal_arg_count;
 }
 
 static void *stage_thread(void *argument) {
     struct stage *stage = argument;
-    (void)net_thread_enter();
     (void)stage_run(stage);
-    net_thread_leave();
     (void)!write(wake_pipe[1], "e", 1);
     return NULL;
 }
@@ -119,11 +97,12 @@ static int serve(const struct config *g, struct control *control,
         return 1;
     }
     net_describe(net, text, sizeof text);
-    mrn_log_info(
-        "started",
-        "version=0.1.0 node=%u of=%u quorum=%u port=%u durability=memory config=%016llx %s",
-        g->index, g->node_count, g->quorum, g->node[g->index].port, (unsigned long long)g->digest,
-        text);
+    mrn_log_info("started",
+                 "version=0.1.0 node=%u of=%u quorum=%u port=%u durability=%s config=%016llx %s",
+                 g->index, g->node_count, g->quorum, g->node[g->index].port,
+                 g->durability == CONFIG_DURABILITY_DISK ? "disk" : "memory",
+                 (unsigned long long)g->digest, text);
+    mrn_log_info("storage", "%s", stage_describe(stage));
     error = control_start(control, mailbox);
     if (!error && pthread_create(&thread, NULL, stage_thread, stage))
         error = MRN_ERR_NO_MEMORY;
@@ -148,6 +127,19 @@ static int serve(const struct config *g, struct control *control,
     return why == 's' ? 0 : 1;
 }
 
+/* A store is its number and its journal. One that lost its journal forgot what it promised: it is a
+ * new one, with a new number, and must recover from peers (protocol.md §7). */
+static void forget_store_without_journal(const struct control_config *c) {
+    char number[MAILBOX_PATH_MAX + 32], journal[MAILBOX_PATH_MAX + 32];
+    snprintf(number, sizeof number, "%s/incarnation", c->data_dir);
+    snprintf(journal, sizeof journal, "%s/journal/store", c->data_dir);
+    if (c->durable && !access(number, F_OK) && access(journal, F_OK)) {
+        mrn_log_warning("journal_missing", "dir=%s do=\"this store is taken for a new one\"",
+                        mrn_log_quote(c->data_dir));
+        (void)unlink(number);
+    }
+}
+
 int main(int argc, char **argv) {
     static struct config g;
     char text[NET_TEXT_BYTES > CONFIG_ERROR_BYTES ? NET_TEXT_BYTES : CONFIG_ERROR_BYTES];
@@ -160,11 +152,6 @@ int main(int argc, char **argv) {
         g.action == CONFIG_HELP ? config_print_help(CONFIG_NODE, stdout)
                                 : config_print_version(CONFIG_NODE, stdout);
         return 0;
-    }
-    if (g.durability == CONFIG_DURABILITY_DISK) {
-        fprintf(stderr, "maroon-node: durability disk is refused: the journal is not connected to "
-                        "the dataplane yet; use memory\n");
-        return 2;
     }
     static struct net_config n;
     for (uint32_t i = 0; i < g.node_count; i++)
@@ -202,6 +189,7 @@ int main(int argc, char **argv) {
     struct control *control = NULL;
     control_configure(&g, &c);
     (void)mkdir(c.data_dir, 0700);
+    forget_store_without_journal(&c);
     int error = control_prepare(&c, &control, &identity);
     if (error) {
         mrn_log_error("not_started", "error=%s why=%s", mrn_error_name(error),

@@ -1,7 +1,10 @@
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "dataplane/stages/internal.h"
 #include <sodium.h>
@@ -10,6 +13,10 @@
 #define IDLE_PASSES_BEFORE_SLEEP 256
 #define SLEEP_MAX_US 1000
 #define GATEWAYS_MAX 2048
+#define ASKS_COUNT 4096
+#define ANSWERS_COUNT 4096
+#define PARCELS_COUNT 256
+#define PIECES_COUNT 256
 
 uint64_t stage_clock_ns(void) {
     struct timespec t;
@@ -23,198 +30,231 @@ static uint64_t wall_us(void) {
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-void stage_drop(struct stage *s, enum wire_drop reason) {
-    if (reason >= 0 && reason < WIRE_DROP_COUNT)
-        s->dropped[reason]++;
+static void look_at_clocks(struct worker *w) {
+    w->now_ns = stage_clock_ns();
+    w->now_us = w->now_ns / 1000;
+    w->wall_us = wall_us();
 }
 
+/* Only gossip's thread speaks to the control plane: it finds `failed` set. */
 void stage_fail(struct stage *s, int error, const char *text) {
-    if (s->failed)
+    static pthread_mutex_t first = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&first);
+    if (!atomic_load_explicit(&s->failed, memory_order_relaxed)) {
+        s->failed_error = error;
+        snprintf(s->failed_text, sizeof s->failed_text, "%s", text);
+        atomic_store_explicit(&s->failed, true, memory_order_release);
+    }
+    pthread_mutex_unlock(&first);
+}
+
+static void tell_failed(struct stage *s) {
+    if (!atomic_load_explicit(&s->failed, memory_order_acquire))
         return;
-    s->failed = true;
-    struct mailbox_up up = {.kind = MAILBOX_UP_FAILED, .error = error};
-    snprintf(up.text, sizeof up.text, "%s", text);
+    struct mailbox_up up = {.kind = MAILBOX_UP_FAILED, .error = s->failed_error};
+    memcpy(up.text, s->failed_text, sizeof up.text);
     mailbox_send_up(s->setup.mailbox, &up);
 }
 
-/* ---- what the replica wants done ---- */
-
-static void ask_control(struct stage *s, const struct replica_action *a) {
-    struct mailbox_up up = {.revision = a->revision,
-                            .owner = a->owner,
-                            .range = a->range,
-                            .end = a->end,
-                            .seq = a->seq,
-                            .peer = a->peer,
-                            .immediately = a->outcome == 1};
-    up.kind = a->kind == REPLICA_ACTION_CAMPAIGN       ? MAILBOX_UP_CAMPAIGN
-              : a->kind == REPLICA_ACTION_RESIGN       ? MAILBOX_UP_RESIGN
-              : a->kind == REPLICA_ACTION_RANGE_CHECK  ? MAILBOX_UP_RANGE_CHECK
-              : a->kind == REPLICA_ACTION_RANGE_SEALED ? MAILBOX_UP_RANGE_SEALED
-                                                       : MAILBOX_UP_NEED_SNAPSHOT;
-    if (mailbox_send_up(s->setup.mailbox, &up))
-        stage_fail(s, MRN_ERR_FULL, "the control plane does not take messages");
+/* Slots come ready from gossip, some at a time; gossip itself takes them where they lie. */
+static uint32_t free_slot(struct stage *s, struct link *slots, uint32_t *ready,
+                          uint32_t *ready_count) {
+    if (!slots)
+        return s->bodies.free_count ? s->bodies.free[--s->bodies.free_count] : BODIES_SLOT_NONE;
+    if (!*ready_count)
+        *ready_count = link_take(slots, ready, 32);
+    return *ready_count ? ready[--*ready_count] : BODIES_SLOT_NONE;
 }
 
-static void act(struct stage *s, const struct replica_action *a) {
-    switch (a->kind) {
-    case REPLICA_ACTION_SEND: stage_gossip_send(s, a); break;
-    case REPLICA_ACTION_SEND_BODY: stage_gossip_send_body(s, a); break;
-    case REPLICA_ACTION_APPEND_PROMISE:
-    case REPLICA_ACTION_APPEND_EPOCH:
-    case REPLICA_ACTION_APPEND_BODY: assert(0 && "durability = memory appends nothing"); break;
-    case REPLICA_ACTION_DELIVER:
-        assert(a->seq == s->deliver_to);
-        s->deliver_to = a->seq + 1;
-        break;
-    case REPLICA_ACTION_FREE_SLOT: stage_bodies_give(&s->bodies, a->slot); break;
-    case REPLICA_ACTION_RESULT_WANTED:
-        stage_ingress_wanted(s, a->gateway, a->id, a->offset_bytes, a->length_bytes);
-        break;
-    case REPLICA_ACTION_TX_STATE:
-    case REPLICA_ACTION_SEALED:
-    case REPLICA_ACTION_NOT_OWNER:
-    case REPLICA_ACTION_RANGE_PROGRESS: stage_ingress_action(s, a); break;
-    case REPLICA_ACTION_CAMPAIGN:
-    case REPLICA_ACTION_RESIGN:
-    case REPLICA_ACTION_RANGE_CHECK:
-    case REPLICA_ACTION_RANGE_SEALED:
-    case REPLICA_ACTION_NEED_SNAPSHOT: ask_control(s, a); break;
-    case REPLICA_ACTION_DROPPED: stage_drop(s, (enum wire_drop)a->outcome); break;
-    case REPLICA_ACTION_FAIL_STOP: stage_fail(s, MRN_ERR_MISMATCH, a->reason); break;
+bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uint32_t *ready,
+                     uint32_t *ready_count, const struct wire_frame *frame,
+                     struct replica_event_body *ret_body) {
+    struct wire_body head = {0}; /* of BODY; TX has no owner, its session has */
+    struct wire_body_header header;
+    size_t head_bytes = frame->kind == WIRE_BODY ? sizeof head : sizeof(struct wire_tx);
+    memcpy(&head, frame->payload, head_bytes);
+    const uint8_t *bytes = frame->payload + head_bytes;
+    uint32_t length = frame->length_bytes - (uint32_t)head_bytes;
+    uint32_t slot = atomic_load_explicit(&s->pressed, memory_order_relaxed)
+                        ? BODIES_SLOT_NONE
+                        : free_slot(s, slots, ready, ready_count);
+    if (slot == BODIES_SLOT_NONE) {
+        stage_port_drop(port, WIRE_DROP_BODY_POOL);
+        return false;
     }
+    stage_bodies_fill(&s->bodies, slot, head.id, bytes, length);
+    memcpy(&header, bytes, sizeof header);
+    *ret_body = (struct replica_event_body){
+        .id = head.id,
+        .digest = wire_hash_body(&s->setup.identity->digest_key, head.id, bytes, length),
+        .slot = slot,
+        .owner = head.owner,
+        .parts_following = header.parts_following,
+        .peer = REPLICA_NODE_NONE};
+    return true;
 }
 
-/* Steps do not nest: what an action causes is an event of its own, after it. */
-void stage_step(struct stage *s, struct replica_event *event) {
-    event->now_ns = s->now_ns;
-    event->wall_us = s->wall_us;
-    s->actions->count = 0;
-    replica_step(s->replica, event, s->actions);
-    for (uint32_t i = 0; i < s->actions->count; i++)
-        act(s, &s->actions->items[i]);
-    s->work += s->actions->count;
+/* ---- the pass of a thread ---- */
+
+static bool runs(const struct worker *w, uint32_t stage) {
+    return w->stages & 1u << stage;
 }
 
-/* ---- what the control plane says ---- */
-
-static void take_down(struct stage *s, const struct mailbox_down *down) {
-    struct replica_event event = {0};
-    switch (down->kind) {
-    case MAILBOX_DOWN_LEADER_KEY:
-        event.kind = REPLICA_EVENT_LEADER_KEY;
-        event.leader_key.revision = down->revision;
-        event.leader_key.term = down->term;
-        event.leader_key.node = down->node;
-        event.leader_key.ours = down->ours;
-        break;
-    case MAILBOX_DOWN_CAMPAIGN_RESULT:
-        event.kind = REPLICA_EVENT_CAMPAIGN_RESULT;
-        event.campaign.revision = down->revision;
-        event.campaign.term = down->term;
-        event.campaign.token = down->token;
-        event.campaign.won = down->campaign == MAILBOX_CAMPAIGN_WON;
-        break;
-    case MAILBOX_DOWN_INCARNATIONS:
-        event.kind = REPLICA_EVENT_INCARNATIONS;
-        memcpy(event.incarnations.newest, down->incarnations, sizeof event.incarnations.newest);
-        break;
-    case MAILBOX_DOWN_RANGE_GRANT: stage_ingress_granted(s, down); return;
-    case MAILBOX_DOWN_RANGE_CHECKED:
-        event.kind = REPLICA_EVENT_RANGE_CHECKED;
-        event.range_checked.range = down->range;
-        event.range_checked.owner = down->owner;
-        event.range_checked.owned = down->checked;
-        break;
-    case MAILBOX_DOWN_RANGE_EXPIRED:
-        event.kind = REPLICA_EVENT_RANGE_EXPIRED;
-        event.range_expired.range = down->range;
-        event.range_expired.owner = down->owner;
-        break;
-    case MAILBOX_DOWN_SNAPSHOT_TAKE: stage_execute_snapshot(s, down->text); return;
-    case MAILBOX_DOWN_SNAPSHOT_RESTORE: stage_execute_restore(s, down->text); return;
-    case MAILBOX_DOWN_HANDOVER: event.kind = REPLICA_EVENT_HANDOVER; break;
-    case MAILBOX_DOWN_ETCD_LATENCY:
-        event.kind = REPLICA_EVENT_ETCD_LATENCY;
-        event.etcd.latency_ns = down->etcd_latency_us * 1000;
-        break;
-    case MAILBOX_DOWN_STOP: event.kind = REPLICA_EVENT_HANDOVER; break;
-    }
-    stage_step(s, &event);
+static uint64_t pass(struct worker *w) {
+    struct stage *s = w->stage;
+    uint64_t work = 0;
+    look_at_clocks(w);
+    w->work = 0;
+    if (runs(w, WIRE_STAGE_INGRESS))
+        work += stage_ingress_poll(s);
+    if (runs(w, WIRE_STAGE_FETCH))
+        work += stage_fetch_poll(s);
+    if (runs(w, WIRE_STAGE_GOSSIP))
+        work += stage_gossip_poll(s);
+    if (runs(w, STAGE_EXECUTE))
+        work += stage_execute_poll(s);
+    if (runs(w, WIRE_STAGE_FETCH))
+        work += stage_fetch_send(s);
+    if (runs(w, WIRE_STAGE_INGRESS))
+        work += stage_ingress_send(s);
+    return work + w->work;
 }
 
-static uint32_t control_poll(struct stage *s) {
-    struct mailbox_down down;
-    uint32_t count = 0;
-    while (count < 32 && mailbox_receive_down(s->setup.mailbox, &down) == 1) {
-        take_down(s, &down);
-        count++;
-    }
-    return count;
+/* Does something lie in a link to this thread? */
+static bool waited_for(const struct worker *w) {
+    const struct stage *s = w->stage;
+    const struct execute *x = &s->execute;
+    return (runs(w, WIRE_STAGE_INGRESS) && (link_count(&s->answers) || link_count(&s->results))) ||
+           (runs(w, WIRE_STAGE_FETCH) && link_count(&s->parcels_out)) ||
+           (runs(w, WIRE_STAGE_GOSSIP) && (link_count(&s->asks) || link_count(&s->fetched) ||
+                                           link_count(&s->parcels_in) || link_count(&s->dones))) ||
+           (runs(w, STAGE_EXECUTE) &&
+            (link_count(&s->orders) || x->snapshot_on || x->handed_over || x->snapshot.kind));
 }
 
-/* ---- the loop ---- */
-
-static void tick(struct stage *s) {
-    struct replica_event event = {.kind = REPLICA_EVENT_TICK};
-    stage_step(s, &event);
-    struct replica_facts facts;
-    replica_facts(s->replica, &facts);
-    s->leads = facts.role == REPLICA_ROLE_LEADER;
+static uint64_t may_sleep_us(const struct worker *w) {
+    const struct stage *s = w->stage;
+    if (!runs(w, WIRE_STAGE_GOSSIP))
+        return SLEEP_MAX_US;
+    if (s->gossip.storage && !storage_idle(s->gossip.storage))
+        return 0;
+    uint64_t at = replica_next_deadline_ns(s->gossip.replica);
+    uint64_t wait_us = at > w->now_ns ? (at - w->now_ns) / 1000 : 0;
+    return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
-static uint64_t pass(struct stage *s) {
-    s->now_ns = stage_clock_ns();
-    s->now_us = s->now_ns / 1000;
-    s->wall_us = wall_us();
-    s->work = 0;
-    uint64_t work = stage_ingress_poll(s);
-    work += stage_gossip_poll(s, WIRE_STAGE_GOSSIP);
-    work += stage_gossip_poll(s, WIRE_STAGE_FETCH);
-    work += control_poll(s);
-    tick(s);
-    work += stage_execute_poll(s);
-    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
-        stage_outbox_flush(&s->outboxes[i], s->now_us);
-    stage_facts_poll(s);
-    return work + s->work;
-}
-
-/* Adaptive: from spinning over yielding to sleeping until a packet or the replica's next timer. */
-static void idle(struct stage *s, uint32_t passes) {
-    if (s->setup.config->poll == CONFIG_POLL_BUSY || passes < IDLE_PASSES_BEFORE_YIELD)
+/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. */
+static void idle(struct worker *w) {
+    struct stage *s = w->stage;
+    if (s->setup.config->poll == CONFIG_POLL_BUSY || w->idle_passes < IDLE_PASSES_BEFORE_YIELD)
         return;
-    if (passes < IDLE_PASSES_BEFORE_SLEEP) {
+    uint64_t wait_us = w->idle_passes < IDLE_PASSES_BEFORE_SLEEP ? 0 : may_sleep_us(w);
+    if (wait_us < 20) {
         sched_yield();
         return;
     }
-    uint64_t at = replica_next_deadline_ns(s->replica);
-    uint64_t wait_us = at > s->now_ns ? (at - s->now_ns) / 1000 : 0;
-    if (wait_us < 20)
-        sched_yield();
-    else
-        net_wait(s->setup.net, 0, wait_us < SLEEP_MAX_US ? (uint32_t)wait_us : SLEEP_MAX_US, NULL,
-                 0);
+    bool alone = s->worker_count == 1;
+    if (!alone)
+        link_sleep_begin(&w->link);
+    if (!waited_for(w))
+        net_wait(s->setup.net, w->number, (uint32_t)wait_us, &w->link.wake_fd, alone ? 0 : 1);
+    if (!alone)
+        link_sleep_end(&w->link);
+}
+
+static void share_of_work(struct worker *w) {
+    if (w->now_ns < w->shared_ns)
+        return;
+    w->shared_ns = w->now_ns + 10000000;
+    uint64_t ppm = w->loop_ns ? w->busy_ns * 1000000 / w->loop_ns : 0;
+    atomic_store_explicit(&w->stage->status->lcore_busy_ppm[w->number], ppm, memory_order_relaxed);
+    w->busy_ns = w->loop_ns = 0;
+}
+
+static void *run(void *argument) {
+    struct worker *w = argument;
+    struct stage *s = w->stage;
+    uint64_t last_ns = stage_clock_ns();
+    while (!atomic_load_explicit(&s->stop, memory_order_relaxed) &&
+           !atomic_load_explicit(&s->failed, memory_order_relaxed)) {
+        uint64_t work = pass(w);
+        uint64_t after_ns = stage_clock_ns();
+        w->busy_ns += work ? after_ns - w->now_ns : 0;
+        w->idle_passes = work ? 0 : w->idle_passes + 1;
+        share_of_work(w);
+        if (!work)
+            idle(w);
+        w->loop_ns += after_ns - last_ns;
+        last_ns = after_ns;
+    }
+    if (runs(w, WIRE_STAGE_GOSSIP)) {
+        tell_failed(s);
+        storage_close(s->gossip.storage); /* by the thread whose writes it waits for */
+        s->gossip.storage = NULL;
+    }
+    return NULL;
+}
+
+/* ---- threads ---- */
+
+static void pin(const struct worker *w) {
+    cpu_set_t set;
+    if (w->cpu < 0)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)w->cpu, &set);
+    (void)pthread_setaffinity_np(pthread_self(), sizeof set, &set); /* the start line says where */
+}
+
+static void *run_thread(void *argument) {
+    struct worker *w = argument;
+    pin(w);
+    int error = net_thread_enter();
+    if (error)
+        stage_fail(w->stage, error, "a thread cannot be made known to DPDK");
+    run(w);
+    if (!error)
+        net_thread_leave();
+    return NULL;
 }
 
 int stage_run(struct stage *s) {
-    uint32_t idle_passes = 0;
-    uint64_t last_ns = stage_clock_ns();
-    while (!atomic_load_explicit(&s->stop, memory_order_relaxed) && !s->failed) {
-        uint64_t work = pass(s);
-        uint64_t after_ns = stage_clock_ns();
-        s->busy_ns += work ? after_ns - s->now_ns : 0;
-        idle_passes = work ? 0 : idle_passes + 1;
-        if (!work)
-            idle(s, idle_passes);
-        s->loop_ns += after_ns - last_ns;
-        last_ns = after_ns;
+    uint32_t started = 1;
+    for (; started < s->worker_count; started++) {
+        struct worker *w = &s->workers[started];
+        char name[16];
+        if (pthread_create(&w->thread, NULL, run_thread, w)) {
+            stage_fail(s, MRN_ERR_NO_MEMORY, "no thread for a stage");
+            break;
+        }
+        snprintf(name, sizeof name, "stage-%u", w->number);
+        pthread_setname_np(w->thread, name);
     }
-    return s->failed ? MRN_ERR_MISMATCH : 0;
+    run_thread(&s->workers[0]);
+    for (uint32_t i = 1; i < started; i++)
+        pthread_join(s->workers[i].thread, NULL);
+    return atomic_load(&s->failed) ? s->failed_error : 0;
+}
+
+bool stage_poll(struct stage *s) {
+    uint64_t work = 0;
+    if (atomic_load_explicit(&s->failed, memory_order_relaxed)) {
+        if (!atomic_exchange(&s->failed_told, true))
+            tell_failed(s);
+        return false;
+    }
+    for (uint32_t i = 0; i < s->worker_count; i++)
+        work += pass(&s->workers[i]);
+    return work != 0;
 }
 
 void stage_stop(struct stage *s) {
     atomic_store_explicit(&s->stop, true, memory_order_relaxed);
+}
+
+const char *stage_describe(const struct stage *s) {
+    return s->gossip.storage ? journal_describe(storage_journal(s->gossip.storage))
+                             : "journal=none";
 }
 
 /* ---- open, close ---- */
@@ -227,7 +267,7 @@ static void replica_configure(const struct stage_setup *setup, struct replica_co
         .index = identity->node_index,
         .node_count = identity->node_count,
         .quorum = identity->quorum,
-        .durable = false,
+        .durable = g->durability == CONFIG_DURABILITY_DISK,
         .amnesiac = !identity->in_genesis,
         .incarnation = identity->incarnation,
         .configuration_id = identity->configuration_id,
@@ -266,14 +306,13 @@ static int open_runtime(struct stage *s) {
     c.genesis_hash = s->setup.identity->genesis_hash;
     c.applications = s->setup.applications;
     c.application_count = s->setup.application_count;
-    return runtime_open(&c, &s->runtime);
+    return runtime_open(&c, &s->execute.runtime);
 }
 
-/* One table of peers for each endpoint; a node's sessions are random and end with the process. */
-static int open_endpoint(struct stage *s, enum wire_stage stage) {
+/* A node's sessions are random and end with the process. */
+static int open_port(struct stage *s, enum wire_stage stage, struct port *port) {
     const struct control_identity *identity = s->setup.identity;
     const struct config *g = s->setup.config;
-    uint32_t capacity = stage == WIRE_STAGE_INGRESS ? GATEWAYS_MAX : 16;
     struct net_session_config c = {.role = WIRE_ROLE_NODE,
                                    .index = identity->node_index,
                                    .stage = (uint8_t)stage,
@@ -281,23 +320,162 @@ static int open_endpoint(struct stage *s, enum wire_stage stage) {
                                    .process_token = identity->process_token,
                                    .configuration_id = identity->configuration_id,
                                    .ranges = {WIRE_RANGE_NONE, WIRE_RANGE_NONE},
-                                   .capacity = capacity};
+                                   .capacity = stage == WIRE_STAGE_INGRESS ? GATEWAYS_MAX : 16};
     c.session = randombytes_random() | 1;
-    s->endpoints[stage] = net_endpoint(s->setup.net, stage);
-    void *memory = aligned_alloc(64, (net_sessions_size(capacity) + 63) & ~(size_t)63);
-    if (!memory || !s->endpoints[stage]) {
-        free(memory);
-        return MRN_ERR_NO_MEMORY;
-    }
-    s->sessions[stage] = net_sessions_init(memory, &c);
-    for (uint8_t i = 0; i < identity->node_count && stage != WIRE_STAGE_INGRESS; i++) {
+    int error = stage_port_open(port, s->setup.net, &c);
+    for (uint8_t i = 0; !error && i < identity->node_count && stage != WIRE_STAGE_INGRESS; i++) {
         struct net_address address = {
             .ipv4 = g->node[i].ipv4,
             .port = (uint16_t)(g->node[i].port + (uint32_t)stage * WIRE_STAGE_PORT_STEP)};
-        if (i != identity->node_index && !net_session_add_node(s->sessions[stage], i, address))
-            return MRN_ERR_INVALID;
+        if (i != identity->node_index && !net_session_add_node(port->sessions, i, address))
+            error = MRN_ERR_INVALID;
     }
-    return stage_outbox_open(&s->outboxes[stage], s->endpoints[stage], s->sessions[stage]);
+    return error;
+}
+
+/* The stages of equal thread numbers share a thread, in the order of the numbers. */
+static int open_workers(struct stage *s) {
+    const struct config *g = s->setup.config;
+    const uint32_t thread_of[] = {[WIRE_STAGE_INGRESS] = g->lcore_ingress,
+                                  [WIRE_STAGE_GOSSIP] = g->lcore_gossip,
+                                  [WIRE_STAGE_FETCH] = g->lcore_fetch,
+                                  [STAGE_EXECUTE] = g->lcore_execute};
+    struct worker **of[] = {[WIRE_STAGE_INGRESS] = &s->ingress.worker,
+                            [WIRE_STAGE_GOSSIP] = &s->gossip.worker,
+                            [WIRE_STAGE_FETCH] = &s->fetch.worker,
+                            [STAGE_EXECUTE] = &s->execute.worker};
+    for (uint32_t number = 0; number < STAGE_THREADS_MAX; number++) {
+        struct worker *w = &s->workers[s->worker_count];
+        *w = (struct worker){.stage = s, .number = number, .cpu = -1, .link.wake_fd = -1};
+        for (uint32_t i = 0; i <= STAGE_EXECUTE; i++)
+            if (thread_of[i] == number) {
+                w->stages |= 1u << i;
+                *of[i] = w;
+            }
+        if (!w->stages)
+            continue;
+        if (s->worker_count < g->cpu_count)
+            w->cpu = (int)g->cpu[s->worker_count];
+        s->worker_count++;
+        w->link.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (w->link.wake_fd < 0)
+            return MRN_ERR_IO;
+        look_at_clocks(w);
+    }
+    return 0;
+}
+
+static int open_links(struct stage *s, uint32_t deliver_max) {
+    uint32_t orders = 64;
+    while (orders < 2 * deliver_max + 64)
+        orders *= 2;
+    struct {
+        struct link *link;
+        const char *name;
+        size_t count, message_bytes;
+        struct worker *from, *to;
+    } all[] = {
+        {&s->asks, "asks", ASKS_COUNT, sizeof(struct ask), s->ingress.worker, s->gossip.worker},
+        {&s->fetched, "fetched", ASKS_COUNT, sizeof(struct ask), s->fetch.worker, s->gossip.worker},
+        {&s->parcels_in, "parcels_in", PARCELS_COUNT, sizeof(struct parcel), s->fetch.worker,
+         s->gossip.worker},
+        {&s->parcels_out, "parcels_out", PARCELS_COUNT, sizeof(struct parcel), s->gossip.worker,
+         s->fetch.worker},
+        {&s->answers, "answers", ANSWERS_COUNT, sizeof(struct answer), s->gossip.worker,
+         s->ingress.worker},
+        {&s->results, "results", ANSWERS_COUNT, sizeof(struct answer), s->execute.worker,
+         s->ingress.worker},
+        {&s->orders, "orders", orders, sizeof(struct order), s->gossip.worker, s->execute.worker},
+        {&s->dones, "dones", orders, sizeof(struct done), s->execute.worker, s->gossip.worker},
+        {&s->ingress_slots, "ingress_slots", SLOTS_AHEAD, sizeof(uint32_t), NULL, NULL},
+        {&s->fetch_slots, "fetch_slots", SLOTS_AHEAD, sizeof(uint32_t), NULL, NULL},
+        {&s->free_pieces, "free_pieces", PIECES_COUNT, sizeof(uint8_t *), NULL, NULL},
+    };
+    int error = 0;
+    for (uint32_t i = 0; !error && i < sizeof all / sizeof all[0]; i++) {
+        error = link_open(all[i].link, all[i].name, (uint32_t)all[i].count,
+                          (uint32_t)all[i].message_bytes);
+        all[i].link->to = all[i].from == all[i].to ? NULL : &all[i].to->link;
+    }
+    for (uint32_t i = 0; !error && i < PIECES_COUNT - 1; i++) {
+        uint8_t *piece = s->execute.pieces + (size_t)i * RESULT_PIECE_BYTES;
+        if (!link_put(&s->free_pieces, &piece))
+            error = MRN_ERR_NO_MEMORY;
+    }
+    return error;
+}
+
+static int open_memory(struct stage *s, const struct replica_config *c, size_t replica_bytes) {
+    struct gossip *g = &s->gossip;
+    struct execute *x = &s->execute;
+    g->replica_memory = aligned_alloc(64, (replica_bytes + 63) & ~(size_t)63);
+    g->actions = malloc(sizeof *g->actions);
+    x->bodies = calloc(WIRE_EPOCH_BODIES_MAX, sizeof *x->bodies);
+    x->result_buffer = malloc(RESULT_AHEAD_BYTES);
+    x->pieces = malloc((size_t)PIECES_COUNT * RESULT_PIECE_BYTES);
+    s->deliveries = calloc(c->deliver_max, sizeof *s->deliveries);
+    if (!g->replica_memory || !g->actions || !x->bodies || !x->result_buffer || !x->pieces ||
+        !s->deliveries)
+        return MRN_ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < c->deliver_max; i++) {
+        s->deliveries[i].bodies =
+            malloc(WIRE_EPOCH_BODIES_MAX * sizeof(struct replica_delivered_body));
+        if (!s->deliveries[i].bodies)
+            return MRN_ERR_NO_MEMORY;
+    }
+    return stage_bodies_open(&s->bodies, c->body_slots + 3 * SLOTS_AHEAD);
+}
+
+/* The first look at the journal also says whether this store's memory is whole. */
+static int open_storage(struct stage *s, struct replica_config *c, char *ret_error) {
+    const struct config *g = s->setup.config;
+    const struct control_identity *identity = s->setup.identity;
+    char directory[512], text[JOURNAL_TEXT_BYTES];
+    snprintf(directory, sizeof directory, "%s/snapshots", g->data_dir);
+    int error = snapshots_open(c->durable ? directory : NULL, &s->execute.snapshots);
+    if (error || !c->durable) {
+        snprintf(ret_error, NET_TEXT_BYTES, "%.400s: %s", directory, mrn_error_text(error));
+        return error;
+    }
+    struct storage_config config = {
+        .data_dir = g->data_dir,
+        .identity = {.incarnation = (uint64_t)randombytes_random() << 32 | randombytes_random() | 1,
+                     .configuration_id = identity->configuration_id},
+        .segment_bytes = g->segment_bytes,
+        .body_sync_delay_ns = (uint64_t)g->body_sync_delay_us * 1000,
+        .log_epochs = c->log_epochs,
+        .bodies = &s->bodies};
+    memcpy(config.identity.cluster_id, &identity->cluster_id, sizeof identity->cluster_id);
+    error = storage_open(&config, &s->gossip.storage, text);
+    if (error)
+        snprintf(ret_error, NET_TEXT_BYTES, "%s", text);
+    else
+        c->amnesiac &= !storage_promised(s->gossip.storage);
+    return error;
+}
+
+static int open_all(struct stage *s, struct replica_config *c, size_t replica_bytes,
+                    char *ret_error) {
+    int error = open_workers(s);
+    if (!error)
+        error = open_memory(s, c, replica_bytes);
+    if (!error)
+        error = open_links(s, c->deliver_max);
+    if (!error)
+        error = open_port(s, WIRE_STAGE_INGRESS, &s->ingress.port);
+    if (!error)
+        error = open_port(s, WIRE_STAGE_GOSSIP, &s->gossip.port);
+    if (!error)
+        error = open_port(s, WIRE_STAGE_FETCH, &s->fetch.port);
+    if (!error)
+        error = open_runtime(s);
+    if (error) {
+        snprintf(ret_error, NET_TEXT_BYTES, "the dataplane cannot be made: %s",
+                 mrn_error_text(error));
+        return error;
+    }
+    error = open_storage(s, c, ret_error);
+    return error ? error : stage_state_start(s, c, ret_error);
 }
 
 int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error) {
@@ -315,48 +493,42 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
         return MRN_ERR_NO_MEMORY;
     s->setup = *setup;
     s->status = mailbox_status(setup->mailbox);
-    s->deliver_from = s->deliver_to = 1;
     for (uint32_t i = 0; i < RANGE_CACHE; i++)
-        s->range_cache[i].range = WIRE_RANGE_NONE;
-    s->result_room = RESULT_AHEAD_BYTES;
-    s->result_buffer = malloc(s->result_room);
-    s->replica_memory = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
-    s->actions = malloc(sizeof *s->actions);
-    s->exec_bodies = calloc(WIRE_EPOCH_BODIES_MAX, sizeof *s->exec_bodies);
-    s->delivered = calloc(WIRE_EPOCH_BODIES_MAX, sizeof *s->delivered);
-    int error =
-        !s->replica_memory || !s->actions || !s->exec_bodies || !s->delivered || !s->result_buffer
-            ? MRN_ERR_NO_MEMORY
-            : stage_bodies_open(&s->bodies, c.body_slots + BODIES_IN_FLIGHT);
-    for (uint32_t i = 0; !error && i < WIRE_STAGE_COUNT; i++)
-        error = open_endpoint(s, (enum wire_stage)i);
-    if (!error)
-        error = open_runtime(s);
-    if (error) {
-        snprintf(ret_error, NET_TEXT_BYTES, "the dataplane cannot be made: %s",
-                 mrn_error_text(error));
+        s->ingress.range_cache[i].range = WIRE_RANGE_NONE;
+    int error = open_all(s, &c, bytes, ret_error);
+    if (error)
         stage_close(s);
-        return error;
-    }
-    s->replica = replica_init(s->replica_memory, &c, stage_clock_ns());
-    *ret_stage = s;
-    return 0;
+    else
+        *ret_stage = s;
+    return error;
 }
 
 void stage_close(struct stage *s) {
     if (!s)
         return;
-    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++) {
-        stage_outbox_close(&s->outboxes[i]);
-        free(s->sessions[i]);
-    }
-    if (s->runtime)
-        runtime_close(s->runtime);
+    struct link *links[] = {&s->asks,          &s->fetched,     &s->parcels_in, &s->parcels_out,
+                            &s->answers,       &s->results,     &s->orders,     &s->dones,
+                            &s->ingress_slots, &s->fetch_slots, &s->free_pieces};
+    storage_close(s->gossip.storage);
+    snapshots_close(s->execute.snapshots);
+    if (s->execute.runtime)
+        runtime_close(s->execute.runtime);
+    stage_port_close(&s->ingress.port);
+    stage_port_close(&s->gossip.port);
+    stage_port_close(&s->fetch.port);
+    for (uint32_t i = 0; i < sizeof links / sizeof links[0]; i++)
+        link_close(links[i]);
+    for (uint32_t i = 0; s->deliveries && i < s->setup.config->deliver_max; i++)
+        free(s->deliveries[i].bodies);
+    for (uint32_t i = 0; i < s->worker_count; i++)
+        if (s->workers[i].link.wake_fd >= 0)
+            close(s->workers[i].link.wake_fd);
     stage_bodies_close(&s->bodies);
-    free(s->replica_memory);
-    free(s->actions);
-    free(s->exec_bodies);
-    free(s->delivered);
-    free(s->result_buffer);
+    free(s->deliveries);
+    free(s->gossip.replica_memory);
+    free(s->gossip.actions);
+    free(s->execute.bodies);
+    free(s->execute.result_buffer);
+    free(s->execute.pieces);
     free(s);
 }

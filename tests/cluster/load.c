@@ -16,6 +16,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,8 @@ static struct options options = {.count = 1000,
                                  .seed = 1};
 static struct connection connections[CONNECTIONS_MAX];
 static int poll_fd;
+static volatile sig_atomic_t
+    interrupted; /* SIGINT: no new requests, the last answers are waited for */
 static uint64_t random_state;
 
 static uint64_t sent, ok, refused, wrong, errors, pushed_back,
@@ -123,8 +126,8 @@ static bool next_request(struct connection *c, uint64_t now) {
                  account_of(c, c->to), c->amount);
         write_request(c, "Deposit", json);
     } else {
-        bool over =
-            options.seconds != 0 && now - started_ns >= options.seconds * UINT64_C(1000000000);
+        bool over = interrupted || (options.seconds != 0 &&
+                                    now - started_ns >= options.seconds * UINT64_C(1000000000));
         if (over || (options.count != 0 && sent >= options.count)) {
             c->phase = PHASE_DONE;
             return false;
@@ -494,9 +497,15 @@ static void read_options(int argc, char *argv[]) {
     }
 }
 
+static void on_interrupt(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
 int main(int argc, char *argv[]) {
     read_options(argc, argv);
     random_state = options.seed;
+    signal(SIGINT, on_interrupt);
     poll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (poll_fd < 0) {
         perror("load: epoll_create1");

@@ -79,6 +79,10 @@ class Cluster:
     def start(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None):
         """Starts everything and waits until each process is ready."""
         self.start_network()
+        return self.start_rest(nodes, gateways, etcd, node_keys, gateway_keys, key_ranges)
+
+    def start_rest(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None):
+        """What start() does once there is a network."""
         self.etcd = Etcd(self.network, self.workdir, etcd)
         self.etcd.start()
         self.node_addresses = [self.network.add_host(f"n{index}", 10 + index) for index in range(nodes)]

@@ -1,0 +1,242 @@
+/* The state on disk and from peers: snapshots written while epochs execute, snapshots restored, and
+ * the start of a node from its own disk. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "dataplane/stages/internal.h"
+#include "runtime/snapshot_format.h"
+
+#define PAGES_PER_PASS 16
+#define PIECE_BYTES (RUNTIME_PAGE_BYTES + 512) /* a page with what may stand around it */
+
+/* ---- writing ---- */
+
+void stage_done(struct stage *s, const struct done *done) {
+    bool taken = link_put(&s->dones, done);
+    assert(taken); /* room for every epoch on its way and what goes with them */
+    (void)taken;
+}
+
+static void snapshot_done(struct stage *s, int error, bool local, uint64_t seq, const char *path) {
+    struct done done = {.kind = DONE_SNAPSHOT, .error = error, .local = local, .seq = seq};
+    snprintf(done.path, sizeof done.path, "%.255s", path);
+    stage_done(s, &done);
+}
+
+/* A snapshot begins when the last one is done. */
+static void begin(struct stage *s) {
+    struct execute *x = &s->execute;
+    if (!x->snapshot.kind || x->snapshot_on || x->handed_over || !snapshots_idle(x->snapshots) ||
+        runtime_snapshot_begin(x->runtime))
+        return;
+    bool local = !x->snapshot.path[0];
+    int error = snapshots_begin(x->snapshots, local ? NULL : x->snapshot.path);
+    x->snapshot.kind = 0;
+    if (error) {
+        runtime_snapshot_abandon(x->runtime);
+        snapshot_done(s, error, local, 0, x->snapshot.path);
+        return;
+    }
+    x->snapshot_on = true;
+    if (local) { /* gossip notes, before it hears of the next epoch, what a replay needs */
+        struct runtime_facts facts;
+        runtime_facts(x->runtime, &facts);
+        struct done done = {.kind = DONE_SNAPSHOT_BEGUN, .seq = facts.exec_seq};
+        stage_done(s, &done);
+    }
+}
+
+static uint32_t write_some(struct stage *s) {
+    struct execute *x = &s->execute;
+    size_t room = snapshots_room_bytes(x->snapshots) / PIECE_BYTES;
+    uint32_t pages = room < PAGES_PER_PASS + 1 ? (uint32_t)room : PAGES_PER_PASS + 1;
+    if (pages < 2) /* head or tail may come with the last page */
+        return 0;
+    struct runtime_snapshot_info info;
+    int more = runtime_snapshot_step(x->runtime, pages - 1, snapshots_write, x->snapshots, &info);
+    if (more > 0)
+        return pages;
+    x->snapshot_on = false;
+    if (more < 0)
+        snapshots_abandon(x->snapshots, more); /* told when it is done */
+    else
+        snapshots_end(x->snapshots, info.seq);
+    return 1;
+}
+
+/* ---- restoring ---- */
+
+static int64_t read_some(void *user, void *bytes, size_t room) {
+    ssize_t n;
+    do
+        n = read(*(int *)user, bytes, room);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? MRN_ERR_IO : n;
+}
+
+static void tell_range(void *user, const struct runtime_range_facts *range) {
+    struct stage *s = user;
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
+    event.restore_range.range = range->range;
+    event.restore_range.owner = range->owner;
+    event.restore_range.position = range->executed;
+    event.restore_range.open = !range->retired;
+    stage_step(s, &event);
+}
+
+void stage_tell_restored(struct stage *s) {
+    const struct runtime_snapshot_info *info = &s->execute.restored;
+    runtime_ranges(s->execute.runtime, tell_range, s);
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORED};
+    event.restored = (struct replica_event_restored){info->seq, info->term, info->logical_time_us,
+                                                     info->epoch_hash, info->result_hash};
+    stage_step(s, &event);
+}
+
+static int load(struct stage *s, const char *path) {
+    struct runtime_facts facts;
+    runtime_facts(s->execute.runtime, &facts);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return MRN_ERR_IO;
+    struct snapshot_head head;
+    ssize_t n = pread(fd, &head, sizeof head, 0);
+    int error = n != sizeof head ? MRN_ERR_CORRUPT
+                : head.seq <= facts.exec_seq
+                    ? MRN_ERR_EXISTS /* we went further while it came */
+                    : runtime_restore(s->execute.runtime, read_some, &fd, &s->execute.restored);
+    close(fd);
+    return error;
+}
+
+/* `restored`: the runtime holds it and waits until gossip has told the replica. */
+static void restore_done(struct stage *s, int error, bool restored, uint64_t seq) {
+    struct execute *x = &s->execute;
+    struct done done = {.kind = DONE_RESTORE, .error = error, .local = restored, .seq = seq};
+    memcpy(done.path, x->restore.path, sizeof done.path);
+    x->restore.kind = 0;
+    if (!restored)
+        x->handed_over = false;
+    stage_done(s, &done);
+}
+
+/* Nothing is executed from the order on. */
+static void restore(struct stage *s) {
+    struct execute *x = &s->execute;
+    if (x->snapshot_on) {
+        runtime_snapshot_abandon(x->runtime);
+        snapshots_abandon(x->snapshots, MRN_ERR_CLOSED);
+        x->snapshot_on = false;
+    }
+    if (!snapshots_idle(x->snapshots))
+        return; /* at the next poll */
+    int error = load(s, x->restore.path);
+    if (error) {
+        struct runtime_facts facts;
+        runtime_facts(x->runtime, &facts);
+        restore_done(s, error == MRN_ERR_EXISTS ? 0 : error, false, facts.exec_seq);
+    } else if (s->gossip.storage) {
+        /* A node that starts again must find on its disk what the replica builds on from here. */
+        snapshots_adopt(x->snapshots, x->restore.path, x->restored.seq);
+        x->restore.kind = 0;
+    } else
+        restore_done(s, 0, true, x->restored.seq);
+}
+
+static void finished(struct stage *s, const struct snapshots_done *d) {
+    if (!d->adopted)
+        snapshot_done(s, d->error, d->local, d->seq, d->path);
+    else if (d->error)
+        stage_fail(s, d->error, "a restored snapshot cannot be kept on disk");
+    else
+        restore_done(s, 0, true, d->seq);
+}
+
+uint32_t stage_state_poll(struct stage *s) {
+    struct execute *x = &s->execute;
+    uint32_t work = 0;
+    struct snapshots_done d;
+    struct order order;
+    if (x->handed_over && !x->restore.kind && link_take(&s->orders, &order, 1)) {
+        /* What was ordered before the replica knew is covered by the snapshot, or comes again. */
+        x->handed_over = order.kind != ORDER_CONTINUE;
+        if (order.kind == ORDER_SNAPSHOT)
+            x->snapshot = order;
+        work++;
+    }
+    if (snapshots_poll(x->snapshots, &d)) {
+        finished(s, &d);
+        work++;
+    }
+    if (x->restore.kind) {
+        restore(s);
+        work++;
+    }
+    begin(s);
+    if (x->snapshot_on)
+        work += write_some(s);
+    return work;
+}
+
+/* ---- the start ---- */
+
+static int replay_step(void *context, struct replica_event *event) {
+    struct stage *s = context;
+    stage_step(s, event);
+    while (!atomic_load(&s->failed) && link_count(&s->orders)) {
+        stage_execute_poll(s);
+        stage_done_poll(s);
+    }
+    return atomic_load(&s->failed) ? MRN_ERR_MISMATCH : 0;
+}
+
+static bool replay_holds(void *context, uint64_t id) {
+    struct stage *s = context;
+    struct wire_digest digest;
+    return replica_body(s->gossip.replica, id, &digest) != REPLICA_SLOT_NONE;
+}
+
+static int start_from_snapshot(struct stage *s, char *ret_error) {
+    char path[SNAPSHOTS_PATH_MAX];
+    uint64_t seq;
+    if (!snapshots_newest(s->execute.snapshots, path, &seq))
+        return 0;
+    int error = load(s, path);
+    if (error) {
+        snprintf(ret_error, NET_TEXT_BYTES,
+                 "%.300s: %s; the journal is cut below it: start in an empty directory to get the "
+                 "state from peers",
+                 path, mrn_error_text(error));
+        return error;
+    }
+    stage_tell_restored(s);
+    return atomic_load(&s->failed) ? MRN_ERR_MISMATCH : 0;
+}
+
+int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error) {
+    char text[JOURNAL_TEXT_BYTES];
+    struct gossip *g = &s->gossip;
+    g->replica = replica_init(g->replica_memory, config, g->worker->now_ns);
+    if (!g->storage)
+        return 0;
+    int error = start_from_snapshot(s, ret_error);
+    if (error) {
+        if (atomic_load(&s->failed))
+            snprintf(ret_error, NET_TEXT_BYTES, "%s", s->failed_text);
+        return error;
+    }
+    struct storage_replay replay = {replay_step, replay_holds, &s->setup.identity->digest_key, s};
+    error = storage_replay(g->storage, &replay, text);
+    if (!error) {
+        struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
+        error = replay_step(s, &event);
+        snprintf(text, sizeof text, "the journal's end");
+    }
+    if (error)
+        snprintf(ret_error, NET_TEXT_BYTES, "%.*s%s%.150s", NET_TEXT_BYTES - 160, text,
+                 atomic_load(&s->failed) ? ": " : "",
+                 atomic_load(&s->failed) ? s->failed_text : "");
+    return error;
+}

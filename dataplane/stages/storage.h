@@ -1,0 +1,84 @@
+/* storage: a node's journal behind the replica's appends, and the start from what it holds
+ * (protocol.md §9; durability = disk only).
+ *
+ *   open: local snapshot -> first look at the journal (which bodies do epochs name? was anything
+ *         promised?) -> replay through the replica, executing what was known committed -> append
+ *
+ * Records: docs/journal-format.md. Positions: the replica counts its own records from 0 after each
+ * start; `base` is where they begin in the journal, which also holds records of the storage's own
+ * (a promise again, so that the segment of an old one can go).
+ *
+ * What the journal can't take at once waits in a queue in memory; while much waits, bodies are not
+ * taken (storage_pressed), so that the queue has room for epochs and promises.
+ *
+ * Threads: open and close by the thread that made the stage and by the dataplane's lcore; the rest
+ * by the lcore only. Errors: open says what and where in text; later ones end the node with the
+ * journal's own words: "the node stops acknowledging and says why". */
+#ifndef MAROON_STORAGE_H
+#define MAROON_STORAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dataplane/journal/journal.h"
+#include "dataplane/replica/replica.h"
+#include "dataplane/stages/bodies.h"
+#include "proto/wire_hash.h"
+
+struct storage;
+
+struct storage_config {
+    const char *data_dir;
+    struct journal_identity identity;
+    uint64_t segment_bytes, body_sync_delay_ns;
+    uint32_t log_epochs;
+    struct bodies *bodies; /* its positions are kept here */
+};
+
+/* First look: reads the whole journal of data_dir, if there is one. Returns 0 with *ret_storage
+ * set, or the journal's error with a sentence in text (JOURNAL_TEXT_BYTES). */
+int storage_open(const struct storage_config *config, struct storage **ret_storage, char *text);
+
+/* Did the journal hold a promise, so that this store's memory is whole (protocol.md §7)? */
+bool storage_promised(const struct storage *storage);
+
+/* Hands each record, in order, to `step`, which returns 0 or the error that ends the start; `holds`
+ * says whether the replica has a body under this id. Then the journal takes appends. */
+struct storage_replay {
+    int (*step)(void *context, struct replica_event *event);
+    bool (*holds)(void *context, uint64_t id);
+    const struct wire_digest_key *digest_key;
+    void *context;
+};
+int storage_replay(struct storage *storage, const struct storage_replay *replay, char *text);
+
+/* Writes and syncs what was appended. By the lcore, before its thread ends. NULL is allowed. */
+void storage_close(struct storage *storage);
+
+/* An APPEND_* action. Never fails: what can't be taken now waits. */
+void storage_append(struct storage *storage, const struct replica_action *action, uint64_t now_ns);
+
+/* Much waits for the disk: take no bodies. */
+bool storage_pressed(const struct storage *storage);
+
+/* Once a pass, after its appends. Returns 0; 1 with *ret_position, which is stable now (of the
+ * replica's records, exclusive); or the error of a failed journal, with its words in *ret_text. */
+int storage_poll(struct storage *storage, uint64_t now_ns, uint64_t *ret_position,
+                 const char **ret_text);
+
+/* Nothing is on its way to the disk: the lcore may sleep. */
+bool storage_idle(const struct storage *storage);
+
+/* Bytes of records appended since the last storage_cut. */
+uint64_t storage_grown_bytes(const struct storage *storage);
+
+/* Everything a replay on top of the state at `seq` needs lies at or above the returned mark. Called
+ * when that state is current, before its snapshot is written. */
+uint64_t storage_mark(struct storage *storage, uint64_t seq, uint64_t last_seq);
+
+/* The snapshot is complete: the journal below the mark can go. */
+void storage_cut(struct storage *storage, uint64_t mark, uint64_t now_ns);
+
+struct journal *storage_journal(const struct storage *storage);
+
+#endif

@@ -1,0 +1,167 @@
+"""Crashes under load, round after round: kill -9, SIGSTOP past the lease, a partition of the leader, and power loss of all.
+
+Two gateways run bank transfers whose every answer is checked (load.c knows each balance), so what is lost, done twice or
+out of order shows. In the end all answers are there, the money is what was put in, and all nodes hold the same state.
+
+    crash.py [--durability disk|memory] [--rounds N] [--seed N]
+
+In memory mode power loss is left out, and at most a minority is away at once: a node counts as back when it takes part."""
+import argparse
+import random
+import time
+
+from lib import cluster as c
+from lib import http, scenario
+from lib.process import wait_until
+
+LEASE_S = 2
+KEYS = {
+    "lease-ttl-s": LEASE_S,
+    "segment-bytes": 1 << 20,   # so that segments end and snapshots cut within the run
+    "snapshot-bytes": 4 << 20,
+}
+
+
+class Crashes:
+    def __init__(self, cluster, arguments):
+        self.cluster = cluster
+        self.disk = arguments.durability == "disk"
+        self.random = random.Random(arguments.seed)
+        self.gaps = []  # s from the leader's end to the next epoch committed under a new term
+        self.kinds = ["kill", "pause", "partition"] + (["power"] if self.disk else [])
+        self.rounds = arguments.rounds or 3 * len(self.kinds)
+
+    def others(self, index):
+        return [i for i in range(len(self.cluster.nodes)) if i != index]
+
+    def leading(self):
+        """The node that leads the highest term, or None. A deposed one may not know it yet."""
+        found = {}
+        for index in range(len(self.cluster.nodes)):
+            try:
+                status = self.cluster.status(index)
+            except OSError:
+                continue
+            if status["role"] == "leader":
+                found[status["term"]] = index
+        return found[max(found)] if found else None
+
+    def wait_leading(self):
+        return wait_until(lambda: (index := self.leading()) is not None and [index], 60, "a node leads")[0]
+
+    def wait_whole(self):
+        """Every node takes part and none is far behind."""
+        def whole():
+            states = [self.cluster.status(i) for i in range(len(self.cluster.nodes))]
+            seqs = [state["execSeq"] for state in states]
+            return all(s["role"] in ("leader", "follower") for s in states) and max(seqs) - min(seqs) < 2000
+        wait_until(whole, 60, "all nodes take part", alive=self.cluster.nodes)
+
+    def wait_next_epoch(self, began, indexes, term):
+        """Until one of the nodes has committed an epoch under a term above `term`; notes how long that took."""
+        at_takeover = {}
+
+        def committed():
+            for index in indexes:
+                try:
+                    status = self.cluster.status(index)
+                except OSError:
+                    continue
+                if status["term"] > term and status["role"] == "leader":
+                    first = at_takeover.setdefault(index, status["commitSeq"])
+                    if status["commitSeq"] > first:
+                        return True
+            return False
+        wait_until(committed, 30, "an epoch under a new term", interval=0.001)
+        self.gaps.append(time.monotonic() - began)
+
+    def kill(self):
+        victim = self.random.randrange(len(self.cluster.nodes))
+        leader = self.wait_leading()
+        term = self.cluster.status(leader)["term"]
+        began = time.monotonic()
+        self.cluster.nodes[victim].kill()
+        if victim == leader:
+            self.wait_next_epoch(began, self.others(victim), term)
+        time.sleep(self.random.uniform(0.1, 1.0))
+        self.cluster.nodes[victim].start()
+        return f"kill -9 of n{victim}{' (leads)' if victim == leader else ''}"
+
+    def pause(self):
+        leader = self.wait_leading()
+        victim = self.random.choice([leader, self.random.randrange(len(self.cluster.nodes))])
+        self.cluster.nodes[victim].pause()
+        time.sleep(LEASE_S + self.random.uniform(0.5, 1.5))
+        self.cluster.nodes[victim].resume()
+        return f"SIGSTOP of n{victim}{' (leads)' if victim == leader else ''} past its lease"
+
+    def partition(self):
+        leader = self.wait_leading()
+        fabric_only = self.random.random() < 0.5
+        self.cluster.network.isolate(f"n{leader}", "udp" if fabric_only else None)
+        time.sleep(self.random.uniform(0.5, LEASE_S + 1))
+        self.cluster.network.heal()
+        return f"n{leader} (leads) cut off from {'the fabric' if fabric_only else 'everything'}"
+
+    def power(self):
+        for node in self.cluster.nodes:
+            node.kill()
+        for node in self.cluster.nodes:
+            node.start()
+            time.sleep(self.random.uniform(0, 0.2))
+        return "power loss of all nodes"
+
+    def run(self):
+        schedule = [kind for i in range(0, self.rounds, len(self.kinds)) for kind in self.kinds][:self.rounds]
+        self.random.shuffle(schedule)
+        for number, kind in enumerate(schedule):
+            self.wait_whole()
+            time.sleep(self.random.uniform(0.3, 1.0))
+            what = getattr(self, kind)()
+            began = time.monotonic()
+            wait_until(lambda: self.leading() is not None, 60, "a leader again", interval=0.01, alive=self.cluster.nodes)
+            print(f"round {number + 1} of {self.rounds}: {what}; a leader {time.monotonic() - began:.2f} s later", flush=True)
+        self.wait_whole()
+
+    def report(self):
+        if self.gaps:
+            gaps = sorted(self.gaps)
+            print(f"leader killed -> next epoch committed: {len(gaps)} times, p50 {gaps[len(gaps) // 2] * 1e3:.0f} ms, "
+                  f"max {gaps[-1] * 1e3:.0f} ms", flush=True)
+
+
+def answers_so_far(address):
+    return http.metric_sum(http.metrics(address), "maroon_gateway_http_requests_total")
+
+
+def main(arguments):
+    def crash(cluster):
+        cluster.start(nodes=3, gateways=2, node_keys={**KEYS, "durability": arguments.durability})
+        crashes = Crashes(cluster, arguments)
+        seconds = arguments.seconds or 8 * crashes.rounds
+        loads = [cluster.start_load(gateway=i, seconds=seconds, connections=8, timeout=seconds + 120,
+                                    first_account=1000 + 100000 * i, seed=arguments.seed + i) for i in range(2)]
+        try:
+            crashes.run()
+        finally:
+            for load in loads:
+                if load.popen.poll() is None:
+                    load.popen.send_signal(2)  # the run is over: the last answers are waited for
+        results = [load.wait() for load in loads]
+        crashes.report()
+        assert cluster.total() == sum(result["deposited"] for result in results)
+        seq, state_hash = cluster.wait_equal(60)
+        print(f"{sum(r['ok'] + r['refused'] for r in results)} transfers answered as they had to be; "
+              f"all nodes at epoch {seq}, state {state_hash[:16]}", flush=True)
+        for index in range(3):
+            assert cluster.metric(index, "maroon_divergence_total") == 0
+    scenario.main(crash, programs=(c.NODE, c.GATEWAY, c.LOAD))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--durability", choices=("disk", "memory"), default="disk")
+    parser.add_argument("--rounds", type=int, default=0, help="0: three of each kind")
+    parser.add_argument("--seconds", type=int, default=0, help="of load; 0: as long as the rounds may take")
+    parser.add_argument("--seed", type=int, default=1)
+    main(parser.parse_args())
