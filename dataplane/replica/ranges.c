@@ -507,7 +507,7 @@ static void drop_silent(struct replica *r, struct range *g) {
 }
 
 void replica_range_purge(struct replica *r, struct range *g) {
-    if (g->highest <= g->logged || r->replaying) /* a replay ends with a purge of its own */
+    if (g->highest <= g->logged || r->loading) /* a replay ends with a purge of its own */
         return;
     g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
     g->purging = true;

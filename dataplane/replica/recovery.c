@@ -287,10 +287,10 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
 }
 
 void replica_recovery_replay_end(struct replica *r) {
+    r->loading = false;
     for (uint32_t i = 0; i < r->range_count;
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);
-    r->loading = false;
     r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
     replica_log_advance(r);
 }
