@@ -37,16 +37,18 @@
  * not yet stable; and must go on knowing the newest promise below that. A snapshot from a peer is
  * complete and stable here before RESTORE_RANGE and RESTORED are stepped. At start, before the
  * first TICK:
- *     1. read the journal once: per range, up to which offset do its epochs name bodies? Is there a
- *        promise? (no promise, and not in genesis: `amnesiac`)
+ *     1. read the journal once: per range, up to which offset do its epochs name bodies, and which
+ *        record of each is the newest? Is there a promise? (no promise, and not in genesis:
+ * `amnesiac`)
  *     2. replica_init; the newest complete snapshot by RESTORE_RANGE and RESTORED, if there is one;
  *     3. step the records in their order: REPLAY_PROMISE; REPLAY_EPOCH with the commit_seq that it
  *        holds; REPLAY_BODY of bodies below what their range's epochs name, each in a slot of its
- *        own as in a BODY event (the others are skipped: they would need more slots than there
- * are). A later record under the same id replaces the earlier: give both. After each, DELIVER is
- *        executed at once, in order, and EXECUTED stepped, whose actions may DELIVER again, before
- *        the next record; FREE_SLOT as always. So a replay needs no more epochs and slots than
- * there were when the records were written. Results are kept, nobody is answered;
+ *        own as in a BODY event. Of several records under one id the newest is the one; the others,
+ *        and bodies that no epoch names, are skipped: with them a replay may need more slots than
+ *        there are. After each, DELIVER is executed at once, in order, and EXECUTED stepped, whose
+ *        actions may DELIVER again, before the next record; FREE_SLOT as always. So a replay needs
+ *        no more epochs and slots than there were when the records were written. Results are kept,
+ *        nobody is answered;
  *     4. REPLAY_END. What was appended since 2. (a promise, at most) has the first positions.
  *
  * Invariants (replica_check): I1 exec_seq <= delivered_seq <= commit_seq <= last_seq; commit_seq <=

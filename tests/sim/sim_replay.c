@@ -51,13 +51,16 @@ static void names(const struct sim_journal *journal, uint64_t end, struct sim_ma
     }
 }
 
-/* Is this a body that no epoch of the journal names? It was never acknowledged, and may be one of
- * many that this process had dropped. */
-static bool skipped(const struct sim_map *named, const struct sim_record *record) {
+/* Is this a body that no epoch of the journal names, so never acknowledged, or one with a newer
+ * record? This process may have dropped many of both: they would need more slots than it had. */
+static bool skipped(const struct sim_journal *journal, const struct sim_map *named,
+                    uint64_t number) {
+    const struct sim_record *record = sim_journal_record(journal, number);
     if (record->kind != SIM_RECORD_BODY)
         return false;
     const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
-    return !end || wire_tx_offset(record->id) >= *end;
+    return !end || wire_tx_offset(record->id) >= *end ||
+           *sim_map_get(&journal->bodies, record->id) != number + 1;
 }
 
 static void execute(struct sim *sim, struct sim_node *node) {
@@ -80,7 +83,7 @@ void sim_replay(struct sim *sim, struct sim_node *node) {
     if (journal->promise_kept)
         replay_record(sim, node, &journal->promise, 0);
     for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(&named, sim_journal_record(journal, i))) {
+        if (!skipped(journal, &named, i)) {
             replay_record(sim, node, sim_journal_record(journal, i), i);
             execute(sim, node);
         }
