@@ -184,9 +184,10 @@ void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t 
     if (position < g->executed)
         return; /* we have gone further; RESTORED will say the same */
     /* What is held below the snapshot is of no more use; what is above stays. */
-    for (uint32_t offset = g->released; offset < position && offset < g->highest; offset++)
-        if (r->actions->count < REPLICA_ACTIONS_MAX - 1)
-            replica_body_free(r, g, offset);
+    if (g->below_from == g->below_to)
+        g->below_from = g->released;
+    g->below_to = max_u32(g->below_from, min_u32(position, g->highest));
+    r->purge_place = 0;
     g->restored = true;
     g->owner = g->executed_owner = owner;
     g->state = open ? RANGE_OPEN : RANGE_SEALED;
@@ -234,6 +235,7 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
         r->matched = seq;
     }
     r->base_seq = r->delivered_seq = r->exec_seq = seq;
+    r->noted_stable = max_u64(r->noted_stable, seq); /* the snapshot is stable */
     r->commit_seq = max_u64(r->commit_seq, seq);
     r->held_seq = max_u64(r->held_seq, seq);
     r->acked_seq = max_u64(r->acked_seq, seq);
@@ -262,10 +264,17 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
 
 /* ---- the journal's records, in its order, before the first TICK ---- */
 
-void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
+void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length,
+                                   uint64_t commit_seq) {
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->seq <= r->base_seq)
-        return; /* covered by the snapshot */
+        return; /* covered by the snapshot, or executed */
+    if (min_u64(commit_seq, r->last_seq) > r->commit_seq)
+        replica_log_commit(r, min_u64(commit_seq, r->last_seq));
+    if (head->seq <= r->commit_seq) {
+        replica_fail_stop(r, "the journal replaces an epoch that it calls committed");
+        return;
+    }
     if (head->seq <= r->last_seq)
         replica_log_truncate(r, head->seq); /* "its journal record is itself the cut" */
     bool follows = head->seq == r->last_seq + 1 &&
@@ -283,10 +292,12 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
 }
 
 void replica_recovery_replay_end(struct replica *r) {
+    r->loading = false;
     if (MUTANT(tail_executed))
         replica_log_commit(r, r->last_seq);
     for (uint32_t i = 0; i < r->range_count;
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);
+    r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
     replica_log_advance(r);
 }

@@ -118,6 +118,7 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
         r->asides[i].seq = 0;
     replica_ranges_reset(r);
     r->now_ns = r->started_ns = r->leader_heard_ns = r->gap_window_ns = now_ns;
+    r->loading = config->durable;
     r->amnesiac = config->amnesiac && config->node_count > 1 && !MUTANT(amnesiac_votes);
     r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
     r->base_hash = config->genesis_hash;
@@ -223,6 +224,7 @@ static void incarnations_event(struct replica *r, const uint64_t *newest) {
 static void tick_event(struct replica *r) {
     if (r->stopped)
         return;
+    r->loading = false;
     replica_log_advance(r);
     replica_lead_tick(r);
     replica_recovery_tick(r);
@@ -247,9 +249,12 @@ static void replay(struct replica *r, const struct replica_event *event) {
         replica_body_event(r, &event->replay_body);
     else
         replica_recovery_replay_epoch(r, event->replay_epoch.bytes,
-                                      event->replay_epoch.length_bytes);
+                                      event->replay_epoch.length_bytes,
+                                      event->replay_epoch.commit_seq);
     r->replaying = false;
     r->config.durable = durable;
+    if (!r->stopped)
+        replica_log_load(r);
 }
 
 void replica_step(struct replica *r, const struct replica_event *event,
@@ -275,6 +280,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
         break;
     case REPLICA_EVENT_EXECUTED:
         replica_log_executed(r, event->executed.seq, &event->executed.result_hash);
+        if (r->loading)
+            replica_log_load(r);
         break;
     case REPLICA_EVENT_LEADER_KEY:
         replica_lead_key(r, event->leader_key.revision, event->leader_key.term,
@@ -426,6 +433,8 @@ uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_di
 }
 
 uint64_t replica_next_deadline_ns(const struct replica *r) {
+    if (r->purge_place < r->range_count)
+        return r->now_ns;
     uint64_t at = r->next_ping_ns;
     if (peers_count(r) > 1)
         at = min_u64(at, min_u64(r->forced_vector_ns, r->next_fetch_ns));

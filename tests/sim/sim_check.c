@@ -20,6 +20,7 @@ void sim_check_init(struct sim *sim) {
     sim_map_init(&c->operations);
     sim_map_init(&c->leaders);
     sim_map_init(&c->promises);
+    sim_map_init(&c->seals);
     c->reference = malloc(sizeof *c->reference);
     if (!c->reference)
         abort();
@@ -34,6 +35,7 @@ void sim_check_free(struct sim *sim) {
     sim_map_free(&c->operations);
     sim_map_free(&c->leaders);
     sim_map_free(&c->promises);
+    sim_map_free(&c->seals);
     for (uint64_t i = 1; i <= c->committed; i++)
         free(c->epochs[i].bytes);
     free(c->epochs);
@@ -491,6 +493,9 @@ static void check_ranges(struct sim *sim, const uint8_t *epoch) {
             (!r || !r->open || r->position != controls[i].value))
             sim_fail(sim, "10.5 ranges", "epoch %llu seals range %llu at %llu, its end is %u",
                      U(head->seq), U(controls[i].range), U(controls[i].value), r ? r->position : 0);
+        if (controls[i].kind == WIRE_CONTROL_SEAL)
+            *sim_map_put(&sim->checks.seals, sim_random_mix(r->owner) ^ r->range) =
+                r->position + UINT64_C(1);
     }
     for (uint32_t i = 0; i < head->interval_count; i++) {
         uint64_t range = wire_tx_range(intervals[i].first_id);
@@ -640,13 +645,13 @@ void sim_check_expired(struct sim *sim, struct sim_gateway *gateway,
                  gateway->index, U(id));
 }
 
-/* SEALED is told only once the SEAL was executed, and says its end. */
-void sim_check_sealed(struct sim *sim, uint64_t range, uint32_t end) {
-    const struct sim_runtime_range *r = sim_runtime_range(sim->checks.reference, range);
-    if (!r || (!r->open && r->position != end) || (r->open && r->position < end))
+/* SEALED is told only once the SEAL was executed, and says the end of that owner's range. */
+void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end) {
+    const uint64_t *sealed = sim_map_get(&sim->checks.seals, sim_random_mix(owner) ^ range);
+    if (!sealed || *sealed != end + UINT64_C(1))
         sim_fail(sim, "10.5 ranges",
-                 "range %llu is said to be sealed at %u, the order says %s at %u", U(range), end,
-                 r && r->open ? "open" : "sealed", r ? r->position : 0);
+                 "range %llu of %llx is said to be sealed at %u; the order: %lld", U(range),
+                 U(owner), end, sealed ? (long long)*sealed - 1 : -1LL);
 }
 
 /* ---- 10.8 and the end ---- */

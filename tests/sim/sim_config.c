@@ -133,6 +133,7 @@ static void draw_rough(struct sim_random *random, struct sim_config *config) {
     config->core = false; /* it renews every second */
     config->transaction_gap_ns = sim_random_between(random, 150, 1000) * 1000;
     config->snapshot_epochs = c->log_epochs / 8;
+    config->snapshot_ns = sim_random_between(random, 100000, 10 * SIM_MS);
 }
 
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
@@ -157,7 +158,9 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     if (config->core) /* it renews every second */
         config->range_lease_ns = sim_random_between(random, 2200, 5000) * SIM_MS;
     config->check_every = sim_random_chance(random, 100000) ? 1 : 200;
-    config->snapshot_epochs = config->replica.log_epochs / 8;
+    if (sim_random_chance(random, 750000))
+        config->snapshot_epochs = sim_random_between(random, 1, 4 * config->replica.log_epochs);
+    config->snapshot_ns = sim_random_between(random, 100000, 100 * SIM_MS);
     if (seed >= SIM_SEED_ROUGH)
         draw_rough(random, config);
 }
@@ -185,6 +188,7 @@ static int set(struct sim_config *config, const char *key, size_t length, uint64
     KEY("faults", faults)
     KEY("fault_ms", fault_ns)
     KEY("check_every", check_every)
+    KEY("snapshot_epochs", snapshot_epochs)
 #undef KEY
     return MRN_ERR_NOT_FOUND;
 }

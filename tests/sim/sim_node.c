@@ -334,7 +334,7 @@ static void act_gateway(struct sim *sim, struct sim_node *node, const struct rep
         send_state(sim, node, (uint8_t)a->gateway, a->id, a->seq, a->outcome);
     } else if (a->kind == REPLICA_ACTION_SEALED) {
         struct wire_sealed sealed = {a->range, a->end};
-        sim_check_sealed(sim, a->range, a->end);
+        sim_check_sealed(sim, a->range, node->gateway_owner[a->gateway], a->end);
         sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_SEALED, &sealed, sizeof sealed);
     } else {
         struct wire_not_owner not_owner = {a->range, a->owner};
@@ -388,7 +388,7 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
     case REPLICA_ACTION_RESIGN: act_resign(sim, node, a->revision); break;
     case REPLICA_ACTION_RANGE_CHECK: ask_range(sim, node, a, SIM_REQUEST_CHECK); break;
     case REPLICA_ACTION_RANGE_SEALED:
-        sim_check_sealed(sim, a->range, a->end);
+        sim_check_sealed(sim, a->range, a->owner, a->end);
         ask_range(sim, node, a, SIM_REQUEST_SEALED);
         break;
     case REPLICA_ACTION_NEED_SNAPSHOT: act_need_snapshot(sim, node, a); break;
@@ -408,14 +408,6 @@ static uint64_t snapshot_seq(const struct sim_node *node) {
     return node->journal.snapshot ? node->journal.snapshot->exec_seq : 0;
 }
 
-/* "A body or epoch is kept until it is ... covered by a complete snapshot" (§2): what the replica
- * has released must not be needed by a replay, which has no more room than the replica had. */
-static void write_snapshot(struct sim *sim, struct sim_node *node, bool due) {
-    due |= sim->config.snapshot_epochs && node->seen.facts.base_seq > snapshot_seq(node);
-    if (due && sim->config.replica.durable && node->runtime->exec_seq > snapshot_seq(node))
-        sim_journal_snapshot(&node->journal, node->runtime);
-}
-
 void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event *event) {
     event->now_ns = sim_node_mono_ns(sim, node);
     event->wall_us = sim_node_wall_us(sim, node);
@@ -429,7 +421,6 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
         act(sim, node, &sim->actions->items[i]);
     node->idle_passes = sim->actions->count ? 0 : node->idle_passes;
     sim_check_step(sim, node);
-    write_snapshot(sim, node, false);
 }
 
 /* ---- frames of gateways ---- */
@@ -679,10 +670,8 @@ static void answer(void *context, const struct sim_result *result, const struct 
             send_result(x->sim, x->node, g, result);
 }
 
-void sim_node_execute(struct sim *sim, struct sim_node *node) {
-    node->executing = false;
-    if (node->delivered_seq <= node->runtime->exec_seq)
-        return;
+uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtime_fn *each,
+                              void *context) {
     uint64_t seq = node->runtime->exec_seq + 1;
     const uint8_t *epoch;
     uint32_t epoch_bytes;
@@ -695,10 +684,20 @@ void sim_node_execute(struct sim *sim, struct sim_node *node) {
         sim->bodies[i] = (struct sim_body){
             slot->id, sim_node_slot_bytes(node, sim->delivered[i].slot), slot->length_bytes};
     }
-    struct executing context = {sim, node, node->seen.facts.role == REPLICA_ROLE_LEADER};
-    sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, answer, &context);
+    sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, each, context);
     sim_check_executed(sim, node);
-    write_snapshot(sim, node, seq >= snapshot_seq(node) + sim->config.snapshot_epochs);
+    return seq;
+}
+
+void sim_node_execute(struct sim *sim, struct sim_node *node) {
+    node->executing = false;
+    if (node->delivered_seq <= node->runtime->exec_seq)
+        return;
+    struct executing context = {sim, node, node->seen.facts.role == REPLICA_ROLE_LEADER};
+    uint64_t seq = sim_node_execute_one(sim, node, answer, &context);
+    if (sim->config.replica.durable && sim->config.snapshot_epochs &&
+        seq >= snapshot_seq(node) + sim->config.snapshot_epochs)
+        sim_journal_snapshot_begin(sim, node);
     sim_node_flush(sim, node);
     struct replica_event event = {.kind = REPLICA_EVENT_EXECUTED};
     event.executed.seq = seq;
