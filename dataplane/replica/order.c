@@ -184,7 +184,7 @@ void replica_order_ack_frame(struct replica *r, const struct replica_event_frame
         return;
     }
     if (r->role != REPLICA_ROLE_LEADER ||
-        (ack->term != r->promised_term && !MUTANT(ack_of_old_term))) {
+        (ack->term != r->promised_term && !MUTANT(old_acks_counted))) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }

@@ -43,6 +43,7 @@
 #define SIM_MS UINT64_C(1000000)
 #define SIM_SECOND UINT64_C(1000000000)
 #define SIM_NEVER UINT64_MAX
+#define SIM_TERMS 512                       /* at least log_epochs */
 #define SIM_SEED_ROUGH UINT64_C(1000000000) /* seeds from here on are rough: sim_config.c */
 
 enum sim_fault {
@@ -331,6 +332,7 @@ struct sim_node {
     uint64_t incarnation, listed; /* listed: incarnation in genesis, 0: none */
     uint64_t boot_ns, mono_start_ns;
     uint64_t started_committed; /* what was committed in the cluster when this process began */
+    uint64_t terms[SIM_TERMS];  /* of the epochs in its log, by seq */
     uint64_t ppm;               /* speed of the monotonic clock, a million is right */
     int64_t wall_offset_us;
     uint64_t paused_until_ns, slow_until_ns, sync_slow_until_ns;

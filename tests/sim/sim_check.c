@@ -300,6 +300,26 @@ void sim_check_started(struct sim *sim, struct sim_node *node) {
     (void)sim;
 }
 
+/* "Nothing is cut": a log gets shorter only when another epoch takes the place of one of its own,
+ * or by a winner that has adopted. One epoch per seq and term, so terms tell them apart. */
+static void check_cut(struct sim *sim, struct sim_node *node, const struct replica_facts *f) {
+    const struct replica_facts *before = &node->seen.facts;
+    uint64_t *terms = node->terms;
+    bool shorter = f->last_seq < before->last_seq && f->last_seq > f->base_seq;
+    bool adopted = f->role == REPLICA_ROLE_LEADER && before->role != f->role;
+    if (shorter && node->seen.valid && node->recovered && !adopted &&
+        terms[f->last_seq % SIM_TERMS] == f->last_term)
+        sim_fail(sim, "10.1 tail cut", "n%u: the log ends at %llu after %llu, nothing replaced it",
+                 node->index, U(f->last_seq), U(before->last_seq));
+    uint64_t from = before->last_seq < f->last_seq ? before->last_seq + 1 : f->last_seq;
+    for (uint64_t seq = from > f->base_seq ? from : f->base_seq + 1; seq <= f->last_seq; seq++) {
+        struct wire_hash hash;
+        uint32_t length;
+        const uint8_t *bytes = replica_epoch(node->replica, seq, &length, &hash);
+        terms[seq % SIM_TERMS] = ((const struct wire_epoch_head *)(const void *)bytes)->term;
+    }
+}
+
 static bool votes(enum replica_role role) {
     return role == REPLICA_ROLE_FOLLOWER || role == REPLICA_ROLE_LEADER ||
            role == REPLICA_ROLE_PREPARING;
@@ -338,6 +358,7 @@ void sim_check_step(struct sim *sim, struct sim_node *node) {
     if (!replaying || f.append_position == 0)
         check_monotone(sim, node, &f);
     check_commits(sim, node, &f, node->seen.facts.commit_seq);
+    check_cut(sim, node, &f);
     check_counted(sim, node, &f);
     check_role(sim, node, &f);
     node->seen.facts = f;
@@ -444,6 +465,14 @@ void sim_check_sent(struct sim *sim, struct sim_node *node, const struct replica
         check_votes(sim, node, "RECOVERED");
 }
 
+/* Is its epoch `seq` the committed one? */
+static bool has_committed(struct sim *sim, struct sim_node *node, uint64_t seq) {
+    struct wire_hash hash;
+    uint32_t length;
+    return replica_epoch(node->replica, seq, &length, &hash) &&
+           hash_equal(&hash, &sim->checks.epochs[seq].hash);
+}
+
 /* A body of an epoch that was held here, so may have been acknowledged, may go only when this node
  * has executed it; one that was just refused may. */
 void sim_check_freed(struct sim *sim, struct sim_node *node, const struct sim_slot *slot) {
@@ -453,7 +482,8 @@ void sim_check_freed(struct sim *sim, struct sim_node *node, const struct sim_sl
         return;
     SIM_TRACE(sim, sim_name(node->index), "  free %llx", U(slot->id));
     if (body && fact && *body == (slot->digest.low ^ slot->digest.high) && node->recovered &&
-        fact->result.seq > node->runtime->exec_seq && fact->result.seq <= node->seen.facts.held_seq)
+        fact->result.seq > node->runtime->exec_seq &&
+        fact->result.seq <= node->seen.facts.held_seq && has_committed(sim, node, fact->result.seq))
         sim_fail(sim, "10.2 body dropped", "n%u frees body %llx of epoch %llu, not executed here",
                  node->index, U(slot->id), U(fact->result.seq));
 }

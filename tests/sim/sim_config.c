@@ -122,6 +122,11 @@ static void draw_rough(struct sim_random *random, struct sim_config *config) {
         1u << (sim_random_chance(random, 500000) ? SIM_FAULT_HANDOVER : SIM_FAULT_LOSS);
     config->faults |=
         1u << (sim_random_chance(random, 500000) ? SIM_FAULT_GATEWAY : SIM_FAULT_DISK);
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_WIPE;
+    if (sim_random_chance(random, 400000)) { /* memories are lost all the time */
+        c->durable = false;
+        config->faults |= 1u << SIM_FAULT_CRASH;
+    }
     config->fault_gap_ns = sim_random_between(random, 4, 40) * SIM_MS;
     config->fault_ns = sim_random_between(random, 200, 800) * SIM_MS;
     config->hop_ns = sim_random_between(random, 200, 2000) * 1000;

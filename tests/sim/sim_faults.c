@@ -52,9 +52,12 @@ static void crash_fault(struct sim *sim, struct sim_random *random) {
 
 static void partition_fault(struct sim *sim, struct sim_random *random) {
     uint64_t until = sim->now_ns + lasting(random, 60 * SIM_MS);
-    uint64_t kind = sim_random_below(random, 5);
+    uint64_t kind = sim_random_below(random, sim->seed >= SIM_SEED_ROUGH ? 7 : 5);
     uint32_t side = (uint32_t)sim_random_next(random); /* a bit per endpoint */
     uint8_t victim = (uint8_t)sim_random_below(random, sim_nodes(sim));
+    uint8_t other =
+        (uint8_t)((victim + 1 + (side >> 20) % (sim_nodes(sim) - (sim_nodes(sim) > 1))) %
+                  sim_nodes(sim));
     if (kind == 4) {
         victim = (uint8_t)(WIRE_NODES_MAX + sim_random_below(random, SIM_GATEWAYS_MAX));
         kind = sim_random_below(random, 3);
@@ -70,6 +73,10 @@ static void partition_fault(struct sim *sim, struct sim_random *random) {
                 cut = a == victim;
             else if (kind == 2) /* it hears nothing */
                 cut = b == victim;
+            else if (kind == 5) /* one link: who sees whom is no partition any more */
+                cut = (a == victim && b == other) || (a == other && b == victim);
+            else if (kind == 6)
+                cut = a == victim && b == other;
             else
                 cut = (side >> a & 1) != (side >> b & 1);
             if (cut)
