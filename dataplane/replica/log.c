@@ -78,6 +78,8 @@ static void apply(struct replica *r, struct epoch *e) {
 }
 
 void replica_log_apply_above_base(struct replica *r) {
+    bool loading = r->loading;
+    r->loading = true; /* no purge: the bodies above are what these epochs name */
     for (uint64_t seq = r->base_seq + 1; seq <= r->last_seq; seq++) {
         struct epoch *e = epoch_at(r, seq);
         apply(r, e);
@@ -87,6 +89,7 @@ void replica_log_apply_above_base(struct replica *r) {
             g->committed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
         }
     }
+    r->loading = loading;
 }
 
 static void undo(struct replica *r, const struct epoch *e) {

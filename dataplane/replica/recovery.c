@@ -229,8 +229,8 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
         replica_fail_stop(r, "a snapshot differs from what is committed here");
         return;
     }
+    forget_other_ranges(r); /* what is kept above opens them again */
     if (!keep) {
-        forget_other_ranges(r);
         r->last_seq = r->held_seq = r->acked_seq = r->commit_seq = seq;
         r->matched = seq;
     }
