@@ -157,10 +157,18 @@ void replica_recovery_tick(struct replica *r) {
         ask(r);
 }
 
+/* "If more memories are lost than n-k": who could answer is too few, for good. */
+bool replica_recovery_lost(const struct replica *r) {
+    uint32_t gone = r->amnesiac;
+    for (uint32_t i = 0; i < peers_count(r); i++)
+        gone += is_peer(r, i) && r->peers[i].pong_ns && r->peers[i].pong_amnesiac;
+    return gone > (uint32_t)(r->config.node_count - r->config.quorum) && gone >= r->config.quorum;
+}
+
 /* ---- snapshots ---- */
 
 void replica_recovery_want_snapshot(struct replica *r, uint8_t peer) {
-    if (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted)
+    if (replica_quarantined(r) || (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted))
         return;
     r->snapshot_wanted = true;
     r->snapshot_at_ns = r->now_ns + 10 * r->config.slice_max_ns;

@@ -107,7 +107,8 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
 
 void sim_journal_pump(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX)
+    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX ||
+        node->full_until_ns > sim->now_ns)
         return;
     struct sim_random *random = &sim->random[SIM_STREAM_DISK];
     uint64_t ns = sim->config.sync_ns / 2 + sim_random_exponential(random, sim->config.sync_ns / 2);
