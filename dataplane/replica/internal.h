@@ -6,6 +6,7 @@
  *   leadership.c  ring and delays, campaign, prepare, promise, adoption, stepping down
  *   fetch.c       vectors, fetching and serving bodies and epochs
  *   recovery.c    amnesia, snapshots, replay of the journal
+ *   divergence.c  results compared with peers', quarantine
  *   replica.c     size, init, step, reading
  *   check.c       the invariants */
 #ifndef MAROON_REPLICA_INTERNAL_H
@@ -131,13 +132,17 @@ struct answer { /* RECOVERED */
 struct peer {
     uint64_t incarnation; /* newest known; 0: none */
     uint64_t heard_ns, rtt_ns;
-    uint64_t vector_packet, commit_seq, exec_seq, acknowledged_seq;
+    uint64_t vector_packet, vector_ns, commit_seq, exec_seq, acknowledged_seq;
     /* leader's view */
     uint64_t acked, sent, repeat_at_ns, repeat_ns, answered_ns;
     bool again; /* it asked for the proposals above `sent`, acknowledged or not */
     /* candidate's view */
     uint64_t pong_ns, pong_term, pong_last_term, pong_last_seq;
-    bool pong_hears_leader;
+    bool pong_hears_leader, pong_amnesiac;
+    uint64_t result_seq;  /* to be compared when it is executed here; 0: none */
+    uint64_t result_ns;   /* when it was heard */
+    uint64_t differs_seq; /* it differed there */
+    struct wire_hash result_hash;
     struct promise promise;
     struct answer answer;
 };
@@ -232,6 +237,10 @@ struct replica {
     uint64_t recover_term, recover_token;
     uint8_t recover_leader;
     bool recover_chosen;
+
+    /* divergence */
+    uint8_t differing;        /* bit per node */
+    uint64_t quarantined_seq; /* 0: not quarantined */
 
     struct peer peers[WIRE_NODES_MAX];
     uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
@@ -337,6 +346,14 @@ void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, u
 void replica_fetch_tick(struct replica *r);
 uint64_t replica_hop_ns(const struct replica *r);
 
+/* ---- divergence.c ---- */
+void replica_divergence_vector(struct replica *r, uint8_t peer, uint64_t seq,
+                               const struct wire_hash *result);
+void replica_divergence_executed(struct replica *r);
+static inline bool replica_quarantined(const struct replica *r) {
+    return r->quarantined_seq != 0;
+}
+
 /* ---- recovery.c ---- */
 void replica_recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame);
 void replica_recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame);
@@ -346,6 +363,7 @@ void replica_recovery_tick(struct replica *r);
 void replica_recovery_want_snapshot(struct replica *r, uint8_t peer);
 void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
                                     uint32_t position, bool open);
+bool replica_recovery_lost(const struct replica *r);
 void replica_recovery_restored(struct replica *r, const struct replica_event_restored *restored);
 void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length,
                                    uint64_t commit_seq);

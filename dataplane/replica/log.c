@@ -284,6 +284,7 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->executed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
     }
+    replica_divergence_executed(r);
 }
 
 bool replica_log_slots_short(const struct replica *r) {
@@ -341,6 +342,8 @@ static void deliver(struct replica *r) {
     /* A single node has no peer to hold what it executes: only what is stable here. */
     uint64_t limit = min_u64(MUTANT(uncommitted_executed) ? r->last_seq : r->commit_seq,
                              r->config.quorum == 1 ? r->acked_seq : r->held_seq);
+    if (replica_quarantined(r))
+        return;
     while (r->delivered_seq < limit && r->delivered_seq - r->exec_seq < r->config.deliver_max)
         replica_action_new(r, REPLICA_ACTION_DELIVER)->seq = ++r->delivered_seq;
 }

@@ -367,7 +367,7 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         return;
     }
     if (offset < g->executed) {
-        if (from_gateway) {
+        if (from_gateway && !replica_quarantined(r)) {
             struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
             a->id = b->id;
             a->gateway = b->gateway;
@@ -467,10 +467,30 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
         g->open_waiting = true;
 }
 
+/* Granted, and its gateway ended before anything was opened. The arbiter must hear of an end, and
+ * the end must be in the order, or another leader's OPEN might contradict it: the range is opened
+ * for its owner, and sealed when its expiry is told again. */
+static void expired_unopened(struct replica *r, struct range *g, uint64_t owner) {
+    bool heard =
+        g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns;
+    if (heard || g->open_waiting || (g->state == RANGE_SEALED && !g->sealed_executed) ||
+        r->now_ns < g->check_at_ns)
+        return;
+    g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
+    a->range = g->range;
+    a->owner = owner;
+}
+
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
-    struct range *g = replica_range_find(r, range);
-    if (!g || r->role != REPLICA_ROLE_LEADER || g->state != RANGE_OPEN || g->owner != owner ||
-        g->seal_waiting)
+    struct range *g = r->role == REPLICA_ROLE_LEADER ? replica_range_get(r, range) : NULL;
+    if (!g)
+        return;
+    if (g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && g->owner != owner)) {
+        expired_unopened(r, g, owner);
+        return;
+    }
+    if (g->state != RANGE_OPEN || g->owner != owner || g->seal_waiting)
         return;
     if (g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns)
         return; /* we hear it: its lease is late, not its process gone */

@@ -162,10 +162,18 @@ void replica_recovery_tick(struct replica *r) {
         ask(r);
 }
 
+/* "If more memories are lost than n-k": who could answer is too few, for good. */
+bool replica_recovery_lost(const struct replica *r) {
+    uint32_t gone = r->amnesiac;
+    for (uint32_t i = 0; i < peers_count(r); i++)
+        gone += is_peer(r, i) && r->peers[i].pong_ns && r->peers[i].pong_amnesiac;
+    return gone > (uint32_t)(r->config.node_count - r->config.quorum) && gone >= r->config.quorum;
+}
+
 /* ---- snapshots ---- */
 
 void replica_recovery_want_snapshot(struct replica *r, uint8_t peer) {
-    if (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted)
+    if (replica_quarantined(r) || (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted))
         return;
     r->snapshot_wanted = true;
     r->snapshot_at_ns = r->now_ns + 10 * r->config.slice_max_ns;
@@ -229,7 +237,8 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
         replica_fail_stop(r, "a snapshot differs from what is committed here");
         return;
     }
-    forget_other_ranges(r); /* what is kept above opens them again */
+    if (!keep || !MUTANT(restore_keeps_opened))
+        forget_other_ranges(r); /* what is kept above opens them again */
     if (!keep) {
         r->last_seq = r->held_seq = r->acked_seq = r->commit_seq = seq;
         r->matched = seq;

@@ -147,6 +147,9 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
         p->incarnation = frame->incarnation;
         p->acked = p->commit_seq = p->exec_seq = p->acknowledged_seq = p->vector_packet =
             p->pong_ns = p->answered_ns = 0;
+        p->result_seq = 0;
+        p->pong_amnesiac = false;
+        r->differing &= (uint8_t) ~(1u << frame->peer);
         p->promise.given = p->answer.given = false;
         p->sent = r->commit_seq;
         for (uint32_t i = 0; i < r->range_count; i++)
@@ -190,6 +193,8 @@ static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32
                         uint32_t length_bytes) {
     struct range *g = replica_range_find(r, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
+    if (replica_quarantined(r))
+        return; /* it answers nobody */
     if (g && offset < g->executed) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
         a->id = id;
@@ -354,6 +359,11 @@ uint32_t replica_delivery(const struct replica *replica, uint64_t seq, const uin
 void replica_facts(const struct replica *r, struct replica_facts *f) {
     memset(f, 0, sizeof *f);
     f->role = r->snapshot_wanted && r->amnesiac ? REPLICA_ROLE_NEEDS_BOOTSTRAP : r->role;
+    if (replica_quarantined(r) && !r->stopped)
+        f->role = REPLICA_ROLE_QUARANTINED;
+    f->quarantined_seq = r->quarantined_seq;
+    f->differing = r->differing;
+    f->lost = replica_recovery_lost(r);
     f->leader = r->leader;
     f->ring_distance = replica_lead_distance(r);
     f->hears_leader = replica_lead_hears(r);

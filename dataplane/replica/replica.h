@@ -51,6 +51,12 @@
  *        nobody is answered;
  *     4. REPLAY_END. What was appended since 2. (a promise, at most) has the first positions.
  *
+ * Divergence (protocol.md §5): the chain of result hashes of EXECUTED travels in vectors. A replica
+ * whose result differs from those of k others at one seq is quarantined until its process ends: it
+ * delivers nothing more, neither leads nor campaigns, and asks for no RESULT_WANTED or TX_STATE; it
+ * goes on storing and acknowledging while its log has room. The shell sees REPLICA_ROLE_QUARANTINED
+ * in the facts, and from then on answers nobody, dumps nothing and serves no snapshot.
+ *
  * Invariants (replica_check): I1 exec_seq <= delivered_seq <= commit_seq <= last_seq; commit_seq <=
  * matched for a follower. I2 base_seq <= exec_seq; epochs base_seq+1..last_seq form one hash chain.
  * I3 per range released <= executed <= committed <= logged, executed <= received. I4
@@ -325,6 +331,10 @@ struct replica_facts {
     uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
         fetched_bodies;
     uint64_t bodies_replaced; /* conflicting bodies put right by an epoch's digest */
+    uint64_t
+        quarantined_seq; /* an executed seq at which our result differs from k others'; 0: none */
+    uint8_t differing;   /* bit per node: its result differed from ours */
+    bool lost; /* so many memories are gone that no recovery can gather its answers (§7) */
 };
 void replica_facts(const struct replica *replica, struct replica_facts *ret_facts);
 

@@ -160,8 +160,12 @@ struct sim *sim_create(uint64_t seed, const struct sim_config *config) {
         abort();
     sim->seed = seed;
     sim->config = *config;
+    uint64_t later = SIM_FAULT_COUNT - SIM_FAULTS_FIRST;
     for (uint64_t i = 0; i < SIM_STREAM_COUNT; i++)
-        sim_random_seed(&sim->random[i], seed, i);
+        sim_random_seed(&sim->random[i], seed,
+                        i < SIM_FAULTS_FIRST   ? i
+                        : i >= SIM_FAULT_COUNT ? i - later
+                                               : 100 + i);
     sim->actions = malloc(sizeof *sim->actions);
     sim->delivered = malloc(WIRE_EPOCH_BODIES_MAX * sizeof *sim->delivered);
     sim->bodies = malloc(WIRE_EPOCH_BODIES_MAX * sizeof *sim->bodies);

@@ -52,6 +52,7 @@ enum sim_fault {
 #undef SIM_FAULT
     SIM_FAULT_COUNT
 };
+#define SIM_FAULTS_FIRST SIM_FAULT_ROT
 
 /* Streams of chance after the fault classes' own. */
 enum sim_stream {
@@ -327,7 +328,10 @@ struct sim_seen { /* facts of the step before, and what this process has shown *
 struct sim_node {
     uint8_t index;
     bool up, starting, amnesiac_start, recovered, wiped;
-    bool failed; /* fail-stop */
+    bool failed;   /* fail-stop */
+    bool rotten;   /* a record of its journal is damaged, which its next start will notice */
+    bool diverges; /* its next execution goes wrong */
+    uint64_t full_until_ns; /* its disk */
     uint32_t life;
     uint64_t incarnation, listed; /* listed: incarnation in genesis, 0: none */
     uint64_t boot_ns, mono_start_ns;
@@ -444,7 +448,7 @@ struct sim {
     struct sim_node nodes[WIRE_NODES_MAX];
     struct sim_gateway gateways[SIM_GATEWAYS_MAX];
     uint32_t gateway_count;
-    uint64_t next_operation, start_wall_us;
+    uint64_t next_operation, start_wall_us, diverged_ns;
     struct wire_digest_key digest_key;
     struct sim_check checks;
     struct replica_actions *actions;
@@ -477,6 +481,8 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault);
 void sim_heal(struct sim *sim);
 /* May this node lose its memory (or disk) now? protocol.md §10.2. */
 bool sim_loss_allowed(const struct sim *sim, const struct sim_node *node);
+/* Does its state differ from what the order gives? Known to the simulator only. */
+bool sim_node_differs(const struct sim *sim, const struct sim_node *node);
 
 /* ---- sim_config.c ---- */
 void sim_config_draw(struct sim_config *config, uint64_t seed);

@@ -113,7 +113,7 @@ static void check_held(struct sim *sim, uint64_t seq, const char *when) {
         struct sim_node *node = &sim->nodes[i];
         if (holds(sim, node, epoch, seq))
             count++;
-        else if (!node->recovered)
+        else if (!node->recovered || node->rotten)
             forgetful++;
     }
     if (count + forgetful < sim->config.replica.quorum || count == 0)
@@ -322,7 +322,7 @@ static void check_cut(struct sim *sim, struct sim_node *node, const struct repli
 
 static bool votes(enum replica_role role) {
     return role == REPLICA_ROLE_FOLLOWER || role == REPLICA_ROLE_LEADER ||
-           role == REPLICA_ROLE_PREPARING;
+           role == REPLICA_ROLE_PREPARING || role == REPLICA_ROLE_QUARANTINED;
 }
 
 /* What its earlier incarnation may have acknowledged, and what was committed with it, is held again
@@ -345,6 +345,11 @@ static void check_role(struct sim *sim, struct sim_node *node, const struct repl
         check_recovered(sim, node);
         SIM_TRACE(sim, sim_name(node->index), "  recovered at last %llu", U(f->last_seq));
     }
+    if (f->role == REPLICA_ROLE_QUARANTINED && before->role != f->role &&
+        !sim_node_differs(sim, node))
+        sim_fail(sim, "quarantine", "n%u is quarantined though its state is right", node->index);
+    if (before->role == REPLICA_ROLE_QUARANTINED && f->role != before->role)
+        sim_fail(sim, "quarantine", "n%u leaves its quarantine", node->index);
     if (f->role == REPLICA_ROLE_LEADER &&
         (before->role != REPLICA_ROLE_LEADER || before->promised_term != f->promised_term))
         check_established(sim, node, f);
@@ -623,11 +628,27 @@ void sim_check_deliver(struct sim *sim, struct sim_node *node, uint64_t seq) {
                  U(seq), U(c->reference->exec_seq + 1));
 }
 
+bool sim_node_differs(const struct sim *sim, const struct sim_node *node) {
+    if (!(sim->config.faults >> SIM_FAULT_DIVERGE & 1))
+        return false;
+    const struct sim_runtime *states[] = {node->up ? node->runtime : NULL, node->journal.snapshot,
+                                          node->journal.unfinished};
+    for (uint32_t i = 0; i < 3; i++) {
+        if (!states[i] || !states[i]->exec_seq)
+            continue;
+        struct wire_hash hash = sim_runtime_hash(states[i]);
+        if (!hash_equal(&hash, &sim->checks.epochs[states[i]->exec_seq].result_hash))
+            return true;
+    }
+    return false;
+}
+
 /* 10.7: "Equal exec_seq means equal state hash." */
 void sim_check_executed(struct sim *sim, struct sim_node *node) {
     struct wire_hash hash = sim_runtime_hash(node->runtime);
     uint64_t seq = node->runtime->exec_seq;
-    if (seq && !hash_equal(&hash, &sim->checks.epochs[seq].result_hash))
+    if (seq && !hash_equal(&hash, &sim->checks.epochs[seq].result_hash) &&
+        !(sim->config.faults >> SIM_FAULT_DIVERGE & 1))
         sim_fail(sim, "10.7 state", "n%u has another state at %llu", node->index, U(seq));
 }
 
@@ -706,6 +727,11 @@ bool sim_check_quiet(struct sim *sim) {
         struct sim_node *node = &sim->nodes[i];
         const struct replica_facts *f = &node->seen.facts;
         bool member = f->role == REPLICA_ROLE_FOLLOWER || f->role == REPLICA_ROLE_LEADER;
+        if (node->up && sim_node_differs(sim, node)) {
+            if (f->role != REPLICA_ROLE_QUARANTINED)
+                return false;
+            continue;
+        }
         if (!node->up || !member || f->exec_seq < sim->quiet_seq)
             return false;
         leader |= f->role == REPLICA_ROLE_LEADER;

@@ -91,14 +91,16 @@ static void draw_world(struct sim_random *random, struct sim_config *config) {
 static uint32_t draw_faults(struct sim_random *random) {
     static const uint32_t shares[] = {0, 150000, 500000, 500000, 800000};
     uint32_t share = one_of(random, shares, sizeof shares / sizeof *shares), mask = 0;
-    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++)
+    for (uint32_t fault = 0; fault < SIM_FAULTS_FIRST; fault++)
         mask |= (uint32_t)sim_random_chance(random, share) << fault;
     return mask;
 }
 
 /* Much is in flight, leaders change all the time, gateways are soon taken for dead: so that logs
  * differ above what is committed whenever something happens. */
-static void draw_rough(struct sim_random *random, struct sim_config *config) {
+static void draw_rough(struct sim_config *config, uint64_t seed) {
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1001);
     struct replica_config *c = &config->replica;
     static const uint32_t nodes[] = {3, 3, 3, 5, 5};
     if (c->node_count < 3) {
@@ -166,8 +168,10 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     if (sim_random_chance(random, 750000))
         config->snapshot_epochs = sim_random_between(random, 1, 4 * config->replica.log_epochs);
     config->snapshot_ns = sim_random_between(random, 100000, 100 * SIM_MS);
+    for (uint32_t fault = SIM_FAULTS_FIRST; fault < SIM_FAULT_COUNT; fault++)
+        config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
     if (seed >= SIM_SEED_ROUGH)
-        draw_rough(random, config);
+        draw_rough(config, seed);
 }
 
 /* ---- the command line ---- */

@@ -113,7 +113,8 @@ static void tell_stable(struct sim *sim, struct sim_node *node, uint64_t number)
 
 void sim_journal_pump(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX)
+    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX ||
+        node->full_until_ns > sim->now_ns)
         return;
     struct sim_random *random = &sim->random[SIM_STREAM_DISK];
     uint64_t ns = sim->config.sync_ns / 2 + sim_random_exponential(random, sim->config.sync_ns / 2);
