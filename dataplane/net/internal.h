@@ -27,6 +27,7 @@ struct net_arp {
 struct net_port {
     uint16_t id;
     bool started;
+    bool checksums;     /* the port computes them for what is sent */
     uint32_t peer_ipv4; /* 0: a segment */
     struct rte_ether_addr mac;
     struct rte_mbuf *tx[NET_BURST_COUNT];
@@ -50,6 +51,7 @@ struct net_endpoint {
     uint32_t tx_count;
     struct rte_mbuf *spare[NET_BURST_COUNT]; /* UDP: buffers for the next receive */
     uint32_t spare_count;
+    bool quiet; /* UDP: net_wait has just found nothing here; the next receive need not look */
     struct net_packet fifo[NET_FIFO_COUNT];
     uint32_t fifo_head, fifo_count;
     /* ethdev, an endpoint on another lcore than the ports': packets from and to their owner */

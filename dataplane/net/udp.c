@@ -38,6 +38,10 @@ uint32_t net_udp_rx(struct net_endpoint *e, struct net_packet *packets, uint32_t
     struct mmsghdr messages[NET_BURST_COUNT];
     struct iovec vectors[NET_BURST_COUNT];
     struct sockaddr_in sources[NET_BURST_COUNT];
+    if (e->quiet) {
+        e->quiet = false;
+        return 0;
+    }
     if (e->spare_count < NET_BURST_COUNT &&
         rte_pktmbuf_alloc_bulk(e->net->pool, e->spare + e->spare_count,
                                NET_BURST_COUNT - e->spare_count) == 0)
