@@ -168,7 +168,7 @@ bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *w
         if (e->fd < 0 || !(guards ? lcore == owner(net) : ours))
             continue;
         if (guards)
-            net_guard_filter(e, true);
+            net_guard_rearm(e); /* and then look at the ports: what came until now lies there */
         of[sockets] = e;
         fds[sockets++] = (struct pollfd){.fd = e->fd, .events = POLLIN};
     }
@@ -189,11 +189,6 @@ bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *w
         atomic_store_explicit(&me->asleep, false, memory_order_relaxed);
         ssize_t got = read(me->wake_fd, &total, sizeof total);
         (void)got; /* nothing, when nobody woke us */
-    }
-    for (nfds_t i = 0; guards && i < sockets; i++) {
-        net_guard_filter(of[i], false);
-        if (!came && fds[i].revents)
-            net_guard_drain(of[i]);
     }
     for (nfds_t i = 0; !guards && i < sockets; i++)
         of[i]->quiet = !fds[i].revents;

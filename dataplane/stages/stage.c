@@ -11,7 +11,11 @@
 
 #define IDLE_PASSES_BEFORE_YIELD 16
 #define IDLE_PASSES_BEFORE_SLEEP 256
+#define IDLE_PASSES_AT_REST 1
+#define SPIN_WORTH_NS \
+    500000 /* about what 256 idle passes take: no use in spinning for rarer work */
 #define SLEEP_MAX_US 1000
+#define SLEEP_ALONE_US 5000 /* a single node has nobody who waits for its timers */
 #define GATEWAYS_MAX 2048
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
@@ -138,17 +142,32 @@ static uint64_t may_sleep_us(const struct worker *w) {
         return SLEEP_MAX_US;
     if (s->gossip.storage && !storage_idle(s->gossip.storage))
         return 0;
+    if (s->setup.identity->node_count == 1)
+        return SLEEP_ALONE_US;
     uint64_t at = replica_next_deadline_ns(s->gossip.replica);
     uint64_t wait_us = at > w->now_ns ? (at - w->now_ns) / 1000 : 0;
     return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
-/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. */
+/* How far apart passes with work lie: a moving mean, of late. */
+static void note_work(struct worker *w) {
+    uint64_t gap_ns = w->now_ns - w->worked_ns;
+    if (gap_ns > 4 * SPIN_WORTH_NS)
+        gap_ns = 4 * SPIN_WORTH_NS;
+    w->gap_ns = (3 * w->gap_ns + gap_ns) / 4;
+    w->worked_ns = w->now_ns;
+}
+
+/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Whoever
+ * has had work seldom sleeps at once: spinning after each heartbeat costs a tenth of a core. */
 static void idle(struct worker *w) {
     struct stage *s = w->stage;
-    if (s->setup.config->poll == CONFIG_POLL_BUSY || w->idle_passes < IDLE_PASSES_BEFORE_YIELD)
+    bool seldom = w->gap_ns > SPIN_WORTH_NS;
+    if (s->setup.config->poll == CONFIG_POLL_BUSY ||
+        (!seldom && w->idle_passes < IDLE_PASSES_BEFORE_YIELD))
         return;
-    uint64_t wait_us = w->idle_passes < IDLE_PASSES_BEFORE_SLEEP ? 0 : may_sleep_us(w);
+    uint32_t passes = seldom ? IDLE_PASSES_AT_REST : IDLE_PASSES_BEFORE_SLEEP;
+    uint64_t wait_us = w->idle_passes < passes ? 0 : may_sleep_us(w);
     if (wait_us < 20) {
         sched_yield();
         return;
@@ -181,6 +200,8 @@ static void *run(void *argument) {
         uint64_t after_ns = stage_clock_ns();
         w->busy_ns += work ? after_ns - w->now_ns : 0;
         w->idle_passes = work ? 0 : w->idle_passes + 1;
+        if (work)
+            note_work(w);
         share_of_work(w);
         if (!work)
             idle(w);
