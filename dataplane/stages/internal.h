@@ -125,7 +125,7 @@ struct worker { /* a thread */
     uint64_t now_ns, now_us, wall_us, work;
     uint64_t busy_ns, loop_ns, shared_ns;
     uint32_t idle_passes;
-    uint64_t worked_ns, gap_ns; /* the last pass with work, and the mean time between such */
+    bool rests; /* had little work of late */
 };
 
 struct ingress {

@@ -12,8 +12,8 @@
 #define IDLE_PASSES_BEFORE_YIELD 16
 #define IDLE_PASSES_BEFORE_SLEEP 256
 #define IDLE_PASSES_AT_REST 1
-#define SPIN_WORTH_NS \
-    500000 /* about what 256 idle passes take: no use in spinning for rarer work */
+#define REST_PPM 50000 /* share of work below which it is no use to spin for more */
+#define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
 #define SLEEP_ALONE_US 5000 /* a single node has nobody who waits for its timers */
 #define GATEWAYS_MAX 2048
@@ -149,26 +149,18 @@ static uint64_t may_sleep_us(const struct worker *w) {
     return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
-/* How far apart passes with work lie: a moving mean, of late. */
-static void note_work(struct worker *w) {
-    uint64_t gap_ns = w->now_ns - w->worked_ns;
-    if (gap_ns > 4 * SPIN_WORTH_NS)
-        gap_ns = 4 * SPIN_WORTH_NS;
-    w->gap_ns = (3 * w->gap_ns + gap_ns) / 4;
-    w->worked_ns = w->now_ns;
-}
-
-/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Whoever
- * has had work seldom sleeps at once: spinning after each heartbeat costs a tenth of a core. */
+/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who
+ * has had little work sleeps at once: spinning after each heartbeat costs a tenth of a core. */
 static void idle(struct worker *w) {
     struct stage *s = w->stage;
-    bool seldom = w->gap_ns > SPIN_WORTH_NS;
     if (s->setup.config->poll == CONFIG_POLL_BUSY ||
-        (!seldom && w->idle_passes < IDLE_PASSES_BEFORE_YIELD))
+        (!w->rests && w->idle_passes < IDLE_PASSES_BEFORE_YIELD))
         return;
-    uint32_t passes = seldom ? IDLE_PASSES_AT_REST : IDLE_PASSES_BEFORE_SLEEP;
+    uint32_t passes = w->rests ? IDLE_PASSES_AT_REST : IDLE_PASSES_BEFORE_SLEEP;
     uint64_t wait_us = w->idle_passes < passes ? 0 : may_sleep_us(w);
-    if (wait_us < 20) {
+    if (w->rests && wait_us) /* a timer may be late by as much as waking up takes */
+        wait_us += SLEEP_LEAST_US;
+    if (wait_us < SLEEP_LEAST_US) {
         sched_yield();
         return;
     }
@@ -187,6 +179,7 @@ static void share_of_work(struct worker *w) {
     w->shared_ns = w->now_ns + 10000000;
     uint64_t ppm = w->loop_ns ? w->busy_ns * 1000000 / w->loop_ns : 0;
     atomic_store_explicit(&w->stage->status->lcore_busy_ppm[w->number], ppm, memory_order_relaxed);
+    w->rests = ppm < REST_PPM;
     w->busy_ns = w->loop_ns = 0;
 }
 
@@ -200,8 +193,6 @@ static void *run(void *argument) {
         uint64_t after_ns = stage_clock_ns();
         w->busy_ns += work ? after_ns - w->now_ns : 0;
         w->idle_passes = work ? 0 : w->idle_passes + 1;
-        if (work)
-            note_work(w);
         share_of_work(w);
         if (!work)
             idle(w);

@@ -49,13 +49,16 @@ def measure(processes, target, allowed):
 
 def single(cluster):
     local.start(cluster)
-    measure(cluster.others, 1, 40)
+    measure(cluster.others, 1, 10)
+    cluster.others[1].stop()
+    print("without its gateway:", flush=True)
+    measure(cluster.others[:1], 1, 5)
 
 
 def three(cluster):
     cluster.start(nodes=3, gateways=1)
-    cluster.leader()
-    measure(cluster.nodes + cluster.gateways, 4, 90)
+    print(f"leader: n{cluster.leader()}", flush=True)
+    measure(cluster.nodes + cluster.gateways, 4, 20)
 
 
 if __name__ == "__main__":
