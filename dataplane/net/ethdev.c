@@ -56,6 +56,14 @@ static void arp_send(struct net *net, const struct net_port *port, uint16_t oper
         rte_pktmbuf_free(m);
 }
 
+/* An address whose packets can come straight to us: of our subnet, or the gateway's. */
+static bool neighbour(const struct net *net, uint32_t ipv4) {
+    uint32_t mask = UINT32_MAX << (32 - net->config.prefix_bits);
+    return net_ipv4_unicast(ipv4) && ipv4 != net->config.ipv4 &&
+           ((ipv4 & mask) == (net->config.ipv4 & mask) || ipv4 == net->config.gateway_ipv4);
+}
+
+/* Learns from what is meant for us only; whoever else speaks here can't push known ones out. */
 static void arp_take(struct net *net, const struct net_port *port, const struct rte_mbuf *m) {
     struct rte_arp_hdr arp;
     if (rte_pktmbuf_data_len(m) < sizeof(struct rte_ether_hdr) + sizeof arp) {
@@ -64,23 +72,27 @@ static void arp_take(struct net *net, const struct net_port *port, const struct 
     }
     memcpy(&arp, rte_pktmbuf_mtod_offset(m, void *, sizeof(struct rte_ether_hdr)), sizeof arp);
     uint32_t sender = ntohl(arp.arp_data.arp_sip);
-    if (ntohl(arp.arp_data.arp_tip) != net->config.ipv4 || arp.arp_hlen != RTE_ETHER_ADDR_LEN ||
-        !net_ipv4_unicast(sender))
+    if (ntohl(arp.arp_data.arp_tip) != net->config.ipv4 ||
+        arp.arp_hardware != htons(RTE_ARP_HRD_ETHER) ||
+        arp.arp_protocol != htons(RTE_ETHER_TYPE_IPV4) || arp.arp_hlen != RTE_ETHER_ADDR_LEN ||
+        arp.arp_plen != 4 || !rte_is_valid_assigned_ether_addr(&arp.arp_data.arp_sha) ||
+        !neighbour(net, sender)) {
+        net->endpoints[0].counters.drops[WIRE_DROP_NOT_OURS]++;
         return;
+    }
     struct net_arp *a = arp_find(net, sender);
     a->mac = arp.arp_data.arp_sha;
     a->known = true;
     a->heard_us = net->now_us;
-    /* The kernel answers for its own interfaces. */
-    if (ntohs(arp.arp_opcode) == RTE_ARP_OP_REQUEST && net->config.fabric == NET_FABRIC_PCI)
+    /* On af_packet the kernel sees the question, too, and answers. */
+    if (ntohs(arp.arp_opcode) == RTE_ARP_OP_REQUEST && net->config.fabric != NET_FABRIC_AF_PACKET)
         arp_send(net, port, RTE_ARP_OP_REPLY, &a->mac, sender);
 }
 
 /* MAC of the next hop, or NULL while it is being asked for. */
 static const struct rte_ether_addr *arp_resolve(struct net *net, const struct net_port *port,
                                                 uint32_t ipv4) {
-    uint32_t mask = net->config.prefix_bits ? UINT32_MAX << (32 - net->config.prefix_bits) : 0;
-    if ((ipv4 & mask) != (net->config.ipv4 & mask))
+    if (!neighbour(net, ipv4))
         ipv4 = net->config.gateway_ipv4;
     if (!ipv4)
         return NULL;
@@ -112,8 +124,13 @@ static enum wire_drop parse(struct net *net, const struct net_port *port, struct
         ip_bytes > rte_pktmbuf_data_len(m) - sizeof *ether || ip_bytes < sizeof *ip + sizeof *udp ||
         udp_bytes < sizeof *udp || udp_bytes > ip_bytes - sizeof *ip || m->nb_segs != 1)
         return WIRE_DROP_IP_MALFORMED;
-    if (rte_ipv4_cksum(ip) != 0 && ip->hdr_checksum != 0)
+    if ((m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD ||
+        (m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_BAD)
+        return WIRE_DROP_UDP_CHECKSUM;
+    if (rte_ipv4_cksum(ip) != 0)
         return WIRE_DROP_IP_MALFORMED;
+    if (udp_bytes - sizeof *udp > net_payload_max_bytes(net))
+        return WIRE_DROP_FRAME_LENGTH;
     struct net_endpoint *to = NULL;
     for (uint32_t i = 0; i < net->config.endpoint_count; i++)
         if (net->endpoints[i].config.udp_port == ntohs(udp->dst_port))
@@ -187,11 +204,12 @@ static struct net_port *headers(struct net *net, uint16_t source_port, struct ne
                                 uint64_t drops[WIRE_DROP_COUNT]) {
     static const struct rte_ether_addr whoever = {{2, 0, 0, 0, 0, 1}}; /* there is only one */
     struct net_port *port = port_of(net, p->address.ipv4);
-    const struct rte_ether_addr *mac = !port             ? NULL
+    bool own = p->address.ipv4 == net->config.ipv4; /* before somebody is asked for it */
+    const struct rte_ether_addr *mac = !port || own      ? NULL
                                        : port->peer_ipv4 ? &whoever
                                                          : arp_resolve(net, port, p->address.ipv4);
-    if (!mac || p->address.ipv4 == net->config.ipv4) {
-        drops[mac ? WIRE_DROP_NOT_OURS : WIRE_DROP_UNREACHABLE]++;
+    if (!mac) {
+        drops[own ? WIRE_DROP_NOT_OURS : WIRE_DROP_UNREACHABLE]++;
         return NULL;
     }
     rte_pktmbuf_append(p->mbuf, (uint16_t)p->length_bytes);
@@ -211,11 +229,18 @@ static struct net_port *headers(struct net *net, uint16_t source_port, struct ne
         .src_addr = htonl(net->config.ipv4),
         .dst_addr = htonl(p->address.ipv4),
     };
-    ip->hdr_checksum = rte_ipv4_cksum(ip);
     *udp = (struct rte_udp_hdr){.src_port = htons(source_port),
                                 .dst_port = htons(p->address.port),
                                 .dgram_len = htons((uint16_t)(sizeof *udp + p->length_bytes))};
-    udp->dgram_cksum = rte_ipv4_udptcp_cksum(ip, udp);
+    if (port->checksums) { /* the port fills both in; it wants the sum of the pseudo header */
+        p->mbuf->l2_len = sizeof *ether;
+        p->mbuf->l3_len = sizeof *ip;
+        p->mbuf->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_UDP_CKSUM;
+        udp->dgram_cksum = rte_ipv4_phdr_cksum(ip, p->mbuf->ol_flags);
+    } else {
+        ip->hdr_checksum = rte_ipv4_cksum(ip);
+        udp->dgram_cksum = rte_ipv4_udptcp_cksum(ip, udp);
+    }
     return port;
 }
 

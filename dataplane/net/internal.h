@@ -27,6 +27,7 @@ struct net_arp {
 struct net_port {
     uint16_t id;
     bool started;
+    bool checksums;     /* the port computes them for what is sent */
     uint32_t peer_ipv4; /* 0: a segment */
     struct rte_ether_addr mac;
     struct rte_mbuf *tx[NET_BURST_COUNT];
@@ -50,6 +51,8 @@ struct net_endpoint {
     uint32_t tx_count;
     struct rte_mbuf *spare[NET_BURST_COUNT]; /* UDP: buffers for the next receive */
     uint32_t spare_count;
+    bool rings; /* the guard's socket becomes readable when a datagram comes */
+    bool quiet; /* UDP: net_wait has just found nothing here; the next receive need not look */
     struct net_packet fifo[NET_FIFO_COUNT];
     uint32_t fifo_head, fifo_count;
     /* ethdev, an endpoint on another lcore than the ports': packets from and to their owner */
@@ -80,8 +83,7 @@ int net_udp_open(struct net_endpoint *endpoint, char *ret_error);
 uint32_t net_udp_rx(struct net_endpoint *endpoint, struct net_packet *packets, uint32_t max_count);
 void net_udp_flush(struct net_endpoint *endpoint);
 int net_guard_open(struct net_endpoint *endpoint);
-void net_guard_filter(const struct net_endpoint *endpoint, bool wakes);
-void net_guard_drain(const struct net_endpoint *endpoint);
+void net_guard_rearm(struct net_endpoint *endpoint); /* what comes from now on makes it readable */
 
 /* ports.c */
 int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BYTES],

@@ -142,7 +142,8 @@ static bool waiting(struct net *net, uint32_t lcore) {
 /* How long a thread may sleep that has nothing to poll for its packets. */
 static uint32_t blind_sleep_us(struct net *net, struct net_lcore *me, uint32_t lcore,
                                uint32_t timeout_us) {
-    if (net->config.fabric == NET_FABRIC_UDP || net_on_kernel_interface(net) || lcore != owner(net))
+    if (net->config.fabric == NET_FABRIC_UDP || net->config.fabric == NET_FABRIC_AF_PACKET ||
+        lcore != owner(net))
         return timeout_us;
     me->sleep_us = me->sleep_us < SLEEP_LEAST_US      ? SLEEP_LEAST_US
                    : me->sleep_us < SLEEP_MOST_US / 2 ? 2 * me->sleep_us
@@ -153,7 +154,7 @@ static uint32_t blind_sleep_us(struct net *net, struct net_lcore *me, uint32_t l
 bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *wake_fds,
               uint32_t wake_fd_count) {
     struct pollfd fds[NET_ENDPOINTS_MAX + 9];
-    const struct net_endpoint *of[NET_ENDPOINTS_MAX];
+    struct net_endpoint *of[NET_ENDPOINTS_MAX];
     struct net_lcore *me = &net->lcores[lcore < NET_LCORES_MAX ? lcore : 0];
     bool guards = net_on_kernel_interface(net);
     nfds_t sockets = 0, count;
@@ -167,7 +168,7 @@ bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *w
         if (e->fd < 0 || !(guards ? lcore == owner(net) : ours))
             continue;
         if (guards)
-            net_guard_filter(e, true);
+            net_guard_rearm(e); /* and then look at the ports: what came until now lies there */
         of[sockets] = e;
         fds[sockets++] = (struct pollfd){.fd = e->fd, .events = POLLIN};
     }
@@ -189,11 +190,8 @@ bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *w
         ssize_t got = read(me->wake_fd, &total, sizeof total);
         (void)got; /* nothing, when nobody woke us */
     }
-    for (nfds_t i = 0; guards && i < sockets; i++) {
-        net_guard_filter(of[i], false);
-        if (!came && fds[i].revents)
-            net_guard_drain(of[i]);
-    }
+    for (nfds_t i = 0; !guards && i < sockets; i++)
+        of[i]->quiet = !fds[i].revents;
     if (ready > 0)
         me->sleep_us = 0;
     counters->waits++;

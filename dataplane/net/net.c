@@ -50,12 +50,19 @@ static int check_ports(const struct net_config *c, char *ret_error) {
                  net_fabric_name(c->fabric), links ? NET_PORTS_MAX : 1);
         return MRN_ERR_INVALID;
     }
-    for (uint32_t i = 0; i < c->port_count; i++)
-        if (!c->ports[i].device[0] || (links && !c->ports[i].peer_ipv4)) {
-            net_text(ret_error, "fabric %s: port %u needs a device%s", net_fabric_name(c->fabric),
-                     i, links ? " and the address of its peer" : "");
+    uint32_t segments = 0;
+    for (uint32_t i = 0; i < c->port_count; i++) {
+        segments += !c->ports[i].peer_ipv4;
+        if (!c->ports[i].device[0]) {
+            net_text(ret_error, "fabric %s: port %u needs a device", net_fabric_name(c->fabric), i);
             return MRN_ERR_INVALID;
         }
+    }
+    if (segments > 1) {
+        net_text(ret_error, "fabric %s: only one port may have no peer's address (a switch)",
+                 net_fabric_name(c->fabric));
+        return MRN_ERR_INVALID;
+    }
     return 0;
 }
 

@@ -165,6 +165,19 @@ static int find_port(const struct net *net, uint32_t number, uint16_t *ret_id, c
     return 0;
 }
 
+/* Checksums by the port, both ways, where it is hardware. Between processes of one machine bytes
+ * don't change on the way, and what the kernel sends over veth carries no UDP checksum yet. */
+static void offloads(const struct net *net, struct net_port *p, const struct rte_eth_dev_info *info,
+                     struct rte_eth_conf *conf) {
+    const uint64_t tx = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+    const uint64_t rx = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+    if (net->config.fabric != NET_FABRIC_PCI)
+        return;
+    p->checksums = (info->tx_offload_capa & tx) == tx;
+    conf->txmode.offloads = p->checksums ? tx : 0;
+    conf->rxmode.offloads = info->rx_offload_capa & rx;
+}
+
 static int open_port(struct net *net, uint32_t number, char *ret_error) {
     struct rte_eth_conf conf = {0};
     struct net_port *p = &net->ports[number];
@@ -174,7 +187,9 @@ static int open_port(struct net *net, uint32_t number, char *ret_error) {
         return error;
     uint16_t rx = (uint16_t)queue_count(&net->config), tx = rx;
     p->peer_ipv4 = net->config.ports[number].peer_ipv4;
-    if (rte_eth_dev_info_get(p->id, &info) || rte_eth_dev_configure(p->id, 1, 1, &conf) ||
+    if (rte_eth_dev_info_get(p->id, &info) == 0)
+        offloads(net, p, &info, &conf);
+    if (rte_eth_dev_configure(p->id, 1, 1, &conf) ||
         rte_eth_dev_adjust_nb_rx_tx_desc(p->id, &rx, &tx) ||
         rte_eth_rx_queue_setup(p->id, 0, rx, (unsigned)SOCKET_ID_ANY, NULL, net->pool) ||
         rte_eth_tx_queue_setup(p->id, 0, tx, (unsigned)SOCKET_ID_ANY, NULL) ||
@@ -182,6 +197,8 @@ static int open_port(struct net *net, uint32_t number, char *ret_error) {
         net_text(ret_error, "port %s cannot be set up", net->config.ports[number].device);
         return MRN_ERR_UNAVAILABLE;
     }
+    if (rte_is_zero_ether_addr(&p->mac)) /* rings have none */
+        rte_eth_random_addr(p->mac.addr_bytes);
     p->started = true;
     return 0;
 }

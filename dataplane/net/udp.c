@@ -38,6 +38,10 @@ uint32_t net_udp_rx(struct net_endpoint *e, struct net_packet *packets, uint32_t
     struct mmsghdr messages[NET_BURST_COUNT];
     struct iovec vectors[NET_BURST_COUNT];
     struct sockaddr_in sources[NET_BURST_COUNT];
+    if (e->quiet) {
+        e->quiet = false;
+        return 0;
+    }
     if (e->spare_count < NET_BURST_COUNT &&
         rte_pktmbuf_alloc_bulk(e->net->pool, e->spare + e->spare_count,
                                NET_BURST_COUNT - e->spare_count) == 0)
@@ -115,20 +119,20 @@ void net_udp_flush(struct net_endpoint *e) {
 /* ---- the kernel socket that guards an ethdev endpoint's port: no ICMP errors, and something to
  * poll ---- */
 
-/* `wakes`: the socket gets the first bytes of each datagram, so that poll() on it wakes; else none.
- */
-void net_guard_filter(const struct net_endpoint *e, bool wakes) {
-    struct sock_filter code = {BPF_RET | BPF_K, 0, 0, wakes ? 9 : 0};
+static void guard_filter(int fd, uint32_t keep_bytes) {
+    struct sock_filter code = {BPF_RET | BPF_K, 0, 0, keep_bytes};
     struct sock_fprog program = {1, &code};
-    (void)setsockopt(e->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    (void)setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
 int net_guard_open(struct net_endpoint *e) {
     struct sockaddr_in a = kernel_address(INADDR_ANY, e->config.udp_port);
+    int least = 0; /* one datagram is enough to wake us: the kernel keeps no more than a few */
     e->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (e->fd < 0)
         return MRN_ERR_IO;
-    net_guard_filter(e, false);
+    guard_filter(e->fd, 0);
+    (void)setsockopt(e->fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof least);
     if (bind(e->fd, (struct sockaddr *)&a, sizeof a)) {
         close(e->fd);
         e->fd = -1;
@@ -137,8 +141,14 @@ int net_guard_open(struct net_endpoint *e) {
     return 0;
 }
 
-void net_guard_drain(const struct net_endpoint *e) {
+/* Before the first sleep the filter lets nothing through, afterwards the first bytes of a datagram:
+ * attaching a filter takes longer than all the rest of a sleep. */
+void net_guard_rearm(struct net_endpoint *e) {
     char bytes[16];
+    if (!e->rings) {
+        guard_filter(e->fd, 9);
+        e->rings = true;
+    }
     for (int i = 0; i < 64 && recv(e->fd, bytes, sizeof bytes, MSG_DONTWAIT) >= 0; i++)
         ;
 }

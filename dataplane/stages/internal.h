@@ -125,6 +125,7 @@ struct worker { /* a thread */
     uint64_t now_ns, now_us, wall_us, work;
     uint64_t busy_ns, loop_ns, shared_ns;
     uint32_t idle_passes;
+    bool rests; /* had little work of late */
 };
 
 struct ingress {

@@ -11,7 +11,11 @@
 
 #define IDLE_PASSES_BEFORE_YIELD 16
 #define IDLE_PASSES_BEFORE_SLEEP 256
+#define IDLE_PASSES_AT_REST 1
+#define REST_PPM 50000 /* share of work below which it is no use to spin for more */
+#define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
+#define SLEEP_ALONE_US 5000 /* a single node has nobody who waits for its timers */
 #define GATEWAYS_MAX 2048
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
@@ -138,18 +142,25 @@ static uint64_t may_sleep_us(const struct worker *w) {
         return SLEEP_MAX_US;
     if (s->gossip.storage && !storage_idle(s->gossip.storage))
         return 0;
+    if (s->setup.identity->node_count == 1)
+        return SLEEP_ALONE_US;
     uint64_t at = replica_next_deadline_ns(s->gossip.replica);
     uint64_t wait_us = at > w->now_ns ? (at - w->now_ns) / 1000 : 0;
     return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
-/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. */
+/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who
+ * has had little work sleeps at once: spinning after each heartbeat costs a tenth of a core. */
 static void idle(struct worker *w) {
     struct stage *s = w->stage;
-    if (s->setup.config->poll == CONFIG_POLL_BUSY || w->idle_passes < IDLE_PASSES_BEFORE_YIELD)
+    if (s->setup.config->poll == CONFIG_POLL_BUSY ||
+        (!w->rests && w->idle_passes < IDLE_PASSES_BEFORE_YIELD))
         return;
-    uint64_t wait_us = w->idle_passes < IDLE_PASSES_BEFORE_SLEEP ? 0 : may_sleep_us(w);
-    if (wait_us < 20) {
+    uint32_t passes = w->rests ? IDLE_PASSES_AT_REST : IDLE_PASSES_BEFORE_SLEEP;
+    uint64_t wait_us = w->idle_passes < passes ? 0 : may_sleep_us(w);
+    if (w->rests && wait_us) /* a timer may be late by as much as waking up takes */
+        wait_us += SLEEP_LEAST_US;
+    if (wait_us < SLEEP_LEAST_US) {
         sched_yield();
         return;
     }
@@ -168,6 +179,7 @@ static void share_of_work(struct worker *w) {
     w->shared_ns = w->now_ns + 10000000;
     uint64_t ppm = w->loop_ns ? w->busy_ns * 1000000 / w->loop_ns : 0;
     atomic_store_explicit(&w->stage->status->lcore_busy_ppm[w->number], ppm, memory_order_relaxed);
+    w->rests = ppm < REST_PPM;
     w->busy_ns = w->loop_ns = 0;
 }
 
