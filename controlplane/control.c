@@ -84,6 +84,7 @@ static bool is_repeated(enum mailbox_down_kind kind) {
     case MAILBOX_DOWN_LEADER_KEY:
     case MAILBOX_DOWN_CAMPAIGN_RESULT:
     case MAILBOX_DOWN_INCARNATIONS:
+    case MAILBOX_DOWN_EPOCH_WANTED:
     case MAILBOX_DOWN_SNAPSHOT_TAKE:
     case MAILBOX_DOWN_SNAPSHOT_RESTORE:
     case MAILBOX_DOWN_HANDOVER:
@@ -232,6 +233,7 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
+    case MAILBOX_UP_EPOCH: return;
     case MAILBOX_UP_HANDOVER_DONE:
         mrn_log_info("handover_done", "error=%s", mrn_error_name(message->error));
         return;

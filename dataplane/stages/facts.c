@@ -80,6 +80,43 @@ static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
     }
 }
 
+/* Ranges are not taken out of the table, so a new one shows in their number. */
+static void range_floor(struct gossip *g, uint32_t count) {
+    struct replica_range_facts range;
+    for (uint32_t i = g->floor_count; i < count && replica_range(g->replica, i, &range); i++)
+        if (range.range >= g->range_floor)
+            g->range_floor = range.range + 1;
+    g->floor_count = count;
+}
+
+void stage_facts_epoch(struct stage *s) {
+    struct mailbox_epoch *epoch = mailbox_epoch(s->setup.mailbox);
+    struct replica_facts f;
+    struct replica_range_facts range;
+    uint32_t length;
+    replica_facts(s->gossip.replica, &f);
+    epoch->seq = 0;
+    const struct wire_epoch_head *head =
+        (const void *)replica_epoch(s->gossip.replica, f.exec_seq, &length, &epoch->hash);
+    if (!head)
+        return; /* nothing is executed, or only a snapshot tells of it */
+    epoch->seq = f.exec_seq;
+    epoch->term = head->term;
+    epoch->logical_time_us = head->logical_time_us;
+    epoch->result_hash = f.result_hash;
+    epoch->range_count = epoch->listed = 0;
+    for (uint32_t i = 0; replica_range(s->gossip.replica, i, &range); i++) {
+        if (!range.open)
+            continue;
+        epoch->range_count++;
+        if (epoch->listed == MAILBOX_EPOCH_RANGES_MAX)
+            continue;
+        epoch->ranges[epoch->listed].range = range.range;
+        epoch->ranges[epoch->listed].executed = range.executed;
+        epoch->listed++;
+    }
+}
+
 void stage_facts_poll(struct stage *s) {
     struct gossip *g = &s->gossip;
     uint64_t now_ns = g->worker->now_ns;
@@ -121,5 +158,6 @@ void stage_facts_poll(struct stage *s) {
             f.peer_heard_ns[i] ? (now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
     }
     ranges(s, m, f.range_count);
+    range_floor(g, f.range_count);
     mailbox_facts_write(s->status, m);
 }

@@ -212,6 +212,7 @@ static void ask_range(struct stage *s, const struct ask *a) {
         message.nonce = a->request.nonce;
         message.owner = a->request.owner;
         message.range = a->request.range;
+        message.seq = s->gossip.range_floor;
     } else if (a->kind == ASK_RANGE_CLOSE) {
         message.kind = MAILBOX_UP_RANGE_CLOSE;
         message.owner = a->close.owner;

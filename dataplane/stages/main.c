@@ -50,6 +50,7 @@ static void control_configure(const struct config *g, struct control_config *c) 
     snprintf(c->etcd_password, sizeof c->etcd_password, "%s", g->etcd_password);
     c->lease_ttl_s = g->lease_ttl_s;
     c->range_ttl_s = g->range_ttl_s;
+    c->publish_tick_us = g->publish_tick_us;
     const struct config_url *own = &g->node[g->index];
     snprintf(c->address, sizeof c->address, "%u.%u.%u.%u:%u", own->ipv4 >> 24,
              own->ipv4 >> 16 & 255, own->ipv4 >> 8 & 255, own->ipv4 & 255, own->port);
