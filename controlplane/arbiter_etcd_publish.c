@@ -240,6 +240,15 @@ static void publish_write(struct arbiter_etcd *arbiter) {
         publish_end(arbiter, error);
 }
 
+static void publish_newer(struct arbiter_etcd *arbiter) {
+    if (arbiter->latest_seq > arbiter->publishing.seq)
+        publish_end(arbiter, MRN_ERR_EXISTS);
+    else if (arbiter->latest_seq == arbiter->publishing.seq)
+        publish_end(arbiter, 0);
+    else
+        publish_write(arbiter);
+}
+
 static void latest_was_read(void *context, const struct etcd_answer *answer) {
     struct arbiter_etcd *arbiter = context;
     if (answer->error) {
@@ -247,12 +256,7 @@ static void latest_was_read(void *context, const struct etcd_answer *answer) {
         return;
     }
     latest_seen(arbiter, &answer->responses[0]);
-    if (arbiter->latest_seq > arbiter->publishing.seq)
-        publish_end(arbiter, MRN_ERR_EXISTS);
-    else if (arbiter->latest_seq == arbiter->publishing.seq)
-        publish_end(arbiter, 0);
-    else
-        publish_write(arbiter);
+    publish_newer(arbiter);
 }
 
 int arbiter_etcd_publish(struct arbiter *base, const struct arbiter_epoch *epoch) {
@@ -270,7 +274,7 @@ int arbiter_etcd_publish(struct arbiter *base, const struct arbiter_epoch *epoch
     if (!arbiter->publish_latest || !arbiter->publish_history)
         publish_end(arbiter, MRN_ERR_NO_MEMORY);
     else if (arbiter->latest_known)
-        publish_write(arbiter);
+        publish_newer(arbiter);
     else if (etcd_range(arbiter->etcd, key, NULL, 0, latest_was_read, arbiter))
         publish_end(arbiter, MRN_ERR_NO_MEMORY);
     return 0;
