@@ -362,6 +362,8 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->last_term = replica_log_term(r, r->last_seq);
     f->logical_time_us = replica_log_time(r, r->exec_seq);
     f->commit_hash = *replica_log_hash((struct replica *)(uintptr_t)r, r->commit_seq);
+    f->exec_term = replica_log_term(r, r->exec_seq);
+    f->exec_hash = *replica_log_hash((struct replica *)(uintptr_t)r, r->exec_seq);
     f->result_hash =
         r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
     f->append_position = r->append_position;

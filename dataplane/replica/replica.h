@@ -290,6 +290,8 @@ struct replica_facts {
     uint64_t base_seq, last_seq, held_seq, acknowledged_seq, matched, commit_seq, delivered_seq,
         exec_seq;
     uint64_t last_term, logical_time_us;
+    uint64_t exec_term;         /* term of creation of epoch exec_seq */
+    struct wire_hash exec_hash; /* its hash; result_hash and logical_time_us belong to it too */
     struct wire_hash commit_hash, result_hash;
     uint64_t append_position, stable_position;
     uint64_t slice_ns, takeover_delay_ns;

@@ -93,16 +93,11 @@ void stage_facts_epoch(struct stage *s) {
     struct mailbox_epoch *epoch = mailbox_epoch(s->setup.mailbox);
     struct replica_facts f;
     struct replica_range_facts range;
-    uint32_t length;
     replica_facts(s->gossip.replica, &f);
-    epoch->seq = 0;
-    const struct wire_epoch_head *head =
-        (const void *)replica_epoch(s->gossip.replica, f.exec_seq, &length, &epoch->hash);
-    if (!head)
-        return; /* nothing is executed, or only a snapshot tells of it */
     epoch->seq = f.exec_seq;
-    epoch->term = head->term;
-    epoch->logical_time_us = head->logical_time_us;
+    epoch->term = f.exec_term;
+    epoch->logical_time_us = f.logical_time_us;
+    epoch->hash = f.exec_hash;
     epoch->result_hash = f.result_hash;
     epoch->range_count = epoch->listed = 0;
     for (uint32_t i = 0; replica_range(s->gossip.replica, i, &range); i++) {

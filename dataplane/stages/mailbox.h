@@ -99,7 +99,7 @@ struct mailbox_down {
 /* An epoch to publish, with how far each active range is executed at it. */
 #define MAILBOX_EPOCH_RANGES_MAX 16384
 struct mailbox_epoch {
-    uint64_t seq; /* 0: there is none to show now; the rest is not set then */
+    uint64_t seq; /* 0: none is executed yet */
     uint64_t term, logical_time_us;
     struct wire_hash hash, result_hash;
     uint32_t range_count;
