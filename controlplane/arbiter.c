@@ -239,6 +239,7 @@ int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch) 
 }
 
 void arbiter_term_floor(struct arbiter *arbiter, uint64_t term) {
+    arbiter->health.promised_term = term;
     if (term > arbiter->health.term_floor)
         arbiter->health.term_floor = term;
 }

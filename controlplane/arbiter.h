@@ -78,7 +78,8 @@ struct arbiter_health {
     bool went_back;              /* etcd was restored from an older snapshot */
     uint64_t went_from, went_to; /* its revisions */
     uint64_t refused_term;       /* a term that was won and goes back; 0: none */
-    uint64_t term_floor;         /* the greatest term promised here */
+    uint64_t promised_term;      /* by our replica */
+    uint64_t term_floor;         /* a term that is led must be above it */
     uint64_t term_base;
     uint64_t db_bytes; /* of etcd's member that we ask; 0: not known */
     uint64_t publications;
@@ -128,8 +129,8 @@ const struct arbiter_health *arbiter_health(const struct arbiter *arbiter);
 /* Publishes; the sink is told the outcome. Returns MRN_ERR_CLOSED when the leader key is not ours
  * or one publication is under way; then the sink is told nothing. */
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
-/* The greatest term that this node's replica has promised: a term that is won later and is not
- * above it is refused and said. */
+/* The greatest term that this node's replica has promised; told again and again. A term that is won
+ * later and is not above it is refused and said. */
 void arbiter_term_floor(struct arbiter *arbiter, uint64_t term);
 /* Operators only: sets term_base to `to`, unless it is above that already. */
 void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to);

@@ -84,9 +84,11 @@ bool arbiter_etcd_store_seen(struct arbiter_etcd *arbiter, uint64_t sent_at, uin
         caught_up(arbiter);
         return false;
     }
+    if (arbiter->term_base + sent_at > health->term_floor) /* a term may have come of any of them */
+        health->term_floor = arbiter->term_base + sent_at;
     for (int i = 0; i < WIRE_NODES_MAX; i++)
-        arbiter_term_floor(&arbiter->base, arbiter->base.members[i].incarnation);
-    arbiter_term_floor(&arbiter->base, arbiter->term_base + sent_at);
+        if (arbiter->base.members[i].incarnation > health->term_floor)
+            health->term_floor = arbiter->base.members[i].incarnation;
     health->went_back = true;
     health->went_from = sent_at;
     health->went_to = revision;

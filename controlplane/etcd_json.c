@@ -414,7 +414,7 @@ int etcd_json_read_header(const char *text, size_t bytes, struct etcd_answer *an
 
 int etcd_json_read_alarms(const char *text, size_t bytes, struct etcd_answer *answer) {
     json_t *root = parse_object(text, bytes);
-    int error = root ? read_revision(root, &answer->revision) : MRN_ERR_MALFORMED;
+    int error = root ? 0 : MRN_ERR_MALFORMED; /* it comes without a header */
     const json_t *alarms = root ? json_object_get(root, "alarms") : NULL; /* absent: none */
     if (!error && alarms && !json_is_array(alarms))
         error = MRN_ERR_MALFORMED;
