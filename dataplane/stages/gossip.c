@@ -300,6 +300,7 @@ uint32_t stage_gossip_poll(struct stage *s) {
     struct replica_facts facts;
     replica_facts(s->gossip.replica, &facts);
     atomic_store_explicit(&s->leads, facts.role == REPLICA_ROLE_LEADER, memory_order_relaxed);
+    stage_facts_pace(s, &facts);
     stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us);
     stage_facts_poll(s);
     return work;

@@ -10,6 +10,7 @@
 #include "controlplane/control.h"
 #include "controlplane/log.h"
 #include "dataplane/stages/stage.h"
+#include "dataplane/stages/telemetry.h"
 #include "runtime/applications/applications.h"
 #include <maroon/error.h>
 #include <sodium.h>
@@ -89,6 +90,7 @@ static void net_configure(const struct config *g, struct net_config *c) {
     c->queue_count = g->queue_packets;
     c->eal.hugepages = g->hugepages == CONFIG_HUGEPAGES_ON ? NET_HUGEPAGES_ON : NET_HUGEPAGES_OFF;
     c->eal.memory_mb = g->memory_mb;
+    c->eal.telemetry = true;
     c->eal.extra_args = g->eal_args;
     c->eal.extra_arg_count = g->eal_arg_count;
 }
@@ -123,6 +125,9 @@ static int serve(const struct config *g, struct control *control,
                  g->index, g->node_count, g->quorum, g->node[g->index].port,
                  g->durability == CONFIG_DURABILITY_DISK ? "disk" : "memory",
                  (unsigned long long)g->digest, text);
+    error = telemetry_start(mailbox);
+    if (error) /* a node without it is a node */
+        mrn_log_warning("telemetry", "error=%s", mrn_error_name(error));
     mrn_log_info("storage", "%s", stage_describe(stage));
     error = control_start(control, mailbox);
     if (!error && pthread_create(&thread, NULL, stage_thread, stage))
@@ -141,6 +146,7 @@ static int serve(const struct config *g, struct control *control,
         stage_stop(stage);
         pthread_join(thread, NULL);
     }
+    telemetry_stop();
     control_stop(control);
     stage_close(stage);
     mailbox_destroy(mailbox);

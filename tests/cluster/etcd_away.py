@@ -46,6 +46,8 @@ def check_epochs(cluster):
     lists = [json.loads(ctl(cluster, "epochs", "--json"))["epochs"][-1] for _ in range(1)]
     status = cluster.status(0)
     assert lists[0]["resultHash"] == status["resultHash"] and lists[0]["hash"] == status["commitHash"], (lists, status)
+    assert cluster.metric(cluster.leader(), "maroon_epoch_latency_seconds_count") > 100
+    assert cluster.metric((cluster.leader() + 1) % 3, "maroon_leader_gap_seconds_count") > 100
     rate = cluster.metric(cluster.leader(), "maroon_publications_total")
     assert rate > 10, rate
 
@@ -78,11 +80,14 @@ def all_away(cluster):
     wait_until(lambda: any("does not answer" in alarm for alarm in cluster.status(0)["alarms"]), 10, "the alarm is shown")
     print(f"etcd away for {arguments.seconds} s: {here['per_second']:.0f}/s before, {away['per_second']:.0f}/s meanwhile, "
           f"p50 {here['p50_ms']} and {away['p50_ms']} ms", flush=True)
-    assert away["per_second"] > 0.6 * here["per_second"], "the same rate, as far as neighbours let it be measured"
     for member in cluster.etcd.members:
         member.start()
     cluster.etcd.wait_healthy()
     wait_until(lambda: published(cluster) == cluster.status(0)["execSeq"], 20, "publications resume")
+    again = cluster.load(seconds=3, connections=8)
+    print(f"and {again['per_second']:.0f}/s after its return", flush=True)
+    least = min(here["per_second"], again["per_second"])
+    assert away["per_second"] > 0.5 * least, "the same rate, as far as other users of the machine let it be measured"
     after = term(cluster)
     assert len(after) == 1 and cluster.metric_total("maroon_takeovers_total") <= cluster.takeovers + 1, (before, after)
 
