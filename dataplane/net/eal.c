@@ -1,3 +1,4 @@
+#include <linux/mman.h>
 #include <rte_eal.h>
 #include <rte_lcore.h>
 #include <sched.h>
@@ -5,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,6 +49,23 @@ static void runtime_dir(void) {
         setenv("XDG_RUNTIME_DIR", own, 1);
 }
 
+/* Are there free pages for all of it? Tried by taking them: a number in a file is not leave. */
+static bool hugepages_free(uint32_t memory_mb) {
+    size_t bytes = ((size_t)memory_mb << 20) + ((size_t)2 << 20);
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+    if (at == MAP_FAILED)
+        return false;
+    munmap(at, bytes);
+    return true;
+}
+
+bool net_eal_hugepages(const struct net_eal_config *config) {
+    return config->hugepages == NET_HUGEPAGES_ON ||
+           (config->hugepages == NET_HUGEPAGES_AUTO &&
+            hugepages_free(config->memory_mb ? config->memory_mb : 64));
+}
+
 int net_eal_start(const struct net_eal_config *config, char *ret_error) {
     if (started)
         return MRN_ERR_EXISTS;
@@ -63,7 +82,7 @@ int net_eal_start(const struct net_eal_config *config, char *ret_error) {
     arguments[count++] = prefix;
     if (!config->telemetry)
         arguments[count++] = "--no-telemetry";
-    arguments[count++] = config->hugepages == NET_HUGEPAGES_ON ? "--in-memory" : "--no-huge";
+    arguments[count++] = net_eal_hugepages(config) ? "--in-memory" : "--no-huge";
     if (!config->pci)
         arguments[count++] = "--no-pci";
     else if (config->pci_address) {

@@ -1,15 +1,20 @@
-/* net's inside: net.c (config, start, endpoints), eal.c, udp.c (kernel sockets), ethdev.c (ports,
- * Ethernet, IPv4, ARP). */
+/* net's inside: net.c (config, start, endpoints), eal.c, udp.c (kernel sockets), ports.c (ethdev
+ * ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on several threads,
+ * sleeping). */
 #ifndef MAROON_NET_INTERNAL_H
 #define MAROON_NET_INTERNAL_H
 
+#include <assert.h>
 #include <rte_ether.h>
 #include <rte_mbuf.h>
+#include <stdatomic.h>
 
 #include "dataplane/net/net.h"
 
 #define NET_FIFO_COUNT 512 /* datagrams of an endpoint that another endpoint's poll received */
 #define NET_ARP_COUNT 64
+#define NET_LCORES_RING_COUNT 512 /* packets on the way to or from another lcore */
+#define NET_VDEV_BYTES (NET_DEVICE_BYTES + 128)
 
 struct net_arp {
     uint32_t ipv4;
@@ -17,6 +22,25 @@ struct net_arp {
     bool known;
     uint64_t heard_us, asked_us;
 };
+
+/* One ethdev port. On a port with one peer no addresses are resolved: whatever is sent arrives. */
+struct net_port {
+    uint16_t id;
+    bool started;
+    uint32_t peer_ipv4; /* 0: a segment */
+    struct rte_ether_addr mac;
+    struct rte_mbuf *tx[NET_BURST_COUNT];
+    uint16_t tx_count;
+};
+
+/* A thread that uses endpoints. Another one that gives it packets wakes it when it sleeps. */
+struct net_lcore {
+    int wake_fd; /* -1: all endpoints are on one lcore */
+    _Atomic bool asleep;
+    uint32_t sleep_us; /* fabrics without something to poll: grows while nothing comes */
+};
+
+struct rte_ring;
 
 struct net_endpoint {
     struct net *net;
@@ -28,6 +52,8 @@ struct net_endpoint {
     uint32_t spare_count;
     struct net_packet fifo[NET_FIFO_COUNT];
     uint32_t fifo_head, fifo_count;
+    /* ethdev, an endpoint on another lcore than the ports': packets from and to their owner */
+    struct rte_ring *rx_ring, *tx_ring;
     struct net_counters counters;
 };
 
@@ -36,9 +62,9 @@ struct net {
     struct rte_mempool *pool;
     struct net_endpoint endpoints[NET_ENDPOINTS_MAX];
     struct net_memory memory;
-    uint16_t port; /* ethdev */
-    bool port_started;
-    struct rte_ether_addr mac;
+    struct net_port ports[NET_PORTS_MAX]; /* ethdev */
+    uint32_t port_count;
+    struct net_lcore lcores[NET_LCORES_MAX];
     struct net_arp arp[NET_ARP_COUNT];
     uint64_t now_us;
     uint16_t ip_id;
@@ -46,18 +72,37 @@ struct net {
 
 void net_text(char *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* eal.c */
+bool net_eal_hugepages(const struct net_eal_config *config); /* tries what auto means now */
+
 /* udp.c */
 int net_udp_open(struct net_endpoint *endpoint, char *ret_error);
 uint32_t net_udp_rx(struct net_endpoint *endpoint, struct net_packet *packets, uint32_t max_count);
 void net_udp_flush(struct net_endpoint *endpoint);
 int net_guard_open(struct net_endpoint *endpoint);
-bool net_guard_wait(struct net *net, uint32_t timeout_us, const int *wake_fds,
-                    uint32_t wake_fd_count);
+void net_guard_filter(const struct net_endpoint *endpoint, bool wakes);
+void net_guard_drain(const struct net_endpoint *endpoint);
+
+/* ports.c */
+int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BYTES],
+                        const char **ret_arguments);
+int net_ports_open(struct net *net, char *ret_error);
+void net_ports_close(struct net *net);
 
 /* ethdev.c */
-int net_ethdev_open(struct net *net, char *ret_error);
-void net_ethdev_close(struct net *net);
-void net_ethdev_poll(struct net *net); /* receives a burst into the endpoints' queues */
-void net_ethdev_flush(struct net_endpoint *endpoint);
+uint32_t net_ethdev_poll(struct net *net); /* receives bursts into the endpoints' queues */
+void net_ethdev_send(struct net *net, struct net_endpoint *from, struct net_packet *packets,
+                     uint32_t count);
+
+/* lcores.c */
+int net_lcores_open(struct net *net);
+void net_lcores_close(struct net *net);
+bool net_on_kernel_interface(const struct net *net); /* packets of ours reach the kernel, too */
+bool net_lcore_foreign(const struct net_endpoint *endpoint); /* not of the ports' owner */
+bool net_lcores_hand_in(struct net_endpoint *to, const struct net_packet *packet);
+uint32_t net_lcores_rx(struct net_endpoint *endpoint, struct net_packet *packets,
+                       uint32_t max_count);
+void net_lcores_flush(struct net_endpoint *endpoint); /* to the owner */
+void net_lcores_send(struct net *net);                /* the owner sends what the others flushed */
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "dataplane/net/internal.h"
 #include <maroon/error.h>
+#include <rte_eal.h>
 #include <rte_errno.h>
 
 #define PACKETS_DEFAULT 1024
@@ -37,23 +38,37 @@ void net_config_default(struct net_config *ret_config, uint16_t udp_port) {
         (struct net_endpoint_config){.stage = WIRE_STAGE_INGRESS, .udp_port = udp_port};
 }
 
-int net_config_check(const struct net_config *c, char *ret_error) {
-    if (c->fabric != NET_FABRIC_UDP && c->fabric != NET_FABRIC_AF_PACKET &&
-        c->fabric != NET_FABRIC_PCI && c->fabric != NET_FABRIC_AF_XDP) {
-        net_text(ret_error, "fabric %s is not built yet: use udp, af_packet, af_xdp or pci",
-                 net_fabric_name(c->fabric));
+static bool point_to_point(enum net_fabric fabric) {
+    return fabric == NET_FABRIC_MEMIF || fabric == NET_FABRIC_VIRTIO_USER ||
+           fabric == NET_FABRIC_VHOST || fabric == NET_FABRIC_RING;
+}
+
+static int check_ports(const struct net_config *c, char *ret_error) {
+    bool links = point_to_point(c->fabric);
+    if (!c->port_count || c->port_count > (links ? NET_PORTS_MAX : 1)) {
+        net_text(ret_error, links ? "fabric %s needs one to %d links" : "fabric %s needs %d device",
+                 net_fabric_name(c->fabric), links ? NET_PORTS_MAX : 1);
         return MRN_ERR_INVALID;
     }
+    for (uint32_t i = 0; i < c->port_count; i++)
+        if (!c->ports[i].device[0] || (links && !c->ports[i].peer_ipv4)) {
+            net_text(ret_error, "fabric %s: port %u needs a device%s", net_fabric_name(c->fabric),
+                     i, links ? " and the address of its peer" : "");
+            return MRN_ERR_INVALID;
+        }
+    return 0;
+}
+
+int net_config_check(const struct net_config *c, char *ret_error) {
     if (!c->endpoint_count || c->endpoint_count > NET_ENDPOINTS_MAX) {
         net_text(ret_error, "%u endpoints: 1 to %d are possible", c->endpoint_count,
                  NET_ENDPOINTS_MAX);
         return MRN_ERR_INVALID;
     }
     for (uint32_t i = 0; i < c->endpoint_count; i++) {
-        if (c->endpoints[i].lcore != c->endpoints[0].lcore) {
-            net_text(
-                ret_error,
-                "stages on different lcores are not built yet: give all the same lcore number");
+        if (c->endpoints[i].lcore >= NET_LCORES_MAX) {
+            net_text(ret_error, "lcore %u: 0 to %d are possible", c->endpoints[i].lcore,
+                     NET_LCORES_MAX - 1);
             return MRN_ERR_INVALID;
         }
         if (c->fabric != NET_FABRIC_UDP && !c->endpoints[i].udp_port) {
@@ -62,11 +77,8 @@ int net_config_check(const struct net_config *c, char *ret_error) {
             return MRN_ERR_INVALID;
         }
     }
-    if (c->fabric != NET_FABRIC_UDP && (c->port_count != 1 || !c->ports[0].device[0])) {
-        net_text(ret_error, "fabric %s needs one device: an interface name or PCI address",
-                 net_fabric_name(c->fabric));
+    if (c->fabric != NET_FABRIC_UDP && check_ports(c, ret_error))
         return MRN_ERR_INVALID;
-    }
     if (c->mtu_bytes > NET_MTU_BYTES || c->prefix_bits > 32) {
         net_text(ret_error, "mtu %u or prefix %u is out of range", c->mtu_bytes, c->prefix_bits);
         return MRN_ERR_INVALID;
@@ -78,7 +90,12 @@ void net_memory_plan(const struct net_config *c, struct net_memory *m) {
     uint32_t queue = c->queue_count ? c->queue_count : QUEUE_DEFAULT;
     uint32_t held = c->packet_count ? c->packet_count : PACKETS_DEFAULT;
     memset(m, 0, sizeof *m);
-    m->mbuf_count = held + 2 * queue + c->endpoint_count * (2 * NET_BURST_COUNT + NET_FIFO_COUNT);
+    uint32_t ports = c->port_count ? c->port_count : 1, foreign = 0;
+    for (uint32_t i = 0; i < c->endpoint_count; i++)
+        foreign += c->fabric != NET_FABRIC_UDP && c->endpoints[i].lcore != c->endpoints[0].lcore;
+    m->mbuf_count = held + ports * 2 * queue + foreign * 2 * NET_LCORES_RING_COUNT +
+                    c->endpoint_count * (2 * NET_BURST_COUNT + NET_FIFO_COUNT);
+    m->rings_bytes = (uint64_t)foreign * 2 * NET_LCORES_RING_COUNT * sizeof(struct net_packet);
     m->mbuf_bytes = RTE_MBUF_DEFAULT_BUF_SIZE + sizeof(struct rte_mbuf) + 64 + 128;
     m->pool_bytes =
         (uint64_t)m->mbuf_count * m->mbuf_bytes * 2 /* one in each page under --no-huge */;
@@ -118,20 +135,14 @@ static struct rte_mempool *pool_make(const struct net_memory *m) {
 /* EAL learns of the device by its arguments. */
 static int eal_for(const struct net_config *c, uint32_t memory_mb, char *ret_error) {
     struct net_eal_config eal = c->eal;
-    char vdev[NET_DEVICE_BYTES + 96];
+    char vdevs[NET_PORTS_MAX][NET_VDEV_BYTES];
     const char *arguments[24];
-    uint32_t count = 0;
     if (!eal.memory_mb)
         eal.memory_mb = memory_mb;
-    uint32_t queue = c->queue_count ? c->queue_count : QUEUE_DEFAULT;
-    if (c->fabric == NET_FABRIC_AF_PACKET)
-        snprintf(vdev, sizeof vdev,
-                 "--vdev=net_af_packet0,iface=%s,framecnt=%u,blocksz=65536,framesz=2048",
-                 c->ports[0].device, queue);
-    else if (c->fabric == NET_FABRIC_AF_XDP)
-        snprintf(vdev, sizeof vdev, "--vdev=net_af_xdp0,iface=%s", c->ports[0].device);
-    if (c->fabric == NET_FABRIC_AF_PACKET || c->fabric == NET_FABRIC_AF_XDP)
-        arguments[count++] = vdev;
+    /* A virtio-user port shares all memory with its peer: a file of small pages can be shared. */
+    if (c->fabric == NET_FABRIC_VIRTIO_USER && eal.hugepages == NET_HUGEPAGES_AUTO)
+        eal.hugepages = NET_HUGEPAGES_OFF;
+    uint32_t count = (uint32_t)net_ports_arguments(c, vdevs, arguments);
     if (c->fabric == NET_FABRIC_PCI) {
         eal.pci = true;
         eal.pci_address = c->ports[0].device;
@@ -167,15 +178,19 @@ int net_start(const struct net_config *config, struct net **ret_net, char *ret_e
         }
     }
     if (!error && config->fabric != NET_FABRIC_UDP)
-        error = net_ethdev_open(net, ret_error);
+        error = net_ports_open(net, ret_error);
     for (uint32_t i = 0; !error && i < config->endpoint_count; i++) {
         net->endpoints[i].net = net;
         net->endpoints[i].config = config->endpoints[i];
         if (config->fabric == NET_FABRIC_UDP)
             error = net_udp_open(&net->endpoints[i], ret_error);
-        else
-            (void)net_guard_open(
-                &net->endpoints[i]); /* without it the kernel answers with ICMP errors */
+        else if (net_on_kernel_interface(net)) /* or the kernel answers with ICMP errors */
+            (void)net_guard_open(&net->endpoints[i]);
+    }
+    if (!error) {
+        error = net_lcores_open(net);
+        if (error)
+            net_text(ret_error, "no rings between the threads: %s", mrn_error_text(error));
     }
     if (error) {
         net_stop(net);
@@ -198,8 +213,8 @@ uint32_t net_stop(struct net *net) {
         if (e->fd >= 0)
             close(e->fd);
     }
-    if (net->port_started)
-        net_ethdev_close(net);
+    net_lcores_close(net);
+    net_ports_close(net);
     uint32_t held = net->pool ? rte_mempool_in_use_count(net->pool) : 0;
     rte_mempool_free(net->pool);
     free(net);
@@ -219,15 +234,14 @@ struct net_address net_endpoint_address(const struct net_endpoint *e) {
 
 void net_describe(const struct net *net, char *text, size_t room_bytes) {
     char mac[RTE_ETHER_ADDR_FMT_SIZE] = "none";
-    if (net->port_started)
-        rte_ether_format_addr(mac, sizeof mac, &net->mac);
+    if (net->port_count)
+        rte_ether_format_addr(mac, sizeof mac, &net->ports[0].mac);
     snprintf(
         text, room_bytes,
         "fabric=%s device=%s mac=%s mbufs=%u mbuf_bytes=%u memory_mb=%u hugepages=%s icmp_guard=%s",
         net_fabric_name(net->config.fabric),
         net->config.port_count ? net->config.ports[0].device : "none", mac, net->memory.mbuf_count,
-        net->memory.mbuf_bytes, net->memory.memory_mb,
-        net->config.eal.hugepages == NET_HUGEPAGES_ON ? "on" : "off",
+        net->memory.mbuf_bytes, net->memory.memory_mb, rte_eal_has_hugepages() ? "on" : "off",
         net->config.fabric == NET_FABRIC_UDP ? "not_needed"
         : net->endpoints[0].fd >= 0          ? "on"
                                              : "off");
@@ -239,18 +253,28 @@ uint32_t net_payload_max_bytes(const struct net *net) {
     return (net->config.mtu_bytes ? net->config.mtu_bytes : NET_MTU_BYTES) - 28u;
 }
 
-uint32_t net_rx(struct net_endpoint *e, uint64_t now_us, struct net_packet *ret_packets,
-                uint32_t max_count) {
+static uint32_t ethdev_rx(struct net_endpoint *e, struct net_packet *ret_packets,
+                          uint32_t max_count) {
     struct net *net = e->net;
     uint32_t count = 0;
-    net->now_us = now_us;
-    if (net->config.fabric == NET_FABRIC_UDP)
+    net_lcores_send(net);
+    if (!e->fifo_count)
+        net_ethdev_poll(net);
+    for (; count < max_count && e->fifo_count; e->fifo_count--)
+        ret_packets[count++] = e->fifo[e->fifo_head++ % NET_FIFO_COUNT];
+    return count;
+}
+
+uint32_t net_rx(struct net_endpoint *e, uint64_t now_us, struct net_packet *ret_packets,
+                uint32_t max_count) {
+    uint32_t count;
+    if (e->net->config.fabric == NET_FABRIC_UDP)
         count = net_udp_rx(e, ret_packets, max_count);
+    else if (e->rx_ring)
+        count = net_lcores_rx(e, ret_packets, max_count);
     else {
-        if (!e->fifo_count)
-            net_ethdev_poll(net);
-        for (; count < max_count && e->fifo_count; e->fifo_count--)
-            ret_packets[count++] = e->fifo[e->fifo_head++ % NET_FIFO_COUNT];
+        e->net->now_us = now_us;
+        count = ethdev_rx(e, ret_packets, max_count);
     }
     e->counters.rx_packets += count;
     for (uint32_t i = 0; i < count; i++)
@@ -292,23 +316,16 @@ void net_flush(struct net_endpoint *e) {
         return;
     if (e->net->config.fabric == NET_FABRIC_UDP)
         net_udp_flush(e);
+    else if (e->tx_ring)
+        net_lcores_flush(e);
     else
-        net_ethdev_flush(e);
+        net_ethdev_send(e->net, e, e->tx, e->tx_count);
     e->tx_count = 0;
 }
 
 void net_packets_free(const struct net_packet *packets, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
         rte_pktmbuf_free(packets[i].mbuf);
-}
-
-bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *wake_fds,
-              uint32_t wake_fd_count) {
-    (void)lcore;
-    net->endpoints[0].counters.waits++;
-    bool woken = net_guard_wait(net, timeout_us, wake_fds, wake_fd_count);
-    net->endpoints[0].counters.wakes += woken;
-    return woken;
 }
 
 void net_endpoint_counters(const struct net_endpoint *e, struct net_counters *ret_counters) {

@@ -1,11 +1,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/filter.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "dataplane/net/internal.h"
@@ -117,57 +115,30 @@ void net_udp_flush(struct net_endpoint *e) {
 /* ---- the kernel socket that guards an ethdev endpoint's port: no ICMP errors, and something to
  * poll ---- */
 
-static void guard_filter(int fd, uint32_t keep_bytes) {
-    struct sock_filter code = {BPF_RET | BPF_K, 0, 0, keep_bytes};
+/* `wakes`: the socket gets the first bytes of each datagram, so that poll() on it wakes; else none.
+ */
+void net_guard_filter(const struct net_endpoint *e, bool wakes) {
+    struct sock_filter code = {BPF_RET | BPF_K, 0, 0, wakes ? 9 : 0};
     struct sock_fprog program = {1, &code};
-    (void)setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    (void)setsockopt(e->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
 int net_guard_open(struct net_endpoint *e) {
     struct sockaddr_in a = kernel_address(INADDR_ANY, e->config.udp_port);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    e->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (e->fd < 0)
         return MRN_ERR_IO;
-    guard_filter(fd, 0);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a)) {
-        close(fd);
+    net_guard_filter(e, false);
+    if (bind(e->fd, (struct sockaddr *)&a, sizeof a)) {
+        close(e->fd);
+        e->fd = -1;
         return MRN_ERR_EXISTS;
     }
-    e->fd = fd;
     return 0;
 }
 
-static void guard_drain(int fd) {
+void net_guard_drain(const struct net_endpoint *e) {
     char bytes[16];
-    for (int i = 0; i < 64 && recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) >= 0; i++)
+    for (int i = 0; i < 64 && recv(e->fd, bytes, sizeof bytes, MSG_DONTWAIT) >= 0; i++)
         ;
-}
-
-bool net_guard_wait(struct net *net, uint32_t timeout_us, const int *wake_fds,
-                    uint32_t wake_fd_count) {
-    struct pollfd fds[NET_ENDPOINTS_MAX + 8];
-    nfds_t count = 0;
-    bool guards = net->config.fabric != NET_FABRIC_UDP, waiting = false;
-    for (uint32_t i = 0; i < net->config.endpoint_count; i++)
-        if (net->endpoints[i].fd >= 0) {
-            if (guards)
-                guard_filter(net->endpoints[i].fd, 9);
-            fds[count++] = (struct pollfd){.fd = net->endpoints[i].fd, .events = POLLIN};
-        }
-    nfds_t sockets = count;
-    for (uint32_t i = 0; i < wake_fd_count && i < 8; i++)
-        fds[count++] = (struct pollfd){.fd = wake_fds[i], .events = POLLIN};
-    if (guards) { /* what came before the filters changed */
-        net_ethdev_poll(net);
-        for (uint32_t i = 0; i < net->config.endpoint_count; i++)
-            waiting |= net->endpoints[i].fifo_count > 0;
-    }
-    struct timespec timeout = {timeout_us / 1000000, (long)(timeout_us % 1000000) * 1000};
-    int ready = waiting ? 1 : ppoll(fds, count, &timeout, NULL);
-    for (nfds_t i = 0; guards && i < sockets; i++) {
-        guard_filter(fds[i].fd, 0);
-        if (!waiting && fds[i].revents)
-            guard_drain(fds[i].fd);
-    }
-    return ready > 0;
 }

@@ -387,6 +387,29 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->bodies_replaced = r->bodies_replaced;
 }
 
+bool replica_leads(const struct replica *r) {
+    return r->role == REPLICA_ROLE_LEADER;
+}
+
+void replica_progress(const struct replica *r, uint64_t *ret_commit_seq, uint64_t *ret_exec_seq,
+                      uint64_t *ret_acknowledged_seq, struct wire_hash *ret_result_hash) {
+    *ret_commit_seq = r->commit_seq;
+    *ret_exec_seq = r->exec_seq;
+    *ret_acknowledged_seq = r->acked_seq;
+    *ret_result_hash =
+        r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
+}
+
+void replica_pace(const struct replica *r, struct replica_pace *ret_pace) {
+    *ret_pace = (struct replica_pace){
+        .term = r->promised_term,
+        .last_seq = r->last_seq,
+        .commit_seq = r->commit_seq,
+        .frame_ns = r->last_frame_ns,
+        .leads = r->role == REPLICA_ROLE_LEADER,
+    };
+}
+
 bool replica_range(const struct replica *r, uint32_t place, struct replica_range_facts *ret_range) {
     if (place >= r->range_count)
         return false;

@@ -304,6 +304,21 @@ struct replica_facts {
 };
 void replica_facts(const struct replica *replica, struct replica_facts *ret_facts);
 
+/* Of the facts, those that are asked for in every pass and at every answer. */
+bool replica_leads(const struct replica *replica);
+void replica_progress(const struct replica *replica, uint64_t *ret_commit_seq,
+                      uint64_t *ret_exec_seq, uint64_t *ret_acknowledged_seq,
+                      struct wire_hash *ret_result_hash);
+
+/* A few of the facts, cheap enough for every pass. */
+struct replica_pace {
+    uint64_t term, last_seq, commit_seq;
+    uint64_t
+        frame_ns; /* last frame of promised_term's leader; 0: none, or our own loop stood still */
+    bool leads;
+};
+void replica_pace(const struct replica *replica, struct replica_pace *ret_pace);
+
 struct replica_range_facts {
     uint64_t range, owner;
     bool open, sealed;

@@ -98,24 +98,23 @@ static void histogram_add(struct mailbox_histogram *h, uint64_t ns) {
     store(&h->count, atomic_load_explicit(&h->count, memory_order_relaxed) + 1);
 }
 
-void stage_facts_pace(struct stage *s, const struct replica_facts *f) {
+void stage_facts_pace(struct stage *s) {
     struct gossip *g = &s->gossip;
     uint64_t now_ns = g->worker->now_ns;
-    bool leads = f->role == REPLICA_ROLE_LEADER;
-    if (!leads || !g->pace.led || f->promised_term != g->pace.term) {
-        g->pace.last_seq = g->pace.commit_seq = f->last_seq; /* what was adopted is not timed */
-    }
-    for (; g->pace.last_seq < f->last_seq; g->pace.last_seq++)
+    struct replica_pace f;
+    replica_pace(g->replica, &f);
+    if (!f.leads || !g->pace.led || f.term != g->pace.term)
+        g->pace.last_seq = g->pace.commit_seq = f.last_seq; /* what was adopted is not timed */
+    for (; g->pace.last_seq < f.last_seq; g->pace.last_seq++)
         g->pace.proposed_ns[(g->pace.last_seq + 1) % 64] = now_ns;
-    for (; g->pace.commit_seq < f->commit_seq; g->pace.commit_seq++)
+    for (; g->pace.commit_seq < f.commit_seq; g->pace.commit_seq++)
         histogram_add(&s->status->epoch_latency,
                       now_ns - g->pace.proposed_ns[(g->pace.commit_seq + 1) % 64]);
-    uint64_t heard_ns = !leads && f->leader < WIRE_NODES_MAX ? f->peer_heard_ns[f->leader] : 0;
-    if (heard_ns > g->pace.heard_ns && g->pace.heard_ns && f->promised_term == g->pace.term)
-        histogram_add(&s->status->leader_gap, heard_ns - g->pace.heard_ns);
-    g->pace.heard_ns = heard_ns;
-    g->pace.term = f->promised_term;
-    g->pace.led = leads;
+    if (!f.leads && f.frame_ns > g->pace.heard_ns && g->pace.heard_ns && f.term == g->pace.term)
+        histogram_add(&s->status->leader_gap, f.frame_ns - g->pace.heard_ns);
+    g->pace.heard_ns = f.frame_ns;
+    g->pace.term = f.term;
+    g->pace.led = f.leads;
 }
 
 void stage_facts_epoch(struct stage *s) {

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 
 /* ---- frames to nodes ---- */
 
@@ -64,17 +65,18 @@ static void put_frame(struct stage *s, uint32_t gateway, enum wire_kind kind, co
 }
 
 static void put_progress(struct stage *s, const struct replica_action *a) {
-    struct replica_facts facts;
-    replica_facts(s->gossip.replica, &facts);
+    const struct replica *r = s->gossip.replica;
+    uint64_t commit_seq, exec_seq, acknowledged_seq;
+    struct wire_hash result_hash;
+    replica_progress(r, &commit_seq, &exec_seq, &acknowledged_seq, &result_hash);
     struct answer answer = {.kind = ANSWER_PROGRESS, .gateway = a->gateway};
-    answer.progress.vector = (struct wire_vector){.commit_seq = facts.commit_seq,
-                                                  .exec_seq = facts.exec_seq,
-                                                  .acknowledged_seq = facts.acknowledged_seq,
+    answer.progress.vector = (struct wire_vector){.commit_seq = commit_seq,
+                                                  .exec_seq = exec_seq,
+                                                  .acknowledged_seq = acknowledged_seq,
                                                   .window = a->window,
-                                                  .is_leader = facts.role == REPLICA_ROLE_LEADER,
+                                                  .is_leader = replica_leads(r),
                                                   .count = 1};
-    memcpy(answer.progress.vector.result_hash, facts.result_hash.bytes,
-           sizeof answer.progress.vector.result_hash);
+    memcpy(answer.progress.vector.result_hash, result_hash.bytes, sizeof result_hash.bytes);
     answer.progress.entry = (struct wire_vector_entry){a->range, a->received, a->committed};
     put_answer(s, &answer);
 }
@@ -117,6 +119,10 @@ static void act(struct stage *s, const struct replica_action *a) {
     struct wire_not_owner not_owner = {a->range, a->owner};
     switch (a->kind) {
     case REPLICA_ACTION_SEND:
+        if (a->frame_kind == WIRE_PROPOSE)
+            stage_mark(STAGE_MARK_PROPOSED);
+        else if (a->frame_kind == WIRE_ACK)
+            stage_mark(STAGE_MARK_STABLE);
         send_frame(s, a, (enum wire_kind)a->frame_kind, a->frame_flags, a->payload, a->inline_bytes,
                    a->tail, a->tail_bytes);
         break;
@@ -127,7 +133,10 @@ static void act(struct stage *s, const struct replica_action *a) {
         assert(s->gossip.storage); /* durability = memory appends nothing */
         storage_append(s->gossip.storage, a, s->gossip.worker->now_ns);
         break;
-    case REPLICA_ACTION_DELIVER: deliver(s, a->seq); break;
+    case REPLICA_ACTION_DELIVER:
+        stage_mark(STAGE_MARK_COMMITTED);
+        deliver(s, a->seq);
+        break;
     case REPLICA_ACTION_FREE_SLOT: stage_bodies_give(&s->bodies, a->slot); break;
     case REPLICA_ACTION_RESULT_WANTED: want_result(s, a); break;
     case REPLICA_ACTION_TX_STATE:
@@ -296,12 +305,10 @@ uint32_t stage_gossip_poll(struct stage *s) {
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
     work += stage_storage_poll(s);
+    stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us); /* peers wait for it */
+    atomic_store_explicit(&s->leads, replica_leads(s->gossip.replica), memory_order_relaxed);
     hand_out_slots(s);
-    struct replica_facts facts;
-    replica_facts(s->gossip.replica, &facts);
-    atomic_store_explicit(&s->leads, facts.role == REPLICA_ROLE_LEADER, memory_order_relaxed);
-    stage_facts_pace(s, &facts);
-    stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us);
+    stage_facts_pace(s);
     stage_facts_poll(s);
     return work;
 }

@@ -1,5 +1,6 @@
 /* Gateways: their frames become asks for gossip; answers and results become frames. */
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 
 static void send(struct stage *s, struct net_peer *peer, enum wire_kind kind, const void *payload,
                  uint32_t bytes, const void *tail, uint32_t tail_bytes) {
@@ -31,6 +32,7 @@ static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
                     const struct wire_frame *frame) {
     struct ingress *in = &s->ingress;
     struct wire_tx tx;
+    stage_mark(STAGE_MARK_RECEIVED);
     memcpy(&tx, frame->payload, sizeof tx);
     uint64_t range = wire_tx_range(tx.id);
     if (!holds(peer, range)) { /* before memory is taken */

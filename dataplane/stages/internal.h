@@ -225,7 +225,7 @@ uint32_t stage_storage_poll(struct stage *s); /* what is stable; a snapshot when
 void stage_ask_control(struct stage *s, const struct replica_action *a);
 void stage_facts_poll(struct stage *s);
 /* Each pass: how long epochs take from proposal to commit, and how long a leader is silent. */
-void stage_facts_pace(struct stage *s, const struct replica_facts *f);
+void stage_facts_pace(struct stage *s);
 void stage_facts_epoch(struct stage *s); /* fills mailbox_epoch */
 
 uint32_t stage_execute_poll(struct stage *s);

@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "controlplane/control.h"
 #include "controlplane/log.h"
+#include "dataplane/net/from_config.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
 #include "runtime/applications/applications.h"
@@ -64,35 +65,14 @@ static void control_configure(const struct config *g, struct control_config *c) 
 }
 
 static void net_configure(const struct config *g, struct net_config *c) {
-    static const enum net_fabric fabrics[] = {[CONFIG_FABRIC_UDP] = NET_FABRIC_UDP,
-                                              [CONFIG_FABRIC_AF_PACKET] = NET_FABRIC_AF_PACKET,
-                                              [CONFIG_FABRIC_AF_XDP] = NET_FABRIC_AF_XDP,
-                                              [CONFIG_FABRIC_MEMIF] = NET_FABRIC_MEMIF,
-                                              [CONFIG_FABRIC_VIRTIO_USER] = NET_FABRIC_VIRTIO_USER,
-                                              [CONFIG_FABRIC_VHOST] = NET_FABRIC_VHOST,
-                                              [CONFIG_FABRIC_PCI] = NET_FABRIC_PCI};
     const uint32_t lcores[] = {g->lcore_ingress, g->lcore_gossip, g->lcore_fetch};
-    memset(c, 0, sizeof *c);
-    c->fabric = fabrics[g->fabric];
-    c->ipv4 = c->fabric == NET_FABRIC_UDP ? 0 : g->own_ipv4;
-    c->prefix_bits = (uint8_t)g->prefix_bits;
-    c->gateway_ipv4 = g->next_hop_ipv4;
-    c->mtu_bytes = (uint16_t)g->mtu_bytes;
-    if (c->fabric != NET_FABRIC_UDP && g->interface[0]) {
-        c->port_count = 1;
-        snprintf(c->ports[0].device, sizeof c->ports[0].device, "%s", g->interface);
-    }
+    net_from_config(g, c);
     c->endpoint_count = WIRE_STAGE_COUNT;
     for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
         c->endpoints[i] = (struct net_endpoint_config){
             (uint8_t)i, (uint8_t)lcores[i],
             (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
-    c->queue_count = g->queue_packets;
-    c->eal.hugepages = g->hugepages == CONFIG_HUGEPAGES_ON ? NET_HUGEPAGES_ON : NET_HUGEPAGES_OFF;
-    c->eal.memory_mb = g->memory_mb;
     c->eal.telemetry = true;
-    c->eal.extra_args = g->eal_args;
-    c->eal.extra_arg_count = g->eal_arg_count;
 }
 
 static void *stage_thread(void *argument) {

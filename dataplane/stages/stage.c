@@ -236,6 +236,18 @@ int stage_run(struct stage *s) {
     return atomic_load(&s->failed) ? s->failed_error : 0;
 }
 
+bool stage_poll(struct stage *s) {
+    uint64_t work = 0;
+    if (atomic_load_explicit(&s->failed, memory_order_relaxed)) {
+        if (!atomic_exchange(&s->failed_told, true))
+            tell_failed(s);
+        return false;
+    }
+    for (uint32_t i = 0; i < s->worker_count; i++)
+        work += pass(&s->workers[i]);
+    return work != 0;
+}
+
 void stage_stop(struct stage *s) {
     atomic_store_explicit(&s->stop, true, memory_order_relaxed);
 }

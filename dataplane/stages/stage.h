@@ -37,6 +37,11 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
  * Before stage_run. */
 const char *stage_describe(const struct stage *stage);
 
+/* One pass of every stage, for who runs several nodes on one thread instead of stage_run. Returns
+ * whether there was work. A fail-stop is told to the control plane, and from then on nothing is
+ * done. */
+bool stage_poll(struct stage *stage);
+
 /* Runs until stage_stop or a fail-stop. Returns 0, or the error of the fail-stop. */
 int stage_run(struct stage *stage);
 void stage_stop(struct stage *stage);

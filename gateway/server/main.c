@@ -18,7 +18,7 @@
 
 #include "config/config.h"
 #include "controlplane/log.h"
-#include "dataplane/net/net.h"
+#include "dataplane/net/from_config.h"
 #include "gateway/transcode/transcode.h"
 #include "proto/wire.h"
 #include "runtime/applications/applications.h"
@@ -468,26 +468,12 @@ static void on_signal(int number) {
 }
 
 static void net_configure(const struct config *g, struct net_config *c) {
-    net_config_default(c, (uint16_t)g->udp_port);
-    c->fabric = g->fabric == CONFIG_FABRIC_AF_PACKET ? NET_FABRIC_AF_PACKET
-                : g->fabric == CONFIG_FABRIC_UDP     ? NET_FABRIC_UDP
-                : g->fabric == CONFIG_FABRIC_PCI     ? NET_FABRIC_PCI
-                : g->fabric == CONFIG_FABRIC_AF_XDP  ? NET_FABRIC_AF_XDP
-                                                     : NET_FABRIC_MEMIF;
-    if (c->fabric != NET_FABRIC_UDP) {
-        c->ipv4 = g->own_ipv4;
-        c->prefix_bits = (uint8_t)g->prefix_bits;
-        c->gateway_ipv4 = g->next_hop_ipv4;
-        c->port_count = 1;
-        snprintf(c->ports[0].device, sizeof c->ports[0].device, "%s", g->interface);
-        if (!g->udp_port)
-            c->endpoints[0].udp_port = 4000;
-    }
-    c->queue_count = g->queue_packets;
-    c->eal.memory_mb = g->memory_mb;
-    c->eal.hugepages = g->hugepages == CONFIG_HUGEPAGES_ON ? NET_HUGEPAGES_ON : NET_HUGEPAGES_OFF;
-    c->eal.extra_args = g->eal_args;
-    c->eal.extra_arg_count = g->eal_arg_count;
+    net_from_config(g, c);
+    c->endpoint_count = 1;
+    c->endpoints[0] = (struct net_endpoint_config){.stage = WIRE_STAGE_INGRESS,
+                                                   .udp_port = (uint16_t)g->udp_port};
+    if (c->fabric != NET_FABRIC_UDP && !g->udp_port)
+        c->endpoints[0].udp_port = 30000;
 }
 
 /* Until a signal, or until the pinned range turns out to be another live gateway's: then true. */

@@ -1,0 +1,55 @@
+/* stage_mark: time stamps of the one transaction that is under way, for the breakdown of its
+ * latency by hop. Off by default (meson option perf_marks): then it is nothing at all.
+ *
+ * A mark is taken only when the one before it was, so that heartbeats and later copies of the same
+ * event do not count. SUBMIT begins anew. Threads: one process with one lcore for everything. */
+#ifndef MAROON_STAGE_MARKS_H
+#define MAROON_STAGE_MARKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum stage_mark {
+    STAGE_MARK_SUBMIT = 0, /* the gateway has the request */
+    STAGE_MARK_RECEIVED,   /* the first node has the body */
+    STAGE_MARK_PROPOSED,   /* the leader sends the epoch */
+    STAGE_MARK_STABLE,     /* the first follower acknowledges it */
+    STAGE_MARK_COMMITTED,  /* the leader has k acknowledgements */
+    STAGE_MARK_EXECUTED,   /* its result is there */
+    STAGE_MARK_RESULT,     /* and at the gateway */
+    STAGE_MARK_COUNT
+};
+
+#define STAGE_MARK_NAMES                                                                          \
+    "submit", "gateway send, node receive", "leader propose", "follower stable", "leader commit", \
+        "executed", "result at gateway"
+
+#ifdef MAROON_PERF_MARKS
+#    include <x86intrin.h>
+extern uint64_t stage_marks[STAGE_MARK_COUNT];
+
+static inline void stage_mark(enum stage_mark mark) {
+    if (mark == STAGE_MARK_SUBMIT) {
+        for (uint32_t i = 1; i < STAGE_MARK_COUNT; i++)
+            stage_marks[i] = 0;
+        stage_marks[mark] = __rdtsc();
+    } else if (!stage_marks[mark] && stage_marks[mark - 1])
+        stage_marks[mark] = __rdtsc();
+}
+
+/* False when a mark is missing. */
+static inline bool stage_marks_read(uint64_t *ret_marks) {
+    for (uint32_t i = 0; i < STAGE_MARK_COUNT; i++) {
+        if (!stage_marks[i])
+            return false;
+        ret_marks[i] = stage_marks[i];
+    }
+    return true;
+}
+#else
+static inline void stage_mark(enum stage_mark mark) {
+    (void)mark;
+}
+#endif
+
+#endif

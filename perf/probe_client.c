@@ -1,0 +1,4 @@
+#include "perf/probe.h"
+int probe_client(void) {
+    return 1;
+}

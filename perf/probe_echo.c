@@ -1,0 +1,4 @@
+#include "perf/probe.h"
+int probe_echo(void) {
+    return 1;
+}
