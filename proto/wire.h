@@ -325,6 +325,7 @@ struct wire_ping {
 };
 
 #define WIRE_PONG_HEARS_LEADER 1
+#define WIRE_PONG_AMNESIAC 2 /* its memory is lost and not yet recovered */
 struct wire_pong {
     uint64_t nonce;
     uint64_t sent_ns;

@@ -15,14 +15,20 @@ void replica_fetch_vector_frame(struct replica *r, const struct replica_event_fr
     const struct wire_vector *v = (const void *)frame->payload;
     const struct wire_vector_entry *entries = (const void *)(v + 1);
     struct peer *p = &r->peers[frame->peer];
-    if (frame->packet_number < p->vector_packet) {
+    /* Its process may have begun anew, and its packet numbers with it: silence tells. */
+    if (frame->packet_number < p->vector_packet &&
+        r->now_ns - p->vector_ns < 2 * VECTOR_FORCED_NS) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
     p->vector_packet = frame->packet_number;
+    p->vector_ns = r->now_ns;
     p->commit_seq = v->commit_seq;
     p->exec_seq = v->exec_seq;
     p->acknowledged_seq = v->acknowledged_seq;
+    struct wire_hash result;
+    memcpy(result.bytes, v->result_hash, sizeof result.bytes);
+    replica_divergence_vector(r, frame->peer, v->exec_seq, &result);
     for (uint32_t i = 0; i < v->count; i++) {
         struct range *g = replica_range_get(r, entries[i].range);
         if (!g)

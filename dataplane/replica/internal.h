@@ -6,6 +6,7 @@
  *   leadership.c  ring and delays, campaign, prepare, promise, adoption, stepping down
  *   fetch.c       vectors, fetching and serving bodies and epochs
  *   recovery.c    amnesia, snapshots, replay of the journal
+ *   divergence.c  results compared with peers', quarantine
  *   replica.c     size, init, step, reading
  *   check.c       the invariants */
 #ifndef MAROON_REPLICA_INTERNAL_H
@@ -65,12 +66,13 @@ struct range {
     uint32_t complete; /* position: end of the last whole transaction in them */
     uint32_t tx_end;   /* position: end of the transaction that holds `received` */
     uint32_t logged, committed, executed, released;
-    uint32_t highest;     /* position: above the highest body held */
-    uint32_t named;       /* position: bodies below it are named by an epoch */
-    uint32_t purge_from;  /* purging: bodies from here on are of an owner that was sealed */
-    uint32_t fetch_first; /* start of the fetch under way */
-    uint32_t fetch_end;   /* position: end of the fetch under way */
-    uint32_t hot_chunk;   /* chunk of the last access */
+    uint32_t highest;    /* position: above the highest body held */
+    uint32_t named;      /* position: bodies below it are named by an epoch */
+    uint32_t purge_from; /* purging: bodies from here on are of an owner that was sealed */
+    uint32_t below_from, below_to; /* bodies below a restored snapshot, still to be freed */
+    uint32_t fetch_first;          /* start of the fetch under way */
+    uint32_t fetch_end;            /* position: end of the fetch under way */
+    uint32_t hot_chunk;            /* chunk of the last access */
     uint32_t peer_received[WIRE_NODES_MAX];
     uint8_t state;     /* enum range_state */
     uint8_t gone_mask; /* peers that no longer keep what we fetch */
@@ -99,7 +101,8 @@ struct epoch {
     uint64_t proposed_ns;
     struct wire_hash hash, result_hash;
     uint32_t length_bytes, body_count;
-    uint32_t checked; /* intervals known to be held */
+    uint32_t checked;  /* intervals known to be held */
+    uint64_t wrong_at; /* repairing: bodies_changed when its digest was last found wrong */
     bool hash_known, executed, repairing;
     struct before before[WIRE_EPOCH_CONTROLS_MAX];
     uint8_t bytes[WIRE_EPOCH_MAX_BYTES];
@@ -128,13 +131,17 @@ struct answer { /* RECOVERED */
 struct peer {
     uint64_t incarnation; /* newest known; 0: none */
     uint64_t heard_ns, rtt_ns;
-    uint64_t vector_packet, commit_seq, exec_seq, acknowledged_seq;
+    uint64_t vector_packet, vector_ns, commit_seq, exec_seq, acknowledged_seq;
     /* leader's view */
     uint64_t acked, sent, repeat_at_ns, repeat_ns, answered_ns;
     bool again; /* it asked for the proposals above `sent`, acknowledged or not */
     /* candidate's view */
     uint64_t pong_ns, pong_term, pong_last_term, pong_last_seq;
-    bool pong_hears_leader;
+    bool pong_hears_leader, pong_amnesiac;
+    uint64_t result_seq;  /* to be compared when it is executed here; 0: none */
+    uint64_t result_ns;   /* when it was heard */
+    uint64_t differs_seq; /* it differed there */
+    struct wire_hash result_hash;
     struct promise promise;
     struct answer answer;
 };
@@ -155,7 +162,9 @@ struct replica {
     uint64_t now_ns, wall_us, last_tick_ns;
 
     enum replica_role role;
-    bool amnesiac, stopped, replaying;
+    bool amnesiac, stopped;
+    bool replaying; /* a record of the journal is being taken */
+    bool loading;   /* durable: until REPLAY_END */
 
     /* promise */
     uint64_t promised_term, promised_token, promise_position;
@@ -168,6 +177,10 @@ struct replica {
     struct wire_hash base_hash, base_result_hash;
     uint64_t last_seq, held_seq, acked_seq, matched, commit_seq, delivered_seq, exec_seq;
     uint64_t append_position, stable_position;
+    /* commit_seq as epoch records note it: in a stable one, in the one that is waited for, in the
+     * newest */
+    uint64_t noted_stable, noted_waited, noted_waited_position, noted_newest, noted_newest_position;
+    uint64_t executed_bodies_seq;              /* last executed epoch that names bodies */
     uint32_t release_interval, release_offset; /* cursor in epoch base_seq + 1 */
     struct aside *asides;
 
@@ -224,9 +237,13 @@ struct replica {
     uint8_t recover_leader;
     bool recover_chosen;
 
+    /* divergence */
+    uint8_t differing;        /* bit per node */
+    uint64_t quarantined_seq; /* 0: not quarantined */
+
     struct peer peers[WIRE_NODES_MAX];
     uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
-        fetched_bodies, bodies_replaced;
+        fetched_bodies, bodies_replaced, bodies_changed;
 };
 
 /* ---- actions ---- */
@@ -253,6 +270,7 @@ void replica_body_free(struct replica *r, struct range *g, uint32_t offset);
 void replica_body_event(struct replica *r, const struct replica_event_body *body);
 void replica_range_advance(struct replica *r, struct range *g);
 void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
+uint32_t replica_slots_room(const struct replica *r);        /* for bodies that no epoch names */
 /* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
 void replica_range_purge(struct replica *r, struct range *g);
 uint64_t replica_range_word(const struct range *g);
@@ -282,6 +300,8 @@ void replica_log_advance(struct replica *r); /* held and acknowledgeable */
 void replica_log_commit(struct replica *r, uint64_t seq);
 void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result);
 void replica_log_tick(struct replica *r); /* deliver, release */
+void replica_log_load(struct replica *r); /* the same, between records of the journal */
+bool replica_log_slots_short(const struct replica *r);
 
 /* ---- order.c ---- */
 void replica_order_propose_frame(struct replica *r, const struct replica_event_frame *frame);
@@ -325,6 +345,14 @@ void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, u
 void replica_fetch_tick(struct replica *r);
 uint64_t replica_hop_ns(const struct replica *r);
 
+/* ---- divergence.c ---- */
+void replica_divergence_vector(struct replica *r, uint8_t peer, uint64_t seq,
+                               const struct wire_hash *result);
+void replica_divergence_executed(struct replica *r);
+static inline bool replica_quarantined(const struct replica *r) {
+    return r->quarantined_seq != 0;
+}
+
 /* ---- recovery.c ---- */
 void replica_recovery_recover_frame(struct replica *r, const struct replica_event_frame *frame);
 void replica_recovery_recovered_frame(struct replica *r, const struct replica_event_frame *frame);
@@ -334,8 +362,10 @@ void replica_recovery_tick(struct replica *r);
 void replica_recovery_want_snapshot(struct replica *r, uint8_t peer);
 void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
                                     uint32_t position, bool open);
+bool replica_recovery_lost(const struct replica *r);
 void replica_recovery_restored(struct replica *r, const struct replica_event_restored *restored);
-void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);
+void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length,
+                                   uint64_t commit_seq);
 void replica_recovery_replay_end(struct replica *r);
 
 static inline uint32_t peers_count(const struct replica *r) {

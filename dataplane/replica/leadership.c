@@ -132,8 +132,8 @@ static bool nobody_hears(struct replica *r, bool *ret_better) {
 }
 
 static void follower_tick(struct replica *r) {
-    if (r->amnesiac || r->role != REPLICA_ROLE_FOLLOWER || r->campaigning || !r->key_known ||
-        replica_lead_hears(r))
+    if (r->amnesiac || replica_quarantined(r) || r->role != REPLICA_ROLE_FOLLOWER ||
+        r->campaigning || !r->key_known || replica_lead_hears(r))
         return;
     if (r->now_ns - r->leader_heard_ns < replica_lead_distance(r) * r->slice_ns)
         return;
@@ -183,7 +183,7 @@ void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t
     }
     r->key_known = true;
     r->key_revision = r->own_revision = revision;
-    if (r->amnesiac || term <= r->promised_term ||
+    if (r->amnesiac || replica_quarantined(r) || term <= r->promised_term ||
         r->stopped) { /* won, but promised higher: give it back */
         replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = revision;
         return;
@@ -431,9 +431,9 @@ void replica_lead_ping_frame(struct replica *r, const struct replica_event_frame
         .last_term = r->amnesiac ? 0 : replica_log_term(r, r->acked_seq),
         .last_seq = r->amnesiac ? 0 : r->acked_seq,
     };
-    replica_send_frame(r, frame->peer, WIRE_PONG,
-                       replica_lead_hears(r) ? WIRE_PONG_HEARS_LEADER : 0, &pong, sizeof pong, NULL,
-                       0);
+    uint8_t flags = (uint8_t)((replica_lead_hears(r) ? WIRE_PONG_HEARS_LEADER : 0) |
+                              (r->amnesiac ? WIRE_PONG_AMNESIAC : 0));
+    replica_send_frame(r, frame->peer, WIRE_PONG, flags, &pong, sizeof pong, NULL, 0);
 }
 
 void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame *frame) {
@@ -449,6 +449,7 @@ void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame
     p->rtt_ns = p->rtt_ns ? (7 * p->rtt_ns + rtt) / 8 : rtt;
     p->pong_ns = r->now_ns;
     p->pong_hears_leader = frame->flags & WIRE_PONG_HEARS_LEADER;
+    p->pong_amnesiac = frame->flags & WIRE_PONG_AMNESIAC;
     p->pong_term = pong->term;
     p->pong_last_term = pong->last_term;
     p->pong_last_seq = pong->last_seq;
@@ -474,8 +475,8 @@ void replica_lead_handover(struct replica *r) {
 
 void replica_lead_handover_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_handover *handover = (const void *)frame->payload;
-    if (r->amnesiac || r->role != REPLICA_ROLE_FOLLOWER || r->campaigning || !r->key_known ||
-        handover->term != r->promised_term) {
+    if (r->amnesiac || replica_quarantined(r) || r->role != REPLICA_ROLE_FOLLOWER ||
+        r->campaigning || !r->key_known || handover->term != r->promised_term) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }

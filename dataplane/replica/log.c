@@ -129,10 +129,12 @@ enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uin
     apply(r, e);
     if (r->config.durable) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_EPOCH);
-        a->seq = e->seq;
+        a->seq = r->commit_seq;
         a->position = r->append_position++;
         a->tail = e->bytes;
         a->tail_bytes = length;
+        r->noted_newest = r->commit_seq;
+        r->noted_newest_position = r->append_position;
     }
     return LOG_OK;
 }
@@ -190,8 +192,11 @@ static bool becomes_held(struct replica *r, struct epoch *e) {
         if (g->received < wire_tx_offset(v->first_id) + v->count)
             return false;
     }
+    if (e->repairing && e->wrong_at == r->bodies_changed)
+        return false;
     if (!digest_right(r, e)) {
         repair_want(r, e);
+        e->wrong_at = r->bodies_changed;
         return false;
     }
     e->repairing = false;
@@ -228,6 +233,18 @@ void replica_log_commit(struct replica *r, uint64_t seq) {
     r->matched = max_u64(r->matched, r->commit_seq);
 }
 
+/* What is committed as far as a stable record says: a replay knows no more, and must not need more
+ * room than there was here. */
+static void noted_advance(struct replica *r) {
+    if (r->noted_waited_position <= r->stable_position) {
+        r->noted_stable = max_u64(r->noted_stable, r->noted_waited);
+        r->noted_waited = r->noted_newest;
+        r->noted_waited_position = r->noted_newest_position;
+    }
+    if (r->noted_waited_position <= r->stable_position)
+        r->noted_stable = max_u64(r->noted_stable, r->noted_waited);
+}
+
 void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result) {
     assert(seq == r->exec_seq + 1 && seq <= r->delivered_seq);
     struct epoch *e = epoch_at(r, seq);
@@ -235,6 +252,8 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
     e->result_hash = *result;
     r->exec_seq = seq;
     r->vector_news = true;
+    if (e->body_count)
+        r->executed_bodies_seq = seq;
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
         struct range *g = replica_range_find(r, controls[i].range);
@@ -258,27 +277,34 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->executed = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
     }
+    replica_divergence_executed(r);
+}
+
+bool replica_log_slots_short(const struct replica *r) {
+    return r->slots_used > replica_slots_room(r) / 4 * 3;
 }
 
 static bool log_short(const struct replica *r) {
-    return r->last_seq - r->base_seq > r->config.log_epochs / 2 ||
-           r->slots_used > r->config.body_slots / 4 * 3;
+    return r->last_seq - r->base_seq > r->config.log_epochs / 2 || replica_log_slots_short(r);
 }
 
 /* Kept until executed here, and executed by all n or space is short (protocol.md §2: retain). */
 static bool releasable(const struct replica *r, uint64_t seq) {
     if (seq > r->exec_seq || seq > r->acked_seq)
         return false;
+    if (r->config.durable && !r->loading && seq > r->noted_stable)
+        return false;
     if (log_short(r))
         return true;
+    if (r->loading)
+        return false;
     for (uint32_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i) && (r->peers[i].exec_seq < seq || r->peers[i].acknowledged_seq < seq))
             return false;
     return true;
 }
 
-static void release(struct replica *r) {
-    uint32_t budget = TICK_RELEASES_MAX;
+static void release(struct replica *r, uint32_t budget) {
     while (r->base_seq < r->exec_seq && releasable(r, r->base_seq + 1)) {
         struct epoch *e = epoch_at(r, r->base_seq + 1);
         const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
@@ -304,13 +330,29 @@ static void release(struct replica *r) {
     }
 }
 
-void replica_log_tick(struct replica *r) {
+static void deliver(struct replica *r) {
     replica_log_advance(r);
     /* A single node has no peer to hold what it executes: only what is stable here. */
     uint64_t limit = min_u64(r->commit_seq, r->config.quorum == 1 ? r->acked_seq : r->held_seq);
+    if (replica_quarantined(r))
+        return;
     while (r->delivered_seq < limit && r->delivered_seq - r->exec_seq < r->config.deliver_max)
         replica_action_new(r, REPLICA_ACTION_DELIVER)->seq = ++r->delivered_seq;
-    release(r);
+}
+
+/* Nothing is sent while the journal is replayed: the room for actions is for what is freed. */
+void replica_log_load(struct replica *r) {
+    bool durable = r->config.durable;
+    r->config.durable = false; /* every record that comes from the journal is stable */
+    deliver(r);
+    r->config.durable = durable;
+    release(r, REPLICA_ACTIONS_MAX - r->actions->count);
+}
+
+void replica_log_tick(struct replica *r) {
+    deliver(r);
+    noted_advance(r);
+    release(r, TICK_RELEASES_MAX);
     if (r->last_seq > r->base_seq && !epoch_at(r, r->last_seq)->hash_known && !r->actions->count)
         replica_log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */
 }

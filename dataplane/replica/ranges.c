@@ -215,8 +215,9 @@ void replica_range_advance(struct replica *r, struct range *g) {
 
 /* ---- a body arrives ---- */
 
-static uint32_t slots_reserve(const struct replica *r) {
-    return min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
+uint32_t replica_slots_room(const struct replica *r) {
+    return r->config.body_slots -
+           min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
 }
 
 static void refuse(struct replica *r, const struct replica_event_body *b, enum wire_drop reason) {
@@ -270,6 +271,14 @@ static bool gateway_refused(struct replica *r, struct range *g,
     return false;
 }
 
+/* Do the held epochs name it? Then it is the one under their digests. */
+static bool held_names(const struct replica *r, uint64_t id) {
+    for (uint64_t seq = r->held_seq; seq > r->base_seq; seq--)
+        if (replica_epoch_names(epoch_at(r, seq), id))
+            return true;
+    return false;
+}
+
 /* A body whose id is held: the same bytes are a duplicate; others are put right only by a repair
  * (log.c). */
 static void body_again(struct replica *r, const struct replica_event_body *b, struct chunk *c) {
@@ -281,7 +290,9 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
     const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
     bool repairing = b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing &&
                      replica_epoch_names(wrong, b->id);
-    if (!repairing && !r->replaying) { /* replay: the later record replaced the earlier */
+    if (r->replaying) /* the later record replaced the earlier, unless this one is right */
+        repairing = !held_names(r, b->id);
+    if (!repairing) {
         refuse(r, b, WIRE_DROP_CONFLICT);
         return;
     }
@@ -290,6 +301,7 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
     c->digest[i] = b->digest;
     c->parts[i] = b->parts_following;
     r->bodies_replaced++;
+    r->bodies_changed++;
     if (r->config.durable) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_BODY);
         a->id = b->id;
@@ -310,6 +322,7 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
     c->parts[i] = b->parts_following;
     c->used++;
     r->slots_used++;
+    r->bodies_changed += offset < g->named;
     g->highest = max_u32(g->highest, offset + 1);
     if (r->config.durable) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_BODY);
@@ -353,7 +366,7 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         return;
     }
     if (offset < g->executed) {
-        if (from_gateway) {
+        if (from_gateway && !replica_quarantined(r)) {
             struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
             a->id = b->id;
             a->gateway = b->gateway;
@@ -382,7 +395,7 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
             refuse(r, b, WIRE_DROP_WINDOW);
             return;
         }
-        uint32_t room = r->config.body_slots - slots_reserve(r);
+        uint32_t room = replica_slots_room(r);
         if (offset > g->received)
             room -= room / 4;
         if (r->slots_used >= room) {
@@ -453,10 +466,30 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
         g->open_waiting = true;
 }
 
+/* Granted, and its gateway ended before anything was opened. The arbiter must hear of an end, and
+ * the end must be in the order, or another leader's OPEN might contradict it: the range is opened
+ * for its owner, and sealed when its expiry is told again. */
+static void expired_unopened(struct replica *r, struct range *g, uint64_t owner) {
+    bool heard =
+        g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns;
+    if (heard || g->open_waiting || (g->state == RANGE_SEALED && !g->sealed_executed) ||
+        r->now_ns < g->check_at_ns)
+        return;
+    g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
+    a->range = g->range;
+    a->owner = owner;
+}
+
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
-    struct range *g = replica_range_find(r, range);
-    if (!g || r->role != REPLICA_ROLE_LEADER || g->state != RANGE_OPEN || g->owner != owner ||
-        g->seal_waiting)
+    struct range *g = r->role == REPLICA_ROLE_LEADER ? replica_range_get(r, range) : NULL;
+    if (!g)
+        return;
+    if (g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && g->owner != owner)) {
+        expired_unopened(r, g, owner);
+        return;
+    }
+    if (g->state != RANGE_OPEN || g->owner != owner || g->seal_waiting)
         return;
     if (g->hello_owner == owner && g->hello_ns && r->now_ns < g->hello_ns + r->config.seal_after_ns)
         return; /* we hear it: its lease is late, not its process gone */
@@ -467,7 +500,7 @@ void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
 /* ---- telling gateways ---- */
 
 static uint32_t window_now(const struct replica *r) {
-    uint32_t room = r->config.body_slots - slots_reserve(r);
+    uint32_t room = replica_slots_room(r);
     uint32_t free = r->slots_used >= room ? 0 : room - r->slots_used;
     uint32_t share = free / max_u32(1, min_u32(r->range_count, 64));
     return min_u32(r->config.window, max_u32(share, 64));
@@ -494,7 +527,7 @@ static void drop_silent(struct replica *r, struct range *g) {
 }
 
 void replica_range_purge(struct replica *r, struct range *g) {
-    if (g->highest <= g->logged || r->replaying) /* a replay ends with a purge of its own */
+    if (g->highest <= g->logged || r->loading) /* a replay ends with a purge of its own */
         return;
     g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
     g->purging = true;
@@ -507,6 +540,11 @@ static void purge_tick(struct replica *r) {
     uint32_t budget = TICK_RELEASES_MAX;
     for (uint32_t i = 0; i < TICK_RELEASES_MAX && r->purge_place < r->range_count; i++) {
         struct range *g = &r->ranges[r->purge_place];
+        while (g->below_from < g->below_to) {
+            if (budget-- == 0)
+                return;
+            replica_body_free(r, g, g->below_from++);
+        }
         while (g->purging && g->highest > g->purge_from) {
             if (budget-- == 0)
                 return;

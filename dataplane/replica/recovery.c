@@ -157,10 +157,18 @@ void replica_recovery_tick(struct replica *r) {
         ask(r);
 }
 
+/* "If more memories are lost than n-k": who could answer is too few, for good. */
+bool replica_recovery_lost(const struct replica *r) {
+    uint32_t gone = r->amnesiac;
+    for (uint32_t i = 0; i < peers_count(r); i++)
+        gone += is_peer(r, i) && r->peers[i].pong_ns && r->peers[i].pong_amnesiac;
+    return gone > (uint32_t)(r->config.node_count - r->config.quorum) && gone >= r->config.quorum;
+}
+
 /* ---- snapshots ---- */
 
 void replica_recovery_want_snapshot(struct replica *r, uint8_t peer) {
-    if (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted)
+    if (replica_quarantined(r) || (r->now_ns < r->snapshot_at_ns && r->snapshot_wanted))
         return;
     r->snapshot_wanted = true;
     r->snapshot_at_ns = r->now_ns + 10 * r->config.slice_max_ns;
@@ -179,9 +187,10 @@ void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t 
     if (position < g->executed)
         return; /* we have gone further; RESTORED will say the same */
     /* What is held below the snapshot is of no more use; what is above stays. */
-    for (uint32_t offset = g->released; offset < position && offset < g->highest; offset++)
-        if (r->actions->count < REPLICA_ACTIONS_MAX - 1)
-            replica_body_free(r, g, offset);
+    if (g->below_from == g->below_to)
+        g->below_from = g->released;
+    g->below_to = max_u32(g->below_from, min_u32(position, g->highest));
+    r->purge_place = 0;
     g->restored = true;
     g->owner = g->executed_owner = owner;
     g->state = open ? RANGE_OPEN : RANGE_SEALED;
@@ -229,6 +238,7 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
         r->matched = seq;
     }
     r->base_seq = r->delivered_seq = r->exec_seq = seq;
+    r->noted_stable = max_u64(r->noted_stable, seq); /* the snapshot is stable */
     r->commit_seq = max_u64(r->commit_seq, seq);
     r->held_seq = max_u64(r->held_seq, seq);
     r->acked_seq = max_u64(r->acked_seq, seq);
@@ -257,10 +267,17 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
 
 /* ---- the journal's records, in its order, before the first TICK ---- */
 
-void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
+void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length,
+                                   uint64_t commit_seq) {
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->seq <= r->base_seq)
-        return; /* covered by the snapshot */
+        return; /* covered by the snapshot, or executed */
+    if (min_u64(commit_seq, r->last_seq) > r->commit_seq)
+        replica_log_commit(r, min_u64(commit_seq, r->last_seq));
+    if (head->seq <= r->commit_seq) {
+        replica_fail_stop(r, "the journal replaces an epoch that it calls committed");
+        return;
+    }
     if (head->seq <= r->last_seq)
         replica_log_truncate(r, head->seq); /* "its journal record is itself the cut" */
     bool follows = head->seq == r->last_seq + 1 &&
@@ -278,8 +295,10 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
 }
 
 void replica_recovery_replay_end(struct replica *r) {
+    r->loading = false;
     for (uint32_t i = 0; i < r->range_count;
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);
+    r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
     replica_log_advance(r);
 }

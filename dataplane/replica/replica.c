@@ -118,6 +118,7 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
         r->asides[i].seq = 0;
     replica_ranges_reset(r);
     r->now_ns = r->started_ns = r->leader_heard_ns = r->gap_window_ns = now_ns;
+    r->loading = config->durable;
     r->amnesiac = config->amnesiac && config->node_count > 1;
     r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
     r->base_hash = config->genesis_hash;
@@ -146,6 +147,9 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
         p->incarnation = frame->incarnation;
         p->acked = p->commit_seq = p->exec_seq = p->acknowledged_seq = p->vector_packet =
             p->pong_ns = p->answered_ns = 0;
+        p->result_seq = 0;
+        p->pong_amnesiac = false;
+        r->differing &= (uint8_t) ~(1u << frame->peer);
         p->promise.given = p->answer.given = false;
         p->sent = r->commit_seq;
         for (uint32_t i = 0; i < r->range_count; i++)
@@ -189,6 +193,8 @@ static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32
                         uint32_t length_bytes) {
     struct range *g = replica_range_find(r, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
+    if (replica_quarantined(r))
+        return; /* it answers nobody */
     if (g && offset < g->executed) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
         a->id = id;
@@ -223,6 +229,7 @@ static void incarnations_event(struct replica *r, const uint64_t *newest) {
 static void tick_event(struct replica *r) {
     if (r->stopped)
         return;
+    r->loading = false;
     replica_log_advance(r);
     replica_lead_tick(r);
     replica_recovery_tick(r);
@@ -247,9 +254,12 @@ static void replay(struct replica *r, const struct replica_event *event) {
         replica_body_event(r, &event->replay_body);
     else
         replica_recovery_replay_epoch(r, event->replay_epoch.bytes,
-                                      event->replay_epoch.length_bytes);
+                                      event->replay_epoch.length_bytes,
+                                      event->replay_epoch.commit_seq);
     r->replaying = false;
     r->config.durable = durable;
+    if (!r->stopped)
+        replica_log_load(r);
 }
 
 void replica_step(struct replica *r, const struct replica_event *event,
@@ -275,6 +285,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
         break;
     case REPLICA_EVENT_EXECUTED:
         replica_log_executed(r, event->executed.seq, &event->executed.result_hash);
+        if (r->loading)
+            replica_log_load(r);
         break;
     case REPLICA_EVENT_LEADER_KEY:
         replica_lead_key(r, event->leader_key.revision, event->leader_key.term,
@@ -346,6 +358,11 @@ uint32_t replica_delivery(const struct replica *replica, uint64_t seq, const uin
 void replica_facts(const struct replica *r, struct replica_facts *f) {
     memset(f, 0, sizeof *f);
     f->role = r->snapshot_wanted && r->amnesiac ? REPLICA_ROLE_NEEDS_BOOTSTRAP : r->role;
+    if (replica_quarantined(r) && !r->stopped)
+        f->role = REPLICA_ROLE_QUARANTINED;
+    f->quarantined_seq = r->quarantined_seq;
+    f->differing = r->differing;
+    f->lost = replica_recovery_lost(r);
     f->leader = r->leader;
     f->ring_distance = replica_lead_distance(r);
     f->hears_leader = replica_lead_hears(r);
@@ -437,6 +454,8 @@ uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_di
 }
 
 uint64_t replica_next_deadline_ns(const struct replica *r) {
+    if (r->purge_place < r->range_count)
+        return r->now_ns;
     uint64_t at = r->next_ping_ns;
     if (peers_count(r) > 1)
         at = min_u64(at, min_u64(r->forced_vector_ns, r->next_fetch_ns));

@@ -26,6 +26,37 @@
  * Hot path: BODY and FRAME events only record; TICK, once per loop pass, proposes, acknowledges,
  * delivers and drains bounded work.
  *
+ * Stable storage (durable; the shell's part)
+ *   While running: every APPEND_* goes to the journal in order, with its position; the record of an
+ *   APPEND_EPOCH also holds the action's `seq`, the commit_seq known when it was appended. STABLE
+ *   says up to where the journal is stable without a gap. Epochs and bodies leave the replica's
+ *   memory when they are executed and a stable record notes them as committed, which does not wait
+ *   for snapshots: they are in the journal until a complete snapshot covers them. A snapshot begins
+ *   at an executed seq; when it is complete, the journal may drop what lies below the oldest record
+ *   that at its *beginning* was one of: a body in a slot of the replica, an epoch above its seq,
+ * not yet stable; and must go on knowing the newest promise below that. A snapshot from a peer is
+ * complete and stable here before RESTORE_RANGE and RESTORED are stepped. At start, before the
+ * first TICK:
+ *     1. read the journal once: per range, up to which offset do its epochs name bodies, and which
+ *        record of each is the newest? Is there a promise? (no promise, and not in genesis:
+ * `amnesiac`)
+ *     2. replica_init; the newest complete snapshot by RESTORE_RANGE and RESTORED, if there is one;
+ *     3. step the records in their order: REPLAY_PROMISE; REPLAY_EPOCH with the commit_seq that it
+ *        holds; REPLAY_BODY of bodies below what their range's epochs name, each in a slot of its
+ *        own as in a BODY event. Of several records under one id the newest is the one; the others,
+ *        and bodies that no epoch names, are skipped: with them a replay may need more slots than
+ *        there are. After each, DELIVER is executed at once, in order, and EXECUTED stepped, whose
+ *        actions may DELIVER again, before the next record; FREE_SLOT as always. So a replay needs
+ *        no more epochs and slots than there were when the records were written. Results are kept,
+ *        nobody is answered;
+ *     4. REPLAY_END. What was appended since 2. (a promise, at most) has the first positions.
+ *
+ * Divergence (protocol.md §5): the chain of result hashes of EXECUTED travels in vectors. A replica
+ * whose result differs from those of k others at one seq is quarantined until its process ends: it
+ * delivers nothing more, neither leads nor campaigns, and asks for no RESULT_WANTED or TX_STATE; it
+ * goes on storing and acknowledging while its log has room. The shell sees REPLICA_ROLE_QUARANTINED
+ * in the facts, and from then on answers nobody, dumps nothing and serves no snapshot.
+ *
  * Invariants (replica_check): I1 exec_seq <= delivered_seq <= commit_seq <= last_seq; commit_seq <=
  * matched for a follower. I2 base_seq <= exec_seq; epochs base_seq+1..last_seq form one hash chain.
  * I3 per range released <= executed <= committed <= logged, executed <= received. I4
@@ -177,7 +208,7 @@ struct replica_event {
         struct {
             const uint8_t *bytes;
             uint32_t length_bytes;
-            uint64_t commit_seq; /* as its APPEND_EPOCH said */
+            uint64_t commit_seq; /* the record's, APPEND_EPOCH's `seq` */
         } replay_epoch;
         struct replica_event_body replay_body;
     };
@@ -221,7 +252,8 @@ struct replica_action {
     uint32_t gateway;          /* RESULT_WANTED, TX_STATE, SEALED, NOT_OWNER */
     uint64_t id;               /* body or transaction */
     uint64_t position;         /* APPEND_*: dense counter of journal records, from 0 */
-    uint64_t seq, term, token; /* DELIVER: seq. APPEND_PROMISE: term, token, peer = winner */
+    uint64_t seq, term, token; /* DELIVER: seq. APPEND_PROMISE: term, token, peer = winner.
+                                  APPEND_EPOCH: seq = commit_seq, to be kept in the record */
     uint64_t revision;         /* CAMPAIGN, RESIGN */
     uint64_t range, owner;
     uint32_t end;                         /* SEALED, RANGE_SEALED: position */
@@ -301,6 +333,10 @@ struct replica_facts {
     uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
         fetched_bodies;
     uint64_t bodies_replaced; /* conflicting bodies put right by an epoch's digest */
+    uint64_t
+        quarantined_seq; /* an executed seq at which our result differs from k others'; 0: none */
+    uint8_t differing;   /* bit per node: its result differed from ours */
+    bool lost; /* so many memories are gone that no recovery can gather its answers (§7) */
 };
 void replica_facts(const struct replica *replica, struct replica_facts *ret_facts);
 

@@ -77,6 +77,7 @@ static bool stale(const struct sim *sim, const struct sim_event *event) {
     switch (event->kind) {
     case SIM_EVENT_PASS:
     case SIM_EVENT_SYNC:
+    case SIM_EVENT_WRITTEN:
     case SIM_EVENT_EXECUTE:
     case SIM_EVENT_SNAPSHOT:
     case SIM_EVENT_CONTROL:
@@ -126,6 +127,7 @@ static void happen(struct sim *sim, struct sim_event *event) {
     case SIM_EVENT_START: sim_node_start(sim, &sim->nodes[at]); break;
     case SIM_EVENT_ARRIVE: sim_network_arrive(sim, event->data); return;
     case SIM_EVENT_SYNC: sim_journal_synced(sim, &sim->nodes[at], event->number); break;
+    case SIM_EVENT_WRITTEN: sim_journal_snapshot_end(&sim->nodes[at].journal); break;
     case SIM_EVENT_EXECUTE: sim_node_execute(sim, &sim->nodes[at]); break;
     case SIM_EVENT_SNAPSHOT:
         if (event->data)
@@ -158,8 +160,12 @@ struct sim *sim_create(uint64_t seed, const struct sim_config *config) {
         abort();
     sim->seed = seed;
     sim->config = *config;
+    uint64_t later = SIM_FAULT_COUNT - SIM_FAULTS_FIRST;
     for (uint64_t i = 0; i < SIM_STREAM_COUNT; i++)
-        sim_random_seed(&sim->random[i], seed, i);
+        sim_random_seed(&sim->random[i], seed,
+                        i < SIM_FAULTS_FIRST   ? i
+                        : i >= SIM_FAULT_COUNT ? i - later
+                                               : 100 + i);
     sim->actions = malloc(sizeof *sim->actions);
     sim->delivered = malloc(WIRE_EPOCH_BODIES_MAX * sizeof *sim->delivered);
     sim->bodies = malloc(WIRE_EPOCH_BODIES_MAX * sizeof *sim->bodies);

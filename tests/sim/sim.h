@@ -49,6 +49,7 @@ enum sim_fault {
 #undef SIM_FAULT
     SIM_FAULT_COUNT
 };
+#define SIM_FAULTS_FIRST SIM_FAULT_ROT
 
 /* Streams of chance after the fault classes' own. */
 enum sim_stream {
@@ -84,8 +85,9 @@ struct sim_config {
     uint32_t burst;              /* items per pass */
     uint64_t transaction_gap_ns; /* mean, per gateway */
     uint32_t parts_max, body_bytes_max;
-    uint32_t check_every; /* steps between runs of replica_check */
-    uint64_t snapshot_epochs;
+    uint32_t check_every;     /* steps between runs of replica_check */
+    uint64_t snapshot_epochs; /* between snapshots of a node; 0: none */
+    uint64_t snapshot_ns;     /* to write one */
 };
 
 /* ---- events ---- */
@@ -95,6 +97,7 @@ enum sim_event_kind {
     SIM_EVENT_START,    /* a node's process */
     SIM_EVENT_ARRIVE,   /* a packet */
     SIM_EVENT_SYNC,     /* a write of the journal is stable */
+    SIM_EVENT_WRITTEN,  /* a snapshot is complete */
     SIM_EVENT_EXECUTE,
     SIM_EVENT_SNAPSHOT, /* from a peer */
     SIM_EVENT_CONTROL,  /* a control plane's timer */
@@ -187,8 +190,8 @@ struct sim_record {
     enum sim_record_kind kind;
     uint8_t winner;
     uint32_t length_bytes;
-    uint64_t id; /* body: id. epoch: seq. promise: term */
-    uint64_t token;
+    uint64_t id;               /* body: id. epoch: seq. promise: term */
+    uint64_t token;            /* of a promise; an epoch's: commit_seq as it was appended */
     struct wire_digest digest; /* of a body, or the first half of an epoch's hash */
     uint8_t *bytes;
 };
@@ -205,10 +208,12 @@ struct sim_journal {
     uint32_t writes;
     struct sim_record promise; /* newest promise below `first` */
     bool promise_kept;
-    struct sim_map epochs, bodies; /* seq or id -> number + 1 of its newest record */
-    uint64_t top_seq;              /* of the newest epoch record: it cuts what is above */
-    uint64_t promised_stable;      /* highest term of a stable promise */
-    struct sim_runtime *snapshot;  /* complete and stable; NULL: none */
+    struct sim_map epochs, bodies;  /* seq or id -> number + 1 of its newest record */
+    uint64_t top_seq;               /* of the newest epoch record: it cuts what is above */
+    uint64_t promised_stable;       /* highest term of a stable promise */
+    struct sim_runtime *snapshot;   /* complete and stable; NULL: none */
+    struct sim_runtime *unfinished; /* being written */
+    uint64_t unfinished_cut;        /* first record that is needed above it */
 };
 
 /* ---- network ---- */
@@ -295,6 +300,7 @@ struct sim_arbiter {
 struct sim_slot {
     uint64_t id, given_step; /* step that gave it to the replica */
     struct wire_digest digest;
+    uint64_t record; /* of the journal that holds it */
     uint32_t length_bytes;
     uint16_t parts_following;
     bool owned; /* by the replica */
@@ -317,7 +323,10 @@ struct sim_seen { /* facts of the step before, and what this process has shown *
 struct sim_node {
     uint8_t index;
     bool up, starting, amnesiac_start, recovered, wiped;
-    bool failed; /* fail-stop */
+    bool failed;   /* fail-stop */
+    bool rotten;   /* a record of its journal is damaged, which its next start will notice */
+    bool diverges; /* its next execution goes wrong */
+    uint64_t full_until_ns; /* its disk */
     uint32_t life;
     uint64_t incarnation, listed; /* listed: incarnation in genesis, 0: none */
     uint64_t boot_ns, mono_start_ns;
@@ -408,7 +417,7 @@ struct sim_check {
     uint64_t committed, room;
     uint64_t held_from; /* below: executed everywhere, not looked at any more */
     struct sim_runtime *reference;
-    struct sim_map facts_by_id, body_by_id, operations, leaders, promises;
+    struct sim_map facts_by_id, body_by_id, operations, leaders, promises, seals;
     struct sim_fact *facts;
     uint64_t fact_count, fact_room;
     uint64_t answered_order; /* greatest order of an answer given */
@@ -432,7 +441,7 @@ struct sim {
     struct sim_node nodes[WIRE_NODES_MAX];
     struct sim_gateway gateways[SIM_GATEWAYS_MAX];
     uint32_t gateway_count;
-    uint64_t next_operation, start_wall_us;
+    uint64_t next_operation, start_wall_us, diverged_ns;
     struct wire_digest_key digest_key;
     struct sim_check checks;
     struct replica_actions *actions;
@@ -465,6 +474,8 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault);
 void sim_heal(struct sim *sim);
 /* May this node lose its memory (or disk) now? protocol.md §10.2. */
 bool sim_loss_allowed(const struct sim *sim, const struct sim_node *node);
+/* Does its state differ from what the order gives? Known to the simulator only. */
+bool sim_node_differs(const struct sim *sim, const struct sim_node *node);
 
 /* ---- sim_config.c ---- */
 void sim_config_draw(struct sim_config *config, uint64_t seed);
@@ -483,6 +494,9 @@ void sim_node_pause(struct sim *sim, struct sim_node *node, uint64_t until_ns, b
 void sim_node_push(struct sim *sim, struct sim_node *node, enum sim_item_kind kind, void *data,
                    const struct replica_event *event);
 void sim_node_execute(struct sim *sim, struct sim_node *node);
+/* Executes the next delivered epoch; returns its seq. */
+uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtime_fn *each,
+                              void *context);
 void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq);
 void sim_node_to_gateway(struct sim *sim, struct sim_node *node, uint8_t gateway,
                          enum wire_kind kind, const void *payload, uint32_t length_bytes);
@@ -517,7 +531,11 @@ void sim_journal_pump(struct sim *sim,
 void sim_journal_synced(struct sim *sim, struct sim_node *node, uint64_t number);
 void sim_journal_crash(struct sim *sim, struct sim_node *node);
 void sim_journal_wipe(struct sim_journal *journal);
+/* A snapshot of a peer, complete at once. */
 void sim_journal_snapshot(struct sim_journal *journal, const struct sim_runtime *runtime);
+/* One of our own: takes a while, in which a crash loses it. */
+void sim_journal_snapshot_begin(struct sim *sim, struct sim_node *node);
+void sim_journal_snapshot_end(struct sim_journal *journal);
 bool sim_journal_epoch_stable(const struct sim_journal *journal, uint64_t seq,
                               const struct wire_hash *hash);
 bool sim_journal_body_stable(const struct sim_journal *journal, uint64_t id,
@@ -567,7 +585,7 @@ void sim_check_result(struct sim *sim, struct sim_gateway *gateway,
                       const struct sim_transaction *transaction, const struct wire_result *result);
 void sim_check_expired(struct sim *sim, struct sim_gateway *gateway,
                        const struct sim_transaction *transaction);
-void sim_check_sealed(struct sim *sim, uint64_t range, uint32_t end);
+void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end);
 void sim_check_held(struct sim *sim);
 void sim_check_end(struct sim *sim);
 /* Everything is answered and everybody has executed it. */

@@ -20,6 +20,7 @@ void sim_check_init(struct sim *sim) {
     sim_map_init(&c->operations);
     sim_map_init(&c->leaders);
     sim_map_init(&c->promises);
+    sim_map_init(&c->seals);
     c->reference = malloc(sizeof *c->reference);
     if (!c->reference)
         abort();
@@ -34,6 +35,7 @@ void sim_check_free(struct sim *sim) {
     sim_map_free(&c->operations);
     sim_map_free(&c->leaders);
     sim_map_free(&c->promises);
+    sim_map_free(&c->seals);
     for (uint64_t i = 1; i <= c->committed; i++)
         free(c->epochs[i].bytes);
     free(c->epochs);
@@ -111,7 +113,7 @@ static void check_held(struct sim *sim, uint64_t seq, const char *when) {
         struct sim_node *node = &sim->nodes[i];
         if (holds(sim, node, epoch, seq))
             count++;
-        else if (!node->recovered)
+        else if (!node->recovered || node->rotten)
             forgetful++;
     }
     if (count + forgetful < sim->config.replica.quorum || count == 0)
@@ -284,7 +286,7 @@ void sim_check_started(struct sim *sim, struct sim_node *node) {
 
 static bool votes(enum replica_role role) {
     return role == REPLICA_ROLE_FOLLOWER || role == REPLICA_ROLE_LEADER ||
-           role == REPLICA_ROLE_PREPARING;
+           role == REPLICA_ROLE_PREPARING || role == REPLICA_ROLE_QUARANTINED;
 }
 
 static void check_role(struct sim *sim, struct sim_node *node, const struct replica_facts *f) {
@@ -296,6 +298,11 @@ static void check_role(struct sim *sim, struct sim_node *node, const struct repl
         node->recovered = true;
         SIM_TRACE(sim, sim_name(node->index), "  recovered at last %llu", U(f->last_seq));
     }
+    if (f->role == REPLICA_ROLE_QUARANTINED && before->role != f->role &&
+        !sim_node_differs(sim, node))
+        sim_fail(sim, "quarantine", "n%u is quarantined though its state is right", node->index);
+    if (before->role == REPLICA_ROLE_QUARANTINED && f->role != before->role)
+        sim_fail(sim, "quarantine", "n%u leaves its quarantine", node->index);
     if (f->role == REPLICA_ROLE_LEADER &&
         (before->role != REPLICA_ROLE_LEADER || before->promised_term != f->promised_term))
         check_established(sim, node, f);
@@ -463,6 +470,9 @@ static void check_ranges(struct sim *sim, const uint8_t *epoch) {
             (!r || !r->open || r->position != controls[i].value))
             sim_fail(sim, "10.5 ranges", "epoch %llu seals range %llu at %llu, its end is %u",
                      U(head->seq), U(controls[i].range), U(controls[i].value), r ? r->position : 0);
+        if (controls[i].kind == WIRE_CONTROL_SEAL)
+            *sim_map_put(&sim->checks.seals, sim_random_mix(r->owner) ^ r->range) =
+                r->position + UINT64_C(1);
     }
     for (uint32_t i = 0; i < head->interval_count; i++) {
         uint64_t range = wire_tx_range(intervals[i].first_id);
@@ -560,11 +570,27 @@ void sim_check_deliver(struct sim *sim, struct sim_node *node, uint64_t seq) {
                  U(seq), U(c->reference->exec_seq + 1));
 }
 
+bool sim_node_differs(const struct sim *sim, const struct sim_node *node) {
+    if (!(sim->config.faults >> SIM_FAULT_DIVERGE & 1))
+        return false;
+    const struct sim_runtime *states[] = {node->up ? node->runtime : NULL, node->journal.snapshot,
+                                          node->journal.unfinished};
+    for (uint32_t i = 0; i < 3; i++) {
+        if (!states[i] || !states[i]->exec_seq)
+            continue;
+        struct wire_hash hash = sim_runtime_hash(states[i]);
+        if (!hash_equal(&hash, &sim->checks.epochs[states[i]->exec_seq].result_hash))
+            return true;
+    }
+    return false;
+}
+
 /* 10.7: "Equal exec_seq means equal state hash." */
 void sim_check_executed(struct sim *sim, struct sim_node *node) {
     struct wire_hash hash = sim_runtime_hash(node->runtime);
     uint64_t seq = node->runtime->exec_seq;
-    if (seq && !hash_equal(&hash, &sim->checks.epochs[seq].result_hash))
+    if (seq && !hash_equal(&hash, &sim->checks.epochs[seq].result_hash) &&
+        !(sim->config.faults >> SIM_FAULT_DIVERGE & 1))
         sim_fail(sim, "10.7 state", "n%u has another state at %llu", node->index, U(seq));
 }
 
@@ -612,13 +638,13 @@ void sim_check_expired(struct sim *sim, struct sim_gateway *gateway,
                  gateway->index, U(id));
 }
 
-/* SEALED is told only once the SEAL was executed, and says its end. */
-void sim_check_sealed(struct sim *sim, uint64_t range, uint32_t end) {
-    const struct sim_runtime_range *r = sim_runtime_range(sim->checks.reference, range);
-    if (!r || (!r->open && r->position != end) || (r->open && r->position < end))
+/* SEALED is told only once the SEAL was executed, and says the end of that owner's range. */
+void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end) {
+    const uint64_t *sealed = sim_map_get(&sim->checks.seals, sim_random_mix(owner) ^ range);
+    if (!sealed || *sealed != end + UINT64_C(1))
         sim_fail(sim, "10.5 ranges",
-                 "range %llu is said to be sealed at %u, the order says %s at %u", U(range), end,
-                 r && r->open ? "open" : "sealed", r ? r->position : 0);
+                 "range %llu of %llx is said to be sealed at %u; the order: %lld", U(range),
+                 U(owner), end, sealed ? (long long)*sealed - 1 : -1LL);
 }
 
 /* ---- 10.8 and the end ---- */
@@ -643,6 +669,11 @@ bool sim_check_quiet(struct sim *sim) {
         struct sim_node *node = &sim->nodes[i];
         const struct replica_facts *f = &node->seen.facts;
         bool member = f->role == REPLICA_ROLE_FOLLOWER || f->role == REPLICA_ROLE_LEADER;
+        if (node->up && sim_node_differs(sim, node)) {
+            if (f->role != REPLICA_ROLE_QUARANTINED)
+                return false;
+            continue;
+        }
         if (!node->up || !member || f->exec_seq < sim->quiet_seq)
             return false;
         leader |= f->role == REPLICA_ROLE_LEADER;

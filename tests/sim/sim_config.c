@@ -91,7 +91,7 @@ static void draw_world(struct sim_random *random, struct sim_config *config) {
 static uint32_t draw_faults(struct sim_random *random) {
     static const uint32_t shares[] = {0, 150000, 500000, 500000, 800000};
     uint32_t share = one_of(random, shares, sizeof shares / sizeof *shares), mask = 0;
-    for (uint32_t fault = 0; fault < SIM_FAULT_COUNT; fault++)
+    for (uint32_t fault = 0; fault < SIM_FAULTS_FIRST; fault++)
         mask |= (uint32_t)sim_random_chance(random, share) << fault;
     return mask;
 }
@@ -118,7 +118,11 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     if (config->core) /* it renews every second */
         config->range_lease_ns = sim_random_between(random, 2200, 5000) * SIM_MS;
     config->check_every = sim_random_chance(random, 100000) ? 1 : 200;
-    config->snapshot_epochs = config->replica.log_epochs / 8;
+    if (sim_random_chance(random, 750000))
+        config->snapshot_epochs = sim_random_between(random, 1, 4 * config->replica.log_epochs);
+    config->snapshot_ns = sim_random_between(random, 100000, 100 * SIM_MS);
+    for (uint32_t fault = SIM_FAULTS_FIRST; fault < SIM_FAULT_COUNT; fault++)
+        config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
 }
 
 /* ---- the command line ---- */
@@ -144,6 +148,7 @@ static int set(struct sim_config *config, const char *key, size_t length, uint64
     KEY("faults", faults)
     KEY("fault_ms", fault_ns)
     KEY("check_every", check_every)
+    KEY("snapshot_epochs", snapshot_epochs)
 #undef KEY
     return MRN_ERR_NOT_FOUND;
 }

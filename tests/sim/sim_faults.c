@@ -7,9 +7,11 @@
 
 /* Recovery has ended on a disk when the promise that ends it is stable. */
 static bool forgetful(const struct sim *sim, const struct sim_node *node) {
+    if (node->diverges || sim_node_differs(sim, node)) /* its memory is of no use to others */
+        return true;
     if (!sim->config.replica.durable)
         return !node->recovered || !node->up;
-    return !node->recovered ||
+    return !node->recovered || node->rotten ||
            (node->incarnation != node->listed && !node->journal.promised_stable);
 }
 
@@ -151,6 +153,31 @@ static void wipe_fault(struct sim *sim, struct sim_random *random) {
         sim_node_crash(sim, node, true);
 }
 
+/* A record that was stable; what is not yet may be torn anyway. */
+static void rot_fault(struct sim *sim, struct sim_random *random) {
+    struct sim_node *node = some_node(sim, random);
+    if (!sim->config.replica.durable || !node->up || forgetful(sim, node) ||
+        !sim_loss_allowed(sim, node) || node->journal.stable == node->journal.first)
+        return;
+    SIM_TRACE(sim, sim_name(node->index), "ROT on its disk");
+    node->rotten = true;
+}
+
+static void diverge_fault(struct sim *sim, struct sim_random *random) {
+    struct sim_node *node = some_node(sim, random);
+    if (sim->diverged_ns && sim->now_ns < sim->diverged_ns + 300 * SIM_MS)
+        return; /* peers know of the last one's return by its vectors */
+    if (sim_nodes(sim) <= sim->config.replica.quorum || !node->up || forgetful(sim, node) ||
+        !sim_loss_allowed(sim, node))
+        return;
+    for (uint32_t i = 0; i < sim_nodes(sim); i++)
+        if (sim->nodes[i].diverges || sim_node_differs(sim, &sim->nodes[i]))
+            return; /* one at a time */
+    sim->diverged_ns = sim->now_ns;
+    SIM_TRACE(sim, sim_name(node->index), "DIVERGES at its next epoch");
+    node->diverges = true;
+}
+
 void sim_fault_event(struct sim *sim, enum sim_fault fault) {
     struct sim_random *random = &sim->random[fault];
     if (!sim_faulty(sim, fault))
@@ -175,6 +202,11 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault) {
     case SIM_FAULT_SLOW:
         some_node(sim, random)->slow_until_ns = sim->now_ns + lasting(random, 100 * SIM_MS);
         break;
+    case SIM_FAULT_ROT: rot_fault(sim, random); break;
+    case SIM_FAULT_FULL:
+        some_node(sim, random)->full_until_ns = sim->now_ns + lasting(random, 100 * SIM_MS);
+        break;
+    case SIM_FAULT_DIVERGE: diverge_fault(sim, random); break;
     case SIM_FAULT_LOSS:
     case SIM_FAULT_DUPLICATE:
     case SIM_FAULT_CORRUPT:
@@ -201,6 +233,8 @@ void sim_heal(struct sim *sim) {
     for (uint32_t i = 0; i < sim_nodes(sim); i++) {
         sim->nodes[i].control.cut_until_ns = 0;
         sim->nodes[i].crash_in_steps = 0;
+        sim->nodes[i].full_until_ns = 0;
+        sim->nodes[i].diverges = false;
     }
     for (uint32_t i = 0; i < SIM_GATEWAYS_MAX; i++)
         sim->gateways[i].narrow = REPLICA_NODE_NONE;

@@ -18,6 +18,7 @@ static void forget(struct sim_journal *journal) {
     sim_map_free(&journal->epochs);
     sim_map_free(&journal->bodies);
     free(journal->snapshot);
+    free(journal->unfinished);
 }
 
 void sim_journal_free(struct sim_journal *journal) {
@@ -88,11 +89,13 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
         struct wire_hash hash = wire_hash_blake2b(action->tail, action->tail_bytes);
         record.kind = SIM_RECORD_EPOCH;
         record.id = ((const struct wire_epoch_head *)(const void *)action->tail)->seq;
+        record.token = action->seq;
         record.digest = half_hash(&hash);
         record.bytes = copy_bytes(action->tail, action->tail_bytes);
         record.length_bytes = action->tail_bytes;
     } else {
-        const struct sim_slot *slot = &node->slots[action->slot];
+        struct sim_slot *slot = &node->slots[action->slot];
+        slot->record = journal->next;
         record.kind = SIM_RECORD_BODY;
         record.id = slot->id;
         record.digest = slot->digest;
@@ -104,7 +107,8 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
 
 void sim_journal_pump(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX)
+    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX ||
+        node->full_until_ns > sim->now_ns)
         return;
     struct sim_random *random = &sim->random[SIM_STREAM_DISK];
     uint64_t ns = sim->config.sync_ns / 2 + sim_random_exponential(random, sim->config.sync_ns / 2);
@@ -167,6 +171,8 @@ void sim_journal_crash(struct sim *sim, struct sim_node *node) {
     for (uint64_t i = end; i < journal->next; i++)
         free(sim_journal_record(journal, i)->bytes);
     uint64_t before = journal->stable;
+    free(journal->unfinished);
+    journal->unfinished = NULL;
     journal->next = journal->stable = journal->writing = end;
     journal->writes = 0;
     note_promises(journal, before);
@@ -187,12 +193,9 @@ static bool covered(const struct sim_record *record, struct sim_runtime *snapsho
     return false;
 }
 
-void sim_journal_snapshot(struct sim_journal *journal, const struct sim_runtime *runtime) {
-    free(journal->snapshot);
-    journal->snapshot = sim_runtime_copy(runtime);
-    uint64_t cut = journal->first;
-    while (cut < journal->stable && covered(sim_journal_record(journal, cut), journal->snapshot)) {
-        struct sim_record *record = sim_journal_record(journal, cut++);
+static void drop_below(struct sim_journal *journal, uint64_t cut) {
+    for (uint64_t i = journal->first; i < cut; i++) {
+        struct sim_record *record = sim_journal_record(journal, i);
         if (record->kind == SIM_RECORD_PROMISE) {
             journal->promise = *record;
             journal->promise_kept = true;
@@ -203,6 +206,48 @@ void sim_journal_snapshot(struct sim_journal *journal, const struct sim_runtime 
     memmove(journal->records, sim_journal_record(journal, cut),
             (journal->next - cut) * sizeof *journal->records);
     journal->first = cut;
+}
+
+void sim_journal_snapshot(struct sim_journal *journal, const struct sim_runtime *runtime) {
+    free(journal->snapshot);
+    journal->snapshot = sim_runtime_copy(runtime);
+    uint64_t cut = journal->first;
+    while (cut < journal->stable && covered(sim_journal_record(journal, cut), journal->snapshot))
+        cut++;
+    drop_below(journal, cut);
+}
+
+/* The oldest record that a replay above this state needs: of a body in a slot, of an epoch above
+ * it, or not yet stable. */
+void sim_journal_snapshot_begin(struct sim *sim, struct sim_node *node) {
+    struct sim_journal *journal = &node->journal;
+    if (journal->unfinished)
+        return;
+    journal->unfinished = sim_runtime_copy(node->runtime);
+    uint64_t cut = journal->stable;
+    for (uint32_t i = 0; i < sim->config.replica.body_slots; i++)
+        if (node->slots[i].owned && node->slots[i].record < cut)
+            cut = node->slots[i].record;
+    for (uint64_t i = journal->first; i < cut; i++) {
+        const struct sim_record *record = sim_journal_record(journal, i);
+        if (record->kind == SIM_RECORD_EPOCH && record->id > node->runtime->exec_seq)
+            cut = i;
+    }
+    journal->unfinished_cut = cut;
+    uint64_t ns = sim_random_exponential(&sim->random[SIM_STREAM_DISK], sim->config.snapshot_ns);
+    sim_at(sim, sim->now_ns + ns, SIM_EVENT_WRITTEN, node->index, node->life, 0, NULL);
+}
+
+void sim_journal_snapshot_end(struct sim_journal *journal) {
+    if (!journal->snapshot || journal->snapshot->exec_seq < journal->unfinished->exec_seq) {
+        free(journal->snapshot);
+        journal->snapshot = journal->unfinished;
+        if (journal->unfinished_cut > journal->first)
+            drop_below(journal, journal->unfinished_cut);
+    } else {
+        free(journal->unfinished);
+    }
+    journal->unfinished = NULL;
 }
 
 bool sim_journal_epoch_stable(const struct sim_journal *journal, uint64_t seq,

@@ -291,13 +291,32 @@ static void act_deliver(struct sim *sim, struct sim_node *node, uint64_t seq) {
     sim_check_deliver(sim, node, seq);
 }
 
+static bool holds(const struct sim_node *node, uint8_t gateway, uint64_t range) {
+    return node->gateway_range[gateway][0] == range || node->gateway_range[gateway][1] == range;
+}
+
+/* Ids of a pinned range are used again above a SEAL: what one owner sent is not another's. */
+static bool owned(const struct sim_node *node, uint8_t gateway, uint64_t range) {
+    const struct sim_runtime_range *r = sim_runtime_range(node->runtime, range);
+    return r && r->owner == node->gateway_owner[gateway];
+}
+
 static void act_result_wanted(struct sim *sim, struct sim_node *node,
                               const struct replica_action *a) {
     if (a->gateway >= SIM_GATEWAYS_MAX)
         sim_fail(sim, "action contract", "n%u answers gateway %u", node->index, a->gateway);
     const struct sim_result *result = sim_runtime_result(node->runtime, a->id);
+    if (node->seen.facts.role == REPLICA_ROLE_QUARANTINED)
+        sim_fail(sim, "quarantine", "n%u is quarantined and answers", node->index);
     if (result && result->code == SIM_CODE_PART)
         return;
+    if (holds(node, (uint8_t)a->gateway, wire_tx_range(a->id)) &&
+        !owned(node, (uint8_t)a->gateway, wire_tx_range(a->id))) { /* of an owner before */
+        struct wire_not_owner not_owner = {wire_tx_range(a->id), 0};
+        sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_NOT_OWNER, &not_owner,
+                            sizeof not_owner);
+        return;
+    }
     const struct sim_runtime_range *range = sim_runtime_range(node->runtime, wire_tx_range(a->id));
     if (!range || wire_tx_offset(a->id) >= range->position)
         sim_fail(sim, "action contract", "n%u wants the result of %llx, which is not executed",
@@ -334,7 +353,7 @@ static void act_gateway(struct sim *sim, struct sim_node *node, const struct rep
         send_state(sim, node, (uint8_t)a->gateway, a->id, a->seq, a->outcome);
     } else if (a->kind == REPLICA_ACTION_SEALED) {
         struct wire_sealed sealed = {a->range, a->end};
-        sim_check_sealed(sim, a->range, a->end);
+        sim_check_sealed(sim, a->range, node->gateway_owner[a->gateway], a->end);
         sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_SEALED, &sealed, sizeof sealed);
     } else {
         struct wire_not_owner not_owner = {a->range, a->owner};
@@ -388,7 +407,7 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
     case REPLICA_ACTION_RESIGN: act_resign(sim, node, a->revision); break;
     case REPLICA_ACTION_RANGE_CHECK: ask_range(sim, node, a, SIM_REQUEST_CHECK); break;
     case REPLICA_ACTION_RANGE_SEALED:
-        sim_check_sealed(sim, a->range, a->end);
+        sim_check_sealed(sim, a->range, a->owner, a->end);
         ask_range(sim, node, a, SIM_REQUEST_SEALED);
         break;
     case REPLICA_ACTION_NEED_SNAPSHOT: act_need_snapshot(sim, node, a); break;
@@ -408,14 +427,6 @@ static uint64_t snapshot_seq(const struct sim_node *node) {
     return node->journal.snapshot ? node->journal.snapshot->exec_seq : 0;
 }
 
-/* "A body or epoch is kept until it is ... covered by a complete snapshot" (§2): what the replica
- * has released must not be needed by a replay, which has no more room than the replica had. */
-static void write_snapshot(struct sim *sim, struct sim_node *node, bool due) {
-    due |= sim->config.snapshot_epochs && node->seen.facts.base_seq > snapshot_seq(node);
-    if (due && sim->config.replica.durable && node->runtime->exec_seq > snapshot_seq(node))
-        sim_journal_snapshot(&node->journal, node->runtime);
-}
-
 void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event *event) {
     event->now_ns = sim_node_mono_ns(sim, node);
     event->wall_us = sim_node_wall_us(sim, node);
@@ -429,7 +440,6 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
         act(sim, node, &sim->actions->items[i]);
     node->idle_passes = sim->actions->count ? 0 : node->idle_passes;
     sim_check_step(sim, node);
-    write_snapshot(sim, node, false);
 }
 
 /* ---- frames of gateways ---- */
@@ -437,10 +447,6 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
 static void hello(struct sim_node *node, uint8_t gateway, const struct wire_hello *hello) {
     node->gateway_owner[gateway] = hello->incarnation;
     memcpy(node->gateway_range[gateway], hello->ranges, sizeof node->gateway_range[gateway]);
-}
-
-static bool holds(const struct sim_node *node, uint8_t gateway, uint64_t range) {
-    return node->gateway_range[gateway][0] == range || node->gateway_range[gateway][1] == range;
 }
 
 /* "Introduce yourself": this process has not heard a HELLO of the gateway. */
@@ -628,7 +634,7 @@ static void snapshot_item(struct sim *sim, struct sim_node *node,
 /* The peer gives what it has written down last, or writes a new one. */
 void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    if (peer == REPLICA_NODE_NONE)
+    if (peer == REPLICA_NODE_NONE || sim_node_differs(sim, &sim->nodes[peer]))
         peer = (uint8_t)sim_random_below(random, sim_nodes(sim));
     const struct sim_node *from = &sim->nodes[peer];
     const struct sim_runtime *best = from->runtime;
@@ -637,7 +643,7 @@ void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uin
         best = from->journal.snapshot;
     bool reachable = from->up && sim_network_open(sim, peer, node->index) &&
                      sim_network_open(sim, node->index, peer);
-    if (!reachable || from == node || best->exec_seq <= after_seq) {
+    if (!reachable || from == node || best->exec_seq <= after_seq || sim_node_differs(sim, from)) {
         node->snapshot_asked = false;
         return;
     }
@@ -671,16 +677,14 @@ static void answer(void *context, const struct sim_result *result, const struct 
     if (!x->leader)
         return; /* others answer when asked again */
     for (uint8_t g = 0; g < SIM_GATEWAYS_MAX; g++)
-        if (x->node->gateway_owner[g] &&
+        if (x->node->gateway_owner[g] && owned(x->node, g, wire_tx_range(result->id)) &&
             (x->node->gateway_range[g][0] == wire_tx_range(result->id) ||
              x->node->gateway_range[g][1] == wire_tx_range(result->id)))
             send_result(x->sim, x->node, g, result);
 }
 
-void sim_node_execute(struct sim *sim, struct sim_node *node) {
-    node->executing = false;
-    if (node->delivered_seq <= node->runtime->exec_seq)
-        return;
+uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtime_fn *each,
+                              void *context) {
     uint64_t seq = node->runtime->exec_seq + 1;
     const uint8_t *epoch;
     uint32_t epoch_bytes;
@@ -693,10 +697,25 @@ void sim_node_execute(struct sim *sim, struct sim_node *node) {
         sim->bodies[i] = (struct sim_body){
             slot->id, sim_node_slot_bytes(node, sim->delivered[i].slot), slot->length_bytes};
     }
-    struct executing context = {sim, node, node->seen.facts.role == REPLICA_ROLE_LEADER};
-    sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, answer, &context);
+    sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, each, context);
+    if (node->diverges) { /* the state, not the results: gateways must not be told wrong ones */
+        node->diverges = false;
+        node->runtime->chain[0] ^= 1;
+    }
     sim_check_executed(sim, node);
-    write_snapshot(sim, node, seq >= snapshot_seq(node) + sim->config.snapshot_epochs);
+    return seq;
+}
+
+void sim_node_execute(struct sim *sim, struct sim_node *node) {
+    node->executing = false;
+    if (node->delivered_seq <= node->runtime->exec_seq)
+        return;
+    struct executing context = {sim, node, node->seen.facts.role == REPLICA_ROLE_LEADER};
+    uint64_t seq = sim_node_execute_one(sim, node, answer, &context);
+    if (sim->config.replica.durable && sim->config.snapshot_epochs &&
+        node->seen.facts.role != REPLICA_ROLE_QUARANTINED &&
+        seq >= snapshot_seq(node) + sim->config.snapshot_epochs)
+        sim_journal_snapshot_begin(sim, node);
     sim_node_flush(sim, node);
     struct replica_event event = {.kind = REPLICA_EVENT_EXECUTED};
     event.executed.seq = seq;
@@ -811,10 +830,14 @@ void sim_node_start(struct sim *sim, struct sim_node *node) {
 }
 
 void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
+    wipe |= node->rotten; /* its start will refuse the journal */
+    if (sim_node_differs(sim, node))
+        sim->diverged_ns = sim->now_ns;
     SIM_TRACE(sim, sim_name(node->index), "CRASH%s", wipe ? ", disk lost" : "");
     sim->crashes++;
     node->up = node->starting = false;
     node->life++;
+    node->diverges = false;
     inbox_clear(node);
     if (sim->config.replica.durable)
         sim_journal_crash(sim, node);
@@ -822,6 +845,7 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
         sim->wipes++;
         sim_journal_wipe(&node->journal);
         node->wiped = true;
+        node->rotten = false;
     }
     if (wipe || !sim->config.replica.durable) {
         node->incarnation = 0;

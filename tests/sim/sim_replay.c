@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static void replay_record(struct sim *sim, struct sim_node *node, const struct sim_record *record) {
+static void replay_record(struct sim *sim, struct sim_node *node, const struct sim_record *record,
+                          uint64_t number) {
     struct replica_event event;
     memset(&event, 0, sizeof event);
     switch (record->kind) {
@@ -17,6 +18,7 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
         event.kind = REPLICA_EVENT_REPLAY_EPOCH;
         event.replay_epoch.bytes = record->bytes;
         event.replay_epoch.length_bytes = record->length_bytes;
+        event.replay_epoch.commit_seq = record->token;
         break;
     case SIM_RECORD_BODY:
         event.kind = REPLICA_EVENT_REPLAY_BODY;
@@ -24,27 +26,13 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
                             &event.replay_body))
             sim_fail(sim, "body slots", "n%u has no slot for body %llx of its journal", node->index,
                      (unsigned long long)record->id);
+        node->slots[event.replay_body.slot].record = number;
         break;
     }
     SIM_TRACE(sim, sim_name(node->index), "replay kind %d id %llx", record->kind,
               (unsigned long long)record->id);
     sim->replays++;
     sim_node_step(sim, node, &event);
-}
-
-/* Is this a body that no epoch of the journal names, while slots are short? It was never
- * acknowledged, and may be one of many that this process had dropped. A later record under an id
- * that was given is given as well: it replaced the earlier one. */
-static bool skipped(const struct sim *sim, const struct sim_node *node, const struct sim_map *named,
-                    struct sim_map *given, const struct sim_record *record) {
-    if (record->kind != SIM_RECORD_BODY)
-        return false;
-    const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
-    if ((!end || wire_tx_offset(record->id) >= *end) && !sim_map_get(given, record->id) &&
-        node->free_count < sim->config.replica.body_slots / 2)
-        return true;
-    sim_map_put(given, record->id);
-    return false;
 }
 
 /* Position up to which epochs of the journal name bodies, per range. */
@@ -63,22 +51,43 @@ static void names(const struct sim_journal *journal, uint64_t end, struct sim_ma
     }
 }
 
+/* Is this a body that no epoch of the journal names, so never acknowledged, or one with a newer
+ * record? This process may have dropped many of both: they would need more slots than it had. */
+static bool skipped(const struct sim_journal *journal, const struct sim_map *named,
+                    uint64_t number) {
+    const struct sim_record *record = sim_journal_record(journal, number);
+    if (record->kind != SIM_RECORD_BODY)
+        return false;
+    const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
+    return !end || wire_tx_offset(record->id) >= *end ||
+           *sim_map_get(&journal->bodies, record->id) != number + 1;
+}
+
+static void execute(struct sim *sim, struct sim_node *node) {
+    while (node->delivered_seq > node->runtime->exec_seq) {
+        struct replica_event event = {.kind = REPLICA_EVENT_EXECUTED};
+        event.executed.seq = sim_node_execute_one(sim, node, NULL, NULL);
+        event.executed.result_hash = sim_runtime_hash(node->runtime);
+        sim_node_step(sim, node, &event);
+    }
+}
+
 void sim_replay(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    struct sim_map named, given;
+    struct sim_map named;
     sim_map_init(&named);
-    sim_map_init(&given);
     names(journal, journal->next, &named);
     uint64_t end = journal->next; /* restoring may append */
     if (journal->snapshot)
         sim_node_restore(sim, node, journal->snapshot);
     if (journal->promise_kept)
-        replay_record(sim, node, &journal->promise);
+        replay_record(sim, node, &journal->promise, 0);
     for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(sim, node, &named, &given, sim_journal_record(journal, i)))
-            replay_record(sim, node, sim_journal_record(journal, i));
+        if (!skipped(journal, &named, i)) {
+            replay_record(sim, node, sim_journal_record(journal, i), i);
+            execute(sim, node);
+        }
     sim_map_free(&named);
-    sim_map_free(&given);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     sim_node_step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;
