@@ -21,22 +21,29 @@
 #define CONNECTIONS_MAX 64
 #define SILENCE_S 30
 #define REQUEST_BYTES 16384
+#define EPOCHS_LIMIT 100
+#define EPOCHS_WAIT_MAX_MS 25000
+#define WAITING_MS 500
 #define HEARTBEAT_MAX_NS UINT64_C(2000000000) /* older: the dataplane does not turn any more */
 
 struct admin {
     struct admin_setup setup;
     struct MHD_Daemon *daemon;
     int epoll_fd;
-    struct loop_timer timer;
+    struct loop_timer timer, waiting_timer;
+    struct request *waiting; /* for an epoch */
 };
 
-/* One request; waits for a snapshot, at most. */
+/* One request; waits for a snapshot or an epoch, at most. */
 struct request {
     struct admin *admin;
     struct MHD_Connection *connection;
     bool suspended, answered; /* answered: by the snapshot's callback */
     int error, fd;
     uint64_t seq;
+    struct request *next_waiting;
+    uint64_t epochs_from, epochs_limit, wait_until_ns;
+    bool waits, waited;
 };
 
 static void run(struct admin *admin);
@@ -178,6 +185,85 @@ static enum MHD_Result get_snapshot(struct admin *admin, struct request *request
     return MHD_YES; /* called again when resumed */
 }
 
+/* ---- epochs ---- */
+
+static bool have_epoch(const struct request *request) {
+    const struct epochs_entry *newest =
+        epochs_newest(arbiter_epochs(request->admin->setup.arbiter));
+    return newest && newest->seq >= request->epochs_from;
+}
+
+/* Lets those go on for whom there is something by now, or whose time is over. */
+static void waiting_look(struct admin *admin, bool all) {
+    struct request **link = &admin->waiting;
+    uint64_t now_ns = loop_now_ns(admin->setup.loop);
+    bool resumed = false;
+    while (*link) {
+        struct request *request = *link;
+        if (!all && !have_epoch(request) && now_ns < request->wait_until_ns) {
+            link = &request->next_waiting;
+            continue;
+        }
+        *link = request->next_waiting;
+        request->waits = false;
+        request->waited = true;
+        MHD_resume_connection(request->connection);
+        resumed = true;
+    }
+    if (resumed)
+        loop_timer_set(admin->setup.loop, &admin->timer, 0, on_timer, admin);
+}
+
+static void on_waiting(void *context) {
+    struct admin *admin = context;
+    waiting_look(admin, false);
+    if (admin->waiting)
+        loop_timer_set(admin->setup.loop, &admin->waiting_timer, WAITING_MS, on_waiting, admin);
+}
+
+void admin_published(struct admin *admin) {
+    waiting_look(admin, false);
+}
+
+/* Absent: *number stays. False: it is none, or above `max`. */
+static bool argument(struct request *request, const char *name, uint64_t max, uint64_t *number) {
+    const char *text =
+        MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+    return !text || (read_u64(text, number) && *number <= max);
+}
+
+static enum MHD_Result get_epochs(struct admin *admin, struct request *request) {
+    uint64_t wait_ms = 0;
+    request->epochs_limit = EPOCHS_LIMIT;
+    if (!argument(request, "from", UINT64_MAX, &request->epochs_from) ||
+        !argument(request, "limit", EPOCHS_KEPT, &request->epochs_limit) ||
+        !argument(request, "wait_ms", EPOCHS_WAIT_MAX_MS, &wait_ms))
+        return reply_message(request->connection, MHD_HTTP_BAD_REQUEST,
+                             "from, limit (to 300) and wait_ms (to 25000) are numbers");
+    if (wait_ms && !request->waited && !have_epoch(request)) {
+        request->waits = true;
+        request->wait_until_ns = loop_now_ns(admin->setup.loop) + wait_ms * UINT64_C(1000000);
+        request->next_waiting = admin->waiting;
+        admin->waiting = request;
+        MHD_suspend_connection(request->connection);
+        loop_timer_set(admin->setup.loop, &admin->waiting_timer, WAITING_MS, on_waiting, admin);
+        return MHD_YES; /* called again when resumed */
+    }
+    return reply(
+        request->connection, MHD_HTTP_OK, "application/json",
+        admin_epochs_json(&admin->setup, request->epochs_from, (uint32_t)request->epochs_limit));
+}
+
+static enum MHD_Result raise_term_base(struct admin *admin, struct request *request) {
+    uint64_t to = 0;
+    if (!argument(request, "to", UINT64_MAX / 2, &to) || to == 0)
+        return reply_message(request->connection, MHD_HTTP_BAD_REQUEST, "to is not a term");
+    mrn_log_warning("term_base_asked", "to=%" PRIu64, to);
+    arbiter_raise_term_base(admin->setup.arbiter, to);
+    return reply_message(request->connection, MHD_HTTP_ACCEPTED,
+                         "asked; see termBase in /v1/status");
+}
+
 /* ---- dispatch ---- */
 
 static enum MHD_Result answer_get(struct admin *admin, struct request *request, const char *url) {
@@ -193,6 +279,8 @@ static enum MHD_Result answer_get(struct admin *admin, struct request *request, 
         return reply(connection, MHD_HTTP_OK, "application/json", admin_status_json(&admin->setup));
     if (strcmp(url, "/v1/snapshot") == 0)
         return get_snapshot(admin, request);
+    if (strcmp(url, "/v1/epochs") == 0)
+        return get_epochs(admin, request);
     return reply_message(connection, MHD_HTTP_NOT_FOUND, "no such page");
 }
 
@@ -219,6 +307,8 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
         return answer_get(admin, request, url);
     if (strcmp(method, "POST") == 0 && strcmp(url, "/v1/handover") == 0)
         return handover(admin, connection);
+    if (strcmp(method, "POST") == 0 && strcmp(url, "/v1/term-base") == 0)
+        return raise_term_base(admin, request);
     return reply_message(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "method not allowed");
 }
 
@@ -230,7 +320,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
     (void)code;
     if (!request)
         return;
-    assert(!request->suspended);
+    assert(!request->suspended && !request->waits);
     if (request->fd >= 0)
         close(request->fd);
     free(request);
@@ -338,9 +428,11 @@ int admin_start(const struct admin_setup *setup, struct admin **ret_admin) {
 void admin_stop(struct admin *admin) {
     if (!admin)
         return;
+    waiting_look(admin, true);
     run(admin); /* lets requests that were resumed just now be answered */
     loop_fd_clear(admin->setup.loop, admin->epoll_fd);
     loop_timer_clear(admin->setup.loop, &admin->timer);
+    loop_timer_clear(admin->setup.loop, &admin->waiting_timer);
     MHD_stop_daemon(admin->daemon);
     free(admin);
 }

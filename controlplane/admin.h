@@ -1,6 +1,8 @@
 /* admin: a node's HTTP server for people, Prometheus and peers (interfaces.md, "Node, admin HTTP").
  *
- *   GET /v1/status  /metrics  /healthz  /readyz  /v1/snapshot?newer_than=S      POST /v1/handover
+ *   GET /v1/status  /metrics  /healthz  /readyz  /v1/snapshot?newer_than=S
+ *       /v1/epochs?from=S&limit=N&wait_ms=M   published epochs; waits for one when there is none
+ *   POST /v1/handover  /v1/term-base?to=T
  *
  * libmicrohttpd with its external event loop: everything runs on the loop's thread and reads the
  * mailbox's status page only. Limits: 64 connections, 30 s of silence, 16 KiB of request. No
@@ -8,17 +10,21 @@
 #ifndef MAROON_ADMIN_H
 #define MAROON_ADMIN_H
 
+#include <jansson.h>
+
 #include "controlplane/arbiter.h"
 #include "controlplane/loop.h"
 #include "controlplane/snapshot.h"
 #include "dataplane/stages/mailbox.h"
+
+#define ADMIN_ETCD_AWAY_FAILURES 6
 
 struct admin;
 
 struct admin_setup {
     struct loop *loop;
     const struct control_config *config;
-    const struct arbiter *arbiter;
+    struct arbiter *arbiter;
     const struct control_identity *identity;
     struct mailbox *mailbox;
     struct snapshot *snapshot;
@@ -32,8 +38,13 @@ int admin_start(const struct admin_setup *setup, struct admin **ret_admin);
 /* After snapshot_destroy, so that no request waits any more. NULL is allowed. */
 void admin_stop(struct admin *admin);
 
+/* An epoch was published: answers who waits for it. */
+void admin_published(struct admin *admin);
+
 /* The bodies, for admin itself and for tests. The caller frees the text; NULL without memory. */
 char *admin_status_json(const struct admin_setup *setup);
+char *admin_epochs_json(const struct admin_setup *setup, uint64_t from, uint32_t limit);
+json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts *facts);
 char *admin_metrics_text(const struct admin_setup *setup);
 /* Returns NULL when ready, otherwise why not. */
 const char *admin_not_ready(const struct mailbox_facts *facts);

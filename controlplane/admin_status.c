@@ -99,6 +99,9 @@ static json_t *etcd_json(const struct admin_setup *setup) {
     json_t *object = json_object();
     set_number(object, "failuresInARow", metrics->failures_in_a_row);
     set_number(object, "noSpace", metrics->no_space);
+    set(object, "full", json_boolean(arbiter_health(setup->arbiter)->no_space));
+    set(object, "wentBack", json_boolean(arbiter_health(setup->arbiter)->went_back));
+    set_number(object, "dbBytes", arbiter_health(setup->arbiter)->db_bytes);
     return object;
 }
 
@@ -134,6 +137,14 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(root, "ringPosition", json_integer(facts.ring_position));
     set_number(root, "takeoverDelayUs", facts.takeover_delay_us);
     set_number(root, "sliceUs", facts.slice_us);
+    const struct mailbox_status *page = mailbox_status(setup->mailbox);
+    set_number(root, "epochsCommitted", atomic_load(&page->epochs_committed));
+    set_number(root, "transactionsCommitted", atomic_load(&page->transactions_committed));
+    set_number(root, "termBase", arbiter_health(setup->arbiter)->term_base);
+    set_number(root, "termFloor", arbiter_health(setup->arbiter)->term_floor);
+    set_number(root, "publications", arbiter_health(setup->arbiter)->publications);
+    const struct epochs_entry *newest = epochs_newest(arbiter_epochs(setup->arbiter));
+    set_number(root, "publishedSeq", newest ? newest->seq : 0);
     json_t *leader_key = json_object();
     set(leader_key, "node", node_or_null(key->node));
     set_number(leader_key, "revision", key->revision);
@@ -144,6 +155,7 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(root, "ranges", ranges_json(&facts));
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
+    set(root, "alarms", admin_alarms(setup, &facts));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
     return text;
@@ -284,9 +296,20 @@ char *admin_metrics_text(const struct admin_setup *setup) {
     gauge(out, "exec_seq", "epochs executed", facts.exec_seq);
     gauge(out, "ranges_active", "ranges in use", facts.range_count);
     gauge(out, "ready", "1 when /readyz says so", admin_not_ready(&facts) == NULL);
+    const struct arbiter_health *health = arbiter_health(setup->arbiter);
+    head(out, "publications_total", "counter", "epochs published by this node");
+    fprintf(out, "maroon_publications_total %" PRIu64 "\n", health->publications);
+    const struct epochs_entry *newest = epochs_newest(arbiter_epochs(setup->arbiter));
+    gauge(out, "published_seq", "newest published epoch known here", newest ? newest->seq : 0);
     const struct etcd_metrics *metrics = arbiter_etcd_metrics(setup->arbiter);
-    if (metrics)
+    if (metrics) {
         etcd(out, metrics);
+        gauge(out, "etcd_full", "1 when etcd's quota is used up", health->no_space);
+        gauge(out, "etcd_went_back", "1 after a restore, until term_base is raised",
+              health->went_back);
+        gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
+        gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
+    }
     if (fclose(out) != 0) {
         free(text);
         return NULL;

@@ -226,6 +226,28 @@ const struct etcd_metrics *arbiter_etcd_metrics(const struct arbiter *arbiter) {
     return arbiter->operations->etcd_metrics(arbiter);
 }
 
+const struct epochs *arbiter_epochs(const struct arbiter *arbiter) {
+    return &arbiter->epochs;
+}
+
+const struct arbiter_health *arbiter_health(const struct arbiter *arbiter) {
+    return &arbiter->health;
+}
+
+int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch) {
+    return arbiter->operations->publish(arbiter, epoch);
+}
+
+void arbiter_term_floor(struct arbiter *arbiter, uint64_t term) {
+    arbiter->health.promised_term = term;
+    if (term > arbiter->health.term_floor)
+        arbiter->health.term_floor = term;
+}
+
+void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to) {
+    arbiter->operations->raise_term_base(arbiter, to);
+}
+
 void arbiter_campaign(struct arbiter *arbiter, uint64_t revision) {
     arbiter->operations->campaign(arbiter, revision);
 }

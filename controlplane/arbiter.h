@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "controlplane/control.h"
+#include "controlplane/epochs.h"
 #include "controlplane/etcd.h"
 #include "controlplane/http_client.h"
 #include "controlplane/loop.h"
@@ -62,6 +63,28 @@ struct arbiter_grant {
     uint32_t start, outcome; /* enum wire_range_outcome */
 };
 
+/* What a publication says. */
+struct arbiter_epoch {
+    struct epochs_entry entry;
+    uint32_t range_count;
+    const char *vector;           /* JSON object: range to position executed; NULL: too long */
+    struct wire_hash vector_hash; /* when vector is NULL and vector_hashed */
+    bool vector_hashed;
+};
+
+/* What operators should see; also in /v1/status and /metrics. */
+struct arbiter_health {
+    bool no_space;               /* etcd's quota is used up: no leader, range, publication */
+    bool went_back;              /* etcd was restored from an older snapshot */
+    uint64_t went_from, went_to; /* its revisions */
+    uint64_t refused_term;       /* a term that was won and goes back; 0: none */
+    uint64_t promised_term;      /* by our replica */
+    uint64_t term_floor;         /* a term that is led must be above it */
+    uint64_t term_base;
+    uint64_t db_bytes; /* of etcd's member that we ask; 0: not known */
+    uint64_t publications;
+};
+
 struct arbiter_sink {
     /* Once. error: MRN_ERR_MISMATCH (another configuration), _EXISTS (a live node has our index),
      * _IO, _CORRUPT, _NO_MEMORY. */
@@ -74,6 +97,8 @@ struct arbiter_sink {
     /* Again every few seconds until the range is sealed or renewed. */
     void (*range_expired)(void *context, uint64_t range, uint64_t owner);
     void (*latency)(void *context, uint64_t smoothed_us);
+    void (*published)(void *context, const struct epochs_entry *entry); /* by any node */
+    void (*publish_done)(void *context, int error);                     /* of arbiter_publish */
     void (*index_lost)(void *context, const struct arbiter_member *other);
     void *context;
 };
@@ -98,6 +123,17 @@ uint64_t arbiter_incarnation(const struct arbiter *arbiter);
 const struct arbiter_leader *arbiter_leader(const struct arbiter *arbiter);
 const struct etcd_metrics *arbiter_etcd_metrics(const struct arbiter *arbiter); /* NULL: no etcd */
 
+const struct epochs *arbiter_epochs(const struct arbiter *arbiter);
+const struct arbiter_health *arbiter_health(const struct arbiter *arbiter);
+
+/* Publishes; the sink is told the outcome. Returns MRN_ERR_CLOSED when the leader key is not ours
+ * or one publication is under way; then the sink is told nothing. */
+int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
+/* The greatest term that this node's replica has promised; told again and again. A term that is won
+ * later and is not above it is refused and said. */
+void arbiter_term_floor(struct arbiter *arbiter, uint64_t term);
+/* Operators only: sets term_base to `to`, unless it is above that already. */
+void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to);
 /* Tries to take the leader key if its revision is still `revision`. One at a time; a request while
  * one runs is dropped (its outcome will come). */
 void arbiter_campaign(struct arbiter *arbiter, uint64_t revision);
@@ -115,6 +151,8 @@ void arbiter_range_sealed(struct arbiter *arbiter, uint64_t range, uint32_t end)
 /* ---- for implementations ---- */
 
 struct arbiter_operations {
+    int (*publish)(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
+    void (*raise_term_base)(struct arbiter *arbiter, uint64_t to);
     void (*campaign)(struct arbiter *arbiter, uint64_t revision);
     void (*resign)(struct arbiter *arbiter, uint64_t revision);
     void (*range_request)(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
@@ -133,6 +171,8 @@ struct arbiter { /* first member of an implementation's struct */
     struct arbiter_genesis genesis;
     struct arbiter_member members[WIRE_NODES_MAX];
     struct arbiter_leader leader;
+    struct epochs epochs; /* published */
+    struct arbiter_health health;
     uint64_t incarnation, store_token;
     uint64_t tokens[ARBITER_TOKENS]; /* drawn lately, a ring */
     uint32_t token_next;

@@ -400,6 +400,20 @@ static void range_sealed(struct arbiter *base, uint64_t number, uint32_t end) {
         range->record.sealed = false; /* asked for again at the next restart at the latest */
 }
 
+static int publish(struct arbiter *base, const struct arbiter_epoch *epoch) {
+    const struct arbiter_sink *sink = base->setup.sink;
+    base->health.publications++;
+    if (epochs_add(&base->epochs, &epoch->entry))
+        sink->published(sink->context, &epoch->entry);
+    sink->publish_done(sink->context, 0);
+    return 0;
+}
+
+static void raise_term_base(struct arbiter *base, uint64_t to) {
+    (void)base; /* its revisions are its own and never go back */
+    mrn_log_warning("term_base", "to=%" PRIu64 " refused=\"a single node needs none\"", to);
+}
+
 static const struct etcd_metrics *no_metrics(const struct arbiter *base) {
     (void)base;
     return NULL;
@@ -415,6 +429,8 @@ static void destroy(struct arbiter *base) {
 }
 
 static const struct arbiter_operations operations = {
+    .publish = publish,
+    .raise_term_base = raise_term_base,
     .campaign = campaign,
     .resign = resign,
     .range_request = range_request,

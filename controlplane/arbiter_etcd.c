@@ -46,6 +46,8 @@ static void enter_end(struct arbiter_etcd *arbiter, int error) {
     if (!error) {
         arbiter_etcd_leader_start(arbiter);
         arbiter_etcd_follow_start(arbiter);
+        arbiter_etcd_publish_start(arbiter);
+        arbiter_etcd_watchful_start(arbiter);
     }
     sink->ready(sink->context, error);
 }
@@ -155,12 +157,15 @@ static void register_write(struct arbiter_etcd *arbiter) {
     free(value);
 }
 
-/* A number greater than every earlier one of this index: the store's revision never goes back and
- * every registration so far is at or below it. */
+/* A number greater than every earlier one of this index: term_base + revision never goes back (an
+ * operator who restores an older etcd raises term_base), and every registration is at or below it.
+ */
 static int draw_incarnation(struct arbiter_etcd *arbiter) {
     const struct control_config *config = arbiter->base.setup.config;
     uint64_t newest = arbiter->base.members[config->node_index].incarnation;
-    uint64_t next = arbiter->read_revision > newest ? arbiter->read_revision : newest;
+    uint64_t next = arbiter->term_base + arbiter->read_revision;
+    if (next < newest)
+        next = newest;
     arbiter->base.incarnation = next + 1;
     arbiter->base.store_token = arbiter_random();
     arbiter->store_known = true;
@@ -366,11 +371,15 @@ static void destroy(struct arbiter *base) {
     arbiter_etcd_follow_stop(arbiter);
     arbiter_etcd_leader_stop(arbiter);
     arbiter_etcd_ranges_stop(arbiter);
+    arbiter_etcd_publish_stop(arbiter);
+    arbiter_etcd_watchful_stop(arbiter);
     etcd_destroy(arbiter->etcd);
     free(arbiter);
 }
 
 static const struct arbiter_operations operations = {
+    .publish = arbiter_etcd_publish,
+    .raise_term_base = arbiter_etcd_raise_term_base,
     .campaign = arbiter_etcd_campaign,
     .resign = arbiter_etcd_resign,
     .range_request = arbiter_etcd_range_request,
@@ -401,7 +410,9 @@ struct arbiter *arbiter_etcd_open(const struct arbiter_setup *setup) {
         .key_file = config->etcd_key_file,
         .user = config->etcd_user,
         .password = config->etcd_password,
-        .backoff_max_ms = arbiter->lease_ttl_s * 1000 / 4, /* below a third of the lease */
+        /* Below a third of the lease, and low enough that a cluster that lost its leader while
+         * etcd was away has one within 2 s of its return. */
+        .backoff_max_ms = arbiter->lease_ttl_s < 2 ? arbiter->lease_ttl_s * 250 : 500,
     };
     arbiter->etcd = etcd_create(setup->loop, setup->http, &etcd_config);
     if (!arbiter->etcd) {

@@ -3,7 +3,9 @@
  *   arbiter_etcd.c         opening: registration, genesis
  *   arbiter_etcd_follow.c  what others do: leader key, registrations, ranges, by watch
  *   arbiter_etcd_leader.c  our lease, campaign, resignation
- *   arbiter_etcd_ranges.c  requests of gateways */
+ *   arbiter_etcd_ranges.c  requests of gateways
+ *   arbiter_etcd_publish.c publications: latest, history/, compaction
+ *   arbiter_etcd_watchful.c what goes wrong with etcd itself: full, restored from the past */
 #ifndef MAROON_ARBITER_ETCD_H
 #define MAROON_ARBITER_ETCD_H
 
@@ -69,6 +71,23 @@ struct arbiter_etcd {
     struct range_entry *ranges[ARBITER_RANGE_BUCKETS];
     uint32_t range_count;
 
+    /* publish */
+    struct etcd_watch *history_watch;
+    struct loop_timer history_timer;
+    struct epochs_entry publishing;
+    char *publish_latest, *publish_history; /* texts */
+    bool publish_running, latest_known;
+    uint32_t publish_attempts, compact_count;
+    uint64_t publish_key_revision, latest_revision, latest_seq;
+    uint64_t compact_mark, compact_bytes; /* revision; bytes written since */
+
+    /* watchful */
+    struct loop_timer alarm_timer, raise_timer;
+    uint64_t newest_revision; /* of the store, as answered */
+    uint64_t poll_sent_at;    /* newest_revision when the running poll was sent */
+    uint64_t raise_to;        /* term_base wanted by an operator; 0: none */
+    bool raise_running;
+
     /* ranges */
     struct range_op *ops;
     uint32_t op_count, op_running;
@@ -89,6 +108,8 @@ void arbiter_etcd_key_number(const struct arbiter_etcd *arbiter, const char *nam
 
 /* follow */
 void arbiter_etcd_follow_start(struct arbiter_etcd *arbiter);
+/* Forgets all that was read and reads it anew: etcd went back. */
+void arbiter_etcd_follow_anew(struct arbiter_etcd *arbiter);
 void arbiter_etcd_follow_stop(struct arbiter_etcd *arbiter);
 /* The leader key as it was at store revision `known_at`; kv NULL: absent. Tells the sink what is
  * new. */
@@ -108,6 +129,25 @@ void arbiter_etcd_campaign(struct arbiter *arbiter, uint64_t revision);
 void arbiter_etcd_resign(struct arbiter *arbiter, uint64_t revision);
 /* Our token was read in the key. */
 void arbiter_etcd_campaign_won(struct arbiter_etcd *arbiter, uint64_t token);
+
+/* publish */
+void arbiter_etcd_publish_start(struct arbiter_etcd *arbiter);
+void arbiter_etcd_publish_stop(struct arbiter_etcd *arbiter);
+void arbiter_etcd_publish_anew(struct arbiter_etcd *arbiter); /* etcd went back */
+int arbiter_etcd_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
+
+/* watchful */
+void arbiter_etcd_watchful_start(struct arbiter_etcd *arbiter);
+void arbiter_etcd_watchful_stop(struct arbiter_etcd *arbiter);
+void arbiter_etcd_no_space(struct arbiter_etcd *arbiter, bool no_space);
+/* An answer to a read that was sent when the store was at `sent_at` as far as known. Returns true
+ * when the store has gone back: then all that was known of it is forgotten. */
+bool arbiter_etcd_store_seen(struct arbiter_etcd *arbiter, uint64_t sent_at, uint64_t revision);
+/* True, and said, when a term that was won must not be led. */
+/* Writes our registration over the one of that revision (0: none); the watch shows it. */
+void arbiter_etcd_register_again(struct arbiter_etcd *arbiter, uint64_t mod_revision);
+bool arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term);
+void arbiter_etcd_raise_term_base(struct arbiter *arbiter, uint64_t to);
 
 /* ranges */
 void arbiter_etcd_ranges_stop(struct arbiter_etcd *arbiter);

@@ -145,7 +145,7 @@ void arbiter_etcd_term_base_seen(struct arbiter_etcd *arbiter, const struct etcd
         mrn_log_error("value_unreadable", "key=term_base");
         return;
     }
-    arbiter->term_base = base;
+    arbiter->term_base = arbiter->base.health.term_base = base;
     arbiter->term_base_revision = kv ? kv->mod_revision : 0;
 }
 
@@ -178,7 +178,11 @@ void arbiter_etcd_leader_seen(struct arbiter_etcd *arbiter, const struct etcd_kv
     mrn_log_info("leader_key", "node=%d revision=%" PRIu64 " term=%" PRIu64 " ours=%d",
                  leader.node == MAILBOX_NODE_NONE ? -1 : (int)leader.node, leader.revision,
                  leader.term, leader.ours);
-    if (leader.ours)
+    /* "unless it has promised a higher one; then it deletes the key": a restored etcd may show a
+     * holding of ours that ended long ago. */
+    if (leader.ours && leader.term < base->health.promised_term)
+        arbiter_etcd_resign(base, leader.revision);
+    else if (leader.ours)
         arbiter_etcd_campaign_won(arbiter, leader.token);
     sink->leader(sink->context, &leader);
 }
@@ -323,10 +327,23 @@ static void cluster_read(void *context, const struct etcd_answer *answer) {
     const struct etcd_response *leader = &answer->responses[0], *nodes = &answer->responses[1],
                                *base = &answer->responses[2];
     arbiter->sync_revision = answer->revision;
+    if (answer->revision > arbiter->newest_revision)
+        arbiter->newest_revision = answer->revision;
     arbiter_etcd_term_base_seen(arbiter, base->kv_count ? &base->kvs[0] : NULL);
     arbiter_etcd_leader_seen(arbiter, leader->kv_count ? &leader->kvs[0] : NULL, answer->revision);
-    for (uint32_t i = 0; i < nodes->kv_count; i++)
+    uint64_t own_revision = 0;
+    bool own_stands = false;
+    for (uint32_t i = 0; i < nodes->kv_count; i++) {
+        uint64_t index;
         member_changed(arbiter, &nodes->kvs[i]);
+        if (number_after(arbiter, nodes->kvs[i].key, "nodes/", &index) &&
+            index == arbiter->base.setup.config->node_index) {
+            own_revision = nodes->kvs[i].mod_revision;
+            own_stands = arbiter->base.members[index].incarnation >= arbiter->base.incarnation;
+        }
+    }
+    if (!own_stands) /* etcd was restored from before we registered */
+        arbiter_etcd_register_again(arbiter, own_revision);
     arbiter_etcd_key(arbiter, "range-leases/", arbiter->sync_from);
     sync_page(arbiter);
 }
@@ -360,12 +377,15 @@ static void polled(void *context, const struct etcd_answer *answer) {
     struct arbiter_etcd *arbiter = context;
     const struct arbiter_sink *sink = arbiter->base.setup.sink;
     loop_timer_set(arbiter->base.setup.loop, &arbiter->poll_timer, POLL_MS, poll_leader, arbiter);
-    if (answer->error)
+    if (answer->error || answer->response_count != 2)
         return;
     arbiter_etcd_latency(arbiter, answer);
     sink->latency(sink->context, arbiter->latency_us);
-    const struct etcd_response *found = &answer->responses[0];
+    const struct etcd_response *found = &answer->responses[0], *base = &answer->responses[1];
     uint64_t revision = found->kv_count ? found->kvs[0].mod_revision : 0;
+    if (arbiter_etcd_store_seen(arbiter, arbiter->poll_sent_at, answer->revision))
+        return;
+    arbiter_etcd_term_base_seen(arbiter, base->kv_count ? &base->kvs[0] : NULL);
     if (revision == arbiter->base.leader.revision || arbiter->syncing ||
         answer->revision < arbiter->leader_known_at)
         return;
@@ -376,9 +396,14 @@ static void polled(void *context, const struct etcd_answer *answer) {
 
 static void poll_leader(void *context) {
     struct arbiter_etcd *arbiter = context;
-    char key[ETCD_KEY_MAX + 1];
-    arbiter_etcd_key(arbiter, "leader", key);
-    if (etcd_range(arbiter->etcd, key, NULL, 0, polled, arbiter))
+    char keys[2][ETCD_KEY_MAX + 1];
+    arbiter_etcd_key(arbiter, "leader", keys[0]);
+    arbiter_etcd_key(arbiter, "term_base", keys[1]);
+    struct etcd_operation reads[] = {{.kind = ETCD_OP_RANGE, .key = keys[0]},
+                                     {.kind = ETCD_OP_RANGE, .key = keys[1]}};
+    struct etcd_txn txn = {.success = reads, .success_count = 2};
+    arbiter->poll_sent_at = arbiter->newest_revision;
+    if (etcd_transaction(arbiter->etcd, &txn, polled, arbiter))
         loop_timer_set(arbiter->base.setup.loop, &arbiter->poll_timer, POLL_MS, poll_leader,
                        arbiter);
 }
@@ -388,6 +413,22 @@ void arbiter_etcd_follow_start(struct arbiter_etcd *arbiter) {
     poll_leader(arbiter);
 }
 
+static void ranges_forget(struct arbiter_etcd *arbiter) {
+    for (uint32_t i = 0; i < ARBITER_RANGE_BUCKETS; i++)
+        while (arbiter->ranges[i])
+            range_remove(arbiter, arbiter->ranges[i]->range);
+}
+
+void arbiter_etcd_follow_anew(struct arbiter_etcd *arbiter) {
+    const struct arbiter_sink *sink = arbiter->base.setup.sink;
+    ranges_forget(arbiter);
+    arbiter->leader_known_at = 0;
+    /* Absent first: a key of a lower revision would look like news told out of order. */
+    arbiter->base.leader = (struct arbiter_leader){.node = MAILBOX_NODE_NONE};
+    sink->leader(sink->context, &arbiter->base.leader);
+    sync_begin(arbiter);
+}
+
 void arbiter_etcd_follow_stop(struct arbiter_etcd *arbiter) {
     struct loop *loop = arbiter->base.setup.loop;
     etcd_watch_stop(arbiter->watch);
@@ -395,7 +436,5 @@ void arbiter_etcd_follow_stop(struct arbiter_etcd *arbiter) {
     loop_timer_clear(loop, &arbiter->sync_timer);
     loop_timer_clear(loop, &arbiter->poll_timer);
     loop_timer_clear(loop, &arbiter->expired_timer);
-    for (uint32_t i = 0; i < ARBITER_RANGE_BUCKETS; i++)
-        while (arbiter->ranges[i])
-            range_remove(arbiter, arbiter->ranges[i]->range);
+    ranges_forget(arbiter);
 }

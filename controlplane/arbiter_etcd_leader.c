@@ -8,12 +8,14 @@
 #include "maroon/error.h"
 
 #define CAMPAIGN_ATTEMPTS_MAX 4
+#define REFUSED_AGAIN_MS 1000
 
 /* ---- our lease: granted at start, kept alive for as long as the process lives ---- */
 
 static void lease_step(void *context);
 static void campaign_write(struct arbiter_etcd *arbiter);
 static void campaign_end(struct arbiter_etcd *arbiter, bool won);
+static void campaign_lose_later(struct arbiter_etcd *arbiter, uint64_t delay_ms);
 
 static void lease_later(struct arbiter_etcd *arbiter, uint64_t delay_ms) {
     loop_timer_set(arbiter->base.setup.loop, &arbiter->lease_timer, delay_ms, lease_step, arbiter);
@@ -41,7 +43,7 @@ static void lease_granted(void *context, const struct etcd_answer *answer) {
                     mrn_log_quote(answer->message));
     lease_later(arbiter, etcd_retry_delay_ms(arbiter->etcd));
     if (arbiter->campaign_running)
-        campaign_end(arbiter, false); /* nothing was written */
+        campaign_lose_later(arbiter, etcd_retry_delay_ms(arbiter->etcd) + 1); /* not written */
 }
 
 static void lease_kept(void *context, const struct etcd_answer *answer) {
@@ -101,6 +103,17 @@ void arbiter_etcd_leader_stop(struct arbiter_etcd *arbiter) {
 
 static void campaign_read(void *context);
 
+/* A loss that would come again at once (etcd away, a term that goes back) is told later: the
+ * replica tries again when it is told. */
+static void campaign_end_late(void *context) {
+    campaign_end(context, false);
+}
+
+static void campaign_lose_later(struct arbiter_etcd *arbiter, uint64_t delay_ms) {
+    loop_timer_set(arbiter->base.setup.loop, &arbiter->campaign_timer, delay_ms, campaign_end_late,
+                   arbiter);
+}
+
 static void campaign_end(struct arbiter_etcd *arbiter, bool won) {
     const struct arbiter_sink *sink = arbiter->base.setup.sink;
     if (!arbiter->campaign_running)
@@ -123,6 +136,10 @@ void arbiter_etcd_campaign_won(struct arbiter_etcd *arbiter, uint64_t token) {
     if (arbiter->won_token == token)
         return;
     arbiter->won_token = token;
+    if (arbiter_etcd_term_refused(arbiter, arbiter->base.leader.term)) {
+        arbiter_etcd_resign(&arbiter->base, arbiter->base.leader.revision);
+        return; /* told lost, by whoever saw the token, or later */
+    }
     if (arbiter->campaign_running && arbiter->campaign_token == token)
         campaign_end(arbiter, true);
     mrn_log_info("campaign_won", "revision=%" PRIu64 " term=%" PRIu64,
@@ -142,7 +159,10 @@ static void campaign_was_read(void *context, const struct etcd_answer *answer) {
     const struct etcd_response *found = &answer->responses[0];
     /* Tells "won" when the key holds our token. */
     arbiter_etcd_leader_seen(arbiter, found->kv_count ? &found->kvs[0] : NULL, answer->revision);
-    campaign_end(arbiter, false);
+    if (arbiter->campaign_running && arbiter->base.health.refused_term)
+        campaign_lose_later(arbiter, REFUSED_AGAIN_MS);
+    else
+        campaign_end(arbiter, false);
 }
 
 static void campaign_read(void *context) {
@@ -183,8 +203,10 @@ static void campaign_succeeded(struct arbiter_etcd *arbiter, const struct etcd_a
     else
         campaign_read(arbiter);
     free(text);
-    /* A newer holder may have been seen by the watch already. */
-    if (text)
+    /* A newer holder may have been seen by the watch already, or the term is refused. */
+    if (text && arbiter->base.health.refused_term)
+        campaign_lose_later(arbiter, REFUSED_AGAIN_MS);
+    else if (text)
         campaign_end(arbiter, false);
 }
 
@@ -206,7 +228,7 @@ static void campaign_written(void *context, const struct etcd_answer *answer) {
                answer->error == MRN_ERR_INVALID) {
         mrn_log_warning("campaign_not_written", "error=%s message=%s",
                         mrn_error_name(answer->error), mrn_log_quote(answer->message));
-        campaign_end(arbiter, false);
+        campaign_lose_later(arbiter, etcd_retry_delay_ms(arbiter->etcd) + 1);
     } else {
         campaign_read(arbiter);
     }

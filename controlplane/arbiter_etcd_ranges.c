@@ -17,7 +17,7 @@
  * A record is written only under a compare of what was read, and holds owner and nonce: a request
  * whose answer was lost finds itself there. range-owners/<owner>-<nonce> does the same for NEXT,
  * whose range nobody knows beforehand; it lives as long as the range's lease. */
-#define OPS_RUNNING_MAX 24
+#define OPS_RUNNING_MAX 64
 #define REQUEST_PATIENCE_NS UINT64_C(3000000000) /* then the gateway is told to ask again */
 
 enum op_kind { OP_NEXT = 1, OP_PIN, OP_RENEW, OP_CLOSE, OP_CHECK, OP_SEALED };

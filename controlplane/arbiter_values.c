@@ -296,3 +296,47 @@ int arbiter_decode_genesis(const char *genesis_text, const char *config_text,
     json_decref(config);
     return error;
 }
+
+/* ---- publications ---- */
+
+json_t *arbiter_json_of_epoch(const struct epochs_entry *entry) {
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "seq", arbiter_json_number(entry->seq), "term",
+                     arbiter_json_number(entry->term), "hash",
+                     hex_of(entry->hash.bytes, sizeof entry->hash.bytes), "logicalTimeUs",
+                     arbiter_json_number(entry->logical_time_us), "resultHash",
+                     hex_of(entry->result_hash.bytes, sizeof entry->result_hash.bytes));
+}
+
+char *arbiter_encode_epoch(const struct arbiter_epoch *epoch, bool with_vector) {
+    json_t *root = arbiter_json_of_epoch(&epoch->entry);
+    if (!root || !with_vector)
+        return dump(root);
+    int failed = json_object_set_new(root, "rangeCount", json_integer(epoch->range_count));
+    if (epoch->vector)
+        failed |= json_object_set_new(root, "vector", json_loads(epoch->vector, 0, NULL));
+    else if (epoch->vector_hashed)
+        failed |= json_object_set_new(
+            root, "vectorHash", hex_of(epoch->vector_hash.bytes, sizeof epoch->vector_hash.bytes));
+    if (failed) {
+        json_decref(root);
+        return NULL;
+    }
+    return dump(root);
+}
+
+int arbiter_decode_epoch(const char *text, struct epochs_entry *ret_entry) {
+    struct epochs_entry entry;
+    json_t *root = parse(text);
+    int error = MRN_ERR_MALFORMED;
+    if (root && !arbiter_json_u64(root, "seq", UINT64_MAX, &entry.seq) &&
+        !arbiter_json_u64(root, "term", UINT64_MAX, &entry.term) &&
+        !arbiter_json_u64(root, "logicalTimeUs", UINT64_MAX, &entry.logical_time_us) &&
+        !bytes_of_hex(json_object_get(root, "hash"), entry.hash.bytes, sizeof entry.hash.bytes) &&
+        !bytes_of_hex(json_object_get(root, "resultHash"), entry.result_hash.bytes,
+                      sizeof entry.result_hash.bytes))
+        error = 0;
+    json_decref(root);
+    if (!error)
+        *ret_entry = entry;
+    return error;
+}

@@ -30,6 +30,10 @@ char *arbiter_encode_leader(const struct arbiter_leader_value *leader);
 int arbiter_decode_leader(const char *text, struct arbiter_leader_value *ret_leader);
 char *arbiter_encode_range(const struct arbiter_range *range);
 int arbiter_decode_range(const char *text, struct arbiter_range *ret_range);
+/* Publications: `latest` with the vector, history/<seq> without. Decodes both. */
+char *arbiter_encode_epoch(const struct arbiter_epoch *epoch, bool with_vector);
+int arbiter_decode_epoch(const char *text, struct epochs_entry *ret_entry);
+json_t *arbiter_json_of_epoch(const struct epochs_entry *entry);
 /* {"<name>": "<number>"} */
 char *arbiter_encode_number(const char *name, uint64_t number);
 int arbiter_decode_number(const char *text, const char *name, uint64_t *ret_number);

@@ -17,9 +17,11 @@
 #include "controlplane/arbiter.h"
 #include "controlplane/files.h"
 #include "controlplane/log.h"
+#include "controlplane/publisher.h"
 #include "controlplane/snapshot.h"
 #include "maroon/error.h"
 
+#define PUBLISH_TICK_MS 63
 #define PASS_MS 1000      /* the longest sleep of the thread */
 #define UPS_PER_PASS 256  /* messages of the dataplane taken before others have their turn */
 #define PENDING_MAX 16384 /* messages down that wait for room in the ring */
@@ -40,6 +42,7 @@ struct control {
     struct arbiter_sink sink;
     struct snapshot *snapshot;
     struct admin *admin;
+    struct publisher publisher;
     struct mailbox *mailbox;
     int lock_fd, stop_fd;
     bool ready, failed_told;
@@ -84,6 +87,7 @@ static bool is_repeated(enum mailbox_down_kind kind) {
     case MAILBOX_DOWN_LEADER_KEY:
     case MAILBOX_DOWN_CAMPAIGN_RESULT:
     case MAILBOX_DOWN_INCARNATIONS:
+    case MAILBOX_DOWN_EPOCH_WANTED:
     case MAILBOX_DOWN_SNAPSHOT_TAKE:
     case MAILBOX_DOWN_SNAPSHOT_RESTORE:
     case MAILBOX_DOWN_HANDOVER:
@@ -198,6 +202,18 @@ static void fail(struct control *control, int error, const char *reason) {
     control->failed_told = true;
 }
 
+static void on_published(void *context, const struct epochs_entry *entry) {
+    struct control *control = context;
+    (void)entry;
+    if (control->admin)
+        admin_published(control->admin);
+}
+
+static void on_publish_done(void *context, int error) {
+    struct control *control = context;
+    publisher_done(&control->publisher, error);
+}
+
 static void on_index_lost(void *context, const struct arbiter_member *other) {
     char reason[256];
     snprintf(reason, sizeof reason,
@@ -232,6 +248,7 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
+    case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
     case MAILBOX_UP_HANDOVER_DONE:
         mrn_log_info("handover_done", "error=%s", mrn_error_name(message->error));
         return;
@@ -357,6 +374,8 @@ static int open_arbiter(struct control *control) {
         .range_checked = on_range_checked,
         .range_expired = on_range_expired,
         .latency = on_latency,
+        .published = on_published,
+        .publish_done = on_publish_done,
         .index_lost = on_index_lost,
         .context = control,
     };
@@ -496,6 +515,16 @@ int control_start(struct control *control, struct mailbox *mailbox) {
         .send_down = send_down,
         .context = control,
     };
+    control->publisher = (struct publisher){
+        .loop = control->loop,
+        .arbiter = control->arbiter,
+        .mailbox = mailbox,
+        .send_down = send_down,
+        .context = control,
+        .tick_ms = control->config.publish_tick_us ? (control->config.publish_tick_us + 999) / 1000
+                                                   : PUBLISH_TICK_MS,
+    };
+    publisher_start(&control->publisher);
     int error = control->config.admin_listen[0] ? admin_start(&admin, &control->admin) : 0;
     if (!error)
         error = loop_fd_set(control->loop, mailbox_wake_fd(mailbox), EPOLLIN, on_wake, control);
@@ -534,6 +563,8 @@ void control_destroy(struct control *control) {
     if (!control)
         return;
     assert(!control->thread_runs);
+    if (control->mailbox)
+        publisher_stop(&control->publisher);
     snapshot_destroy(control->snapshot);
     admin_stop(control->admin);
     arbiter_destroy(control->arbiter);

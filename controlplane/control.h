@@ -47,8 +47,9 @@ struct control_config {
     char etcd_ca_file[MAILBOX_PATH_MAX], etcd_certificate_file[MAILBOX_PATH_MAX],
         etcd_key_file[MAILBOX_PATH_MAX];
     char etcd_user[64], etcd_password[128];
-    uint32_t lease_ttl_s; /* of the leader key; 2..3600, default 5 when 0 */
-    uint32_t range_ttl_s; /* of range-leases; default 10 when 0 */
+    uint32_t lease_ttl_s;     /* of the leader key; 2..3600, default 5 when 0 */
+    uint32_t range_ttl_s;     /* of range-leases; default 10 when 0 */
+    uint32_t publish_tick_us; /* least time between two publications; default 62,500 when 0 */
 
     char address[CONTROL_ADDRESS_MAX];         /* registered for peers: "A:P", UDP, ingress port */
     char admin_listen[CONTROL_ADDRESS_MAX];    /* "127.0.0.1:9100"; "": no admin HTTP */

@@ -45,14 +45,16 @@ static const char *const paths[ETCD_METRIC_OP_COUNT] = {
     [ETCD_METRIC_LEASE_KEEP_ALIVE] = "/v3/lease/keepalive",
     [ETCD_METRIC_LEASE_REVOKE] = "/v3/lease/revoke",
     [ETCD_METRIC_COMPACT] = "/v3/kv/compaction",
+    [ETCD_METRIC_ALARM] = "/v3/maintenance/alarm",
+    [ETCD_METRIC_STATUS] = "/v3/maintenance/status",
     [ETCD_METRIC_AUTHENTICATE] = "/v3/auth/authenticate",
     [ETCD_METRIC_WATCH] = "/v3/watch",
 };
 
 const char *etcd_metric_op_name(enum etcd_metric_op op) {
     static const char *const names[ETCD_METRIC_OP_COUNT] = {
-        "range",  "put",     "txn",          "lease_grant", "lease_keep_alive",
-        "revoke", "compact", "authenticate", "watch",
+        "range", "put",    "txn",          "lease_grant", "lease_keep_alive", "revoke", "compact",
+        "alarm", "status", "authenticate", "watch",
     };
     return names[op];
 }
@@ -335,6 +337,8 @@ static int decode(enum etcd_metric_op op, const struct http_answer *http,
         return etcd_json_read_lease_grant(http->body, http->body_bytes, answer);
     case ETCD_METRIC_LEASE_KEEP_ALIVE:
         return etcd_json_read_keep_alive(http->body, http->body_bytes, answer);
+    case ETCD_METRIC_ALARM: return etcd_json_read_alarms(http->body, http->body_bytes, answer);
+    case ETCD_METRIC_STATUS: return etcd_json_read_status(http->body, http->body_bytes, answer);
     case ETCD_METRIC_PUT:
     case ETCD_METRIC_LEASE_REVOKE:
     case ETCD_METRIC_COMPACT: return etcd_json_read_header(http->body, http->body_bytes, answer);
@@ -485,4 +489,12 @@ int etcd_lease_revoke(struct etcd *etcd, uint64_t lease, etcd_done done, void *c
 
 int etcd_compact(struct etcd *etcd, uint64_t revision, etcd_done done, void *context) {
     return call_make(etcd, ETCD_METRIC_COMPACT, etcd_json_compact(revision), 0, done, context);
+}
+
+int etcd_alarms(struct etcd *etcd, etcd_done done, void *context) {
+    return call_make(etcd, ETCD_METRIC_ALARM, strdup("{\"action\":\"GET\"}"), 0, done, context);
+}
+
+int etcd_status(struct etcd *etcd, etcd_done done, void *context) {
+    return call_make(etcd, ETCD_METRIC_STATUS, strdup("{}"), 0, done, context);
 }

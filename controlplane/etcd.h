@@ -90,7 +90,8 @@ struct etcd_answer {
     const struct etcd_response *responses; /* range: one; txn: of the branch that ran */
     uint32_t response_count;
     uint64_t lease;
-    uint64_t ttl_s; /* lease calls: granted; 0 in keep-alive: the lease is dead */
+    uint64_t ttl_s;    /* lease calls: granted; 0 in keep-alive: the lease is dead */
+    uint64_t db_bytes; /* etcd_status */
     uint64_t latency_us;
     char message[192]; /* for people, "" on success */
 };
@@ -118,6 +119,10 @@ int etcd_lease_grant(struct etcd *etcd, uint64_t lease, uint32_t ttl_s, etcd_don
 int etcd_lease_keep_alive(struct etcd *etcd, uint64_t lease, uint32_t timeout_ms, etcd_done done,
                           void *context);
 int etcd_lease_revoke(struct etcd *etcd, uint64_t lease, etcd_done done, void *context);
+/* Answer with no_space: the alarm is raised. */
+int etcd_alarms(struct etcd *etcd, etcd_done done, void *context);
+/* Of the member that is asked: db_bytes. */
+int etcd_status(struct etcd *etcd, etcd_done done, void *context);
 int etcd_compact(struct etcd *etcd, uint64_t revision, etcd_done done, void *context);
 
 /* How long a caller should wait before it repeats: 0 while an endpoint is untried, then doubling
@@ -164,6 +169,8 @@ enum etcd_metric_op {
     ETCD_METRIC_LEASE_KEEP_ALIVE,
     ETCD_METRIC_LEASE_REVOKE,
     ETCD_METRIC_COMPACT,
+    ETCD_METRIC_ALARM,
+    ETCD_METRIC_STATUS,
     ETCD_METRIC_AUTHENTICATE,
     ETCD_METRIC_WATCH,
     ETCD_METRIC_OP_COUNT

@@ -412,6 +412,32 @@ int etcd_json_read_header(const char *text, size_t bytes, struct etcd_answer *an
     return error;
 }
 
+int etcd_json_read_alarms(const char *text, size_t bytes, struct etcd_answer *answer) {
+    json_t *root = parse_object(text, bytes);
+    int error = root ? 0 : MRN_ERR_MALFORMED; /* it comes without a header */
+    const json_t *alarms = root ? json_object_get(root, "alarms") : NULL; /* absent: none */
+    if (!error && alarms && !json_is_array(alarms))
+        error = MRN_ERR_MALFORMED;
+    size_t place;
+    const json_t *alarm;
+    json_array_foreach(alarms, place, alarm) {
+        const char *kind = json_string_value(json_object_get(alarm, "alarm"));
+        if (kind && strcmp(kind, "NOSPACE") == 0)
+            answer->no_space = true;
+    }
+    json_decref(root);
+    return error;
+}
+
+int etcd_json_read_status(const char *text, size_t bytes, struct etcd_answer *answer) {
+    json_t *root = parse_object(text, bytes);
+    int error = root ? read_revision(root, &answer->revision) : MRN_ERR_MALFORMED;
+    if (!error)
+        error = read_number(root, "dbSize", &answer->db_bytes);
+    json_decref(root);
+    return error;
+}
+
 int etcd_json_read_lease_grant(const char *text, size_t bytes, struct etcd_answer *answer) {
     json_t *root = parse_object(text, bytes);
     int error = root ? read_revision(root, &answer->revision) : MRN_ERR_MALFORMED;

@@ -25,6 +25,8 @@ int etcd_json_read_txn(const char *text, size_t bytes, struct etcd_memory **memo
                        struct etcd_answer *answer);
 /* put, revoke, compact: the header only. */
 int etcd_json_read_header(const char *text, size_t bytes, struct etcd_answer *answer);
+int etcd_json_read_alarms(const char *text, size_t bytes, struct etcd_answer *answer);
+int etcd_json_read_status(const char *text, size_t bytes, struct etcd_answer *answer);
 int etcd_json_read_lease_grant(const char *text, size_t bytes, struct etcd_answer *answer);
 int etcd_json_read_keep_alive(const char *text, size_t bytes, struct etcd_answer *answer);
 int etcd_json_read_token(const char *text, size_t bytes, char *ret_token, size_t room);

@@ -5,7 +5,7 @@
 #include "controlplane/ctl/ctl.h"
 
 #define ANSWER_MAX_BYTES (16u << 20)
-#define TIMEOUT_MS 3000L
+#define TIMEOUT_MS 3000
 
 struct answer {
     char *text;
@@ -28,6 +28,11 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
 }
 
 long ctl_http(const char *address, const char *method, const char *path, char **ret_body) {
+    return ctl_http_wait(address, method, path, TIMEOUT_MS, ret_body);
+}
+
+long ctl_http_wait(const char *address, const char *method, const char *path, uint32_t timeout_ms,
+                   char **ret_body) {
     char url[512], why[CURL_ERROR_SIZE] = "";
     struct answer answer = {0};
     long status = 0;
@@ -40,7 +45,7 @@ long ctl_http(const char *address, const char *method, const char *path, char **
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, TIMEOUT_MS);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, why);

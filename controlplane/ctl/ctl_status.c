@@ -27,6 +27,13 @@ static bool states_agree(json_t *statuses[CTL_NODES_MAX]) {
     return true;
 }
 
+void ctl_alarms_print(const json_t *status) {
+    size_t place;
+    const json_t *alarm;
+    json_array_foreach(json_object_get(status, "alarms"), place, alarm)
+        printf("ALARM node %s: %s\n", ctl_text(status, "node"), json_string_value(alarm));
+}
+
 int ctl_status(const struct ctl_options *options) {
     json_t *statuses[CTL_NODES_MAX];
     int answered = ctl_statuses(options, statuses);
@@ -57,6 +64,7 @@ int ctl_status(const struct ctl_options *options) {
         const char *why = statuses[i] ? ctl_text(statuses[i], "notReady") : "";
         if (*why && strcmp(why, "-") != 0)
             printf("node %s is not ready: %s\n", ctl_text(statuses[i], "node"), why);
+        ctl_alarms_print(statuses[i]);
     }
     bool agree = states_agree(statuses);
     if (!agree)

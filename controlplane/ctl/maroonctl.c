@@ -13,10 +13,14 @@ static const char usage[] =
     "  leader              the ring, delays, and who would try next\n"
     "  leader --handover   ask the leader to hand over\n"
     "  ranges              ranges in use, with their counters\n"
+    "  epochs              the newest published epochs; --follow goes on with every new one\n"
+    "  top                 rates and alarms of each node, every second\n"
+    "  term-base --raise   after etcd was restored from an older snapshot (docs/operations.md)\n"
     "  verify DIR          reads the journal in DIR and says whether it is sound\n"
     "\n"
     "  --admin   admin addresses of the nodes; default: $MAROON_ADMIN, else 127.0.0.1:9100\n"
     "  --json    what the nodes say, as JSON\n"
+    "  --count   lines of epochs (with --follow: answers that brought some), rounds of top\n"
     "\n"
     "Ends with 0, or 1 when a node does not answer or states differ, or 2 for a wrong command.\n";
 
@@ -41,6 +45,12 @@ static int run(const char *command, const char *argument, const struct ctl_optio
         return ctl_status(options);
     if (strcmp(command, "leader") == 0)
         return ctl_leader(options);
+    if (strcmp(command, "epochs") == 0)
+        return ctl_epochs(options);
+    if (strcmp(command, "top") == 0)
+        return ctl_top(options);
+    if (strcmp(command, "term-base") == 0)
+        return ctl_term_base(options);
     if (strcmp(command, "ranges") == 0)
         return ctl_ranges(options);
     fprintf(stderr, "maroonctl: no command \"%s\"\n%s", command, usage);
@@ -49,11 +59,10 @@ static int run(const char *command, const char *argument, const struct ctl_optio
 
 int main(int argc, char **argv) {
     static const struct option long_options[] = {
-        {"admin", required_argument, NULL, 'a'},
-        {"json", no_argument, NULL, 'j'},
-        {"handover", no_argument, NULL, 'o'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"admin", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
+        {"handover", no_argument, NULL, 'o'},    {"follow", no_argument, NULL, 'f'},
+        {"raise", no_argument, NULL, 'r'},       {"count", required_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     struct ctl_options options = {0};
     const char *from_environment = getenv("MAROON_ADMIN");
@@ -64,6 +73,9 @@ int main(int argc, char **argv) {
         case 'a': list = optarg; break;
         case 'j': options.json = true; break;
         case 'o': options.handover = true; break;
+        case 'f': options.follow = true; break;
+        case 'r': options.raise = true; break;
+        case 'n': options.count = strtoull(optarg, NULL, 10); break;
         case 'h': fputs(usage, stdout); return 0;
         default: fputs(usage, stderr); return 2; /* not our enum: getopt */
         }

@@ -70,9 +70,9 @@ int net_eal_start(const struct net_eal_config *config, char *ret_error) {
     if (started)
         return MRN_ERR_EXISTS;
     char lcores[256], memory[32], prefix[96], pci[64];
-    const char *arguments[32] = {
-        "maroon", lcores, "-m", memory, "--no-shconf", "--no-telemetry", "--log-level=*:error"};
-    int count = 7;
+    const char *arguments[32] = {"maroon", lcores,        "-m",
+                                 memory,   "--no-shconf", "--log-level=*:error"};
+    int count = 6;
     lcores_argument(lcores, sizeof lcores);
     snprintf(memory, sizeof memory, "%u", config->memory_mb ? config->memory_mb : 64);
     snprintf(prefix, sizeof prefix, "--file-prefix=%s",
@@ -80,6 +80,8 @@ int net_eal_start(const struct net_eal_config *config, char *ret_error) {
     if (!config->file_prefix)
         snprintf(prefix, sizeof prefix, "--file-prefix=maroon-%d", (int)getpid());
     arguments[count++] = prefix;
+    if (!config->telemetry)
+        arguments[count++] = "--no-telemetry";
     arguments[count++] = net_eal_hugepages(config) ? "--in-memory" : "--no-huge";
     if (!config->pci)
         arguments[count++] = "--no-pci";

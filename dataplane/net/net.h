@@ -64,6 +64,7 @@ struct net_eal_config {
     const char *file_prefix;       /* NULL: "maroon-<pid>" */
     bool pci;                      /* scan PCI devices; net_start sets it for NET_FABRIC_PCI */
     const char *pci_address;       /* allow only this one; NULL: all */
+    bool telemetry;                /* DPDK's telemetry socket, in the run-time directory */
     const char *const *extra_args; /* after "--" of the command line; NULL: none */
     uint32_t extra_arg_count;
 };

@@ -380,6 +380,8 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->last_term = replica_log_term(r, r->last_seq);
     f->logical_time_us = replica_log_time(r, r->exec_seq);
     f->commit_hash = *replica_log_hash((struct replica *)(uintptr_t)r, r->commit_seq);
+    f->exec_term = replica_log_term(r, r->exec_seq);
+    f->exec_hash = *replica_log_hash((struct replica *)(uintptr_t)r, r->exec_seq);
     f->result_hash =
         r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
     f->append_position = r->append_position;
@@ -414,6 +416,16 @@ void replica_progress(const struct replica *r, uint64_t *ret_commit_seq, uint64_
     *ret_acknowledged_seq = r->acked_seq;
     *ret_result_hash =
         r->exec_seq == r->base_seq ? r->base_result_hash : epoch_at(r, r->exec_seq)->result_hash;
+}
+
+void replica_pace(const struct replica *r, struct replica_pace *ret_pace) {
+    *ret_pace = (struct replica_pace){
+        .term = r->promised_term,
+        .last_seq = r->last_seq,
+        .commit_seq = r->commit_seq,
+        .frame_ns = r->last_frame_ns,
+        .leads = r->role == REPLICA_ROLE_LEADER,
+    };
 }
 
 bool replica_range(const struct replica *r, uint32_t place, struct replica_range_facts *ret_range) {

@@ -322,6 +322,8 @@ struct replica_facts {
     uint64_t base_seq, last_seq, held_seq, acknowledged_seq, matched, commit_seq, delivered_seq,
         exec_seq;
     uint64_t last_term, logical_time_us;
+    uint64_t exec_term;         /* term of creation of epoch exec_seq */
+    struct wire_hash exec_hash; /* its hash; result_hash and logical_time_us belong to it too */
     struct wire_hash commit_hash, result_hash;
     uint64_t append_position, stable_position;
     uint64_t slice_ns, takeover_delay_ns;
@@ -343,6 +345,15 @@ bool replica_leads(const struct replica *replica);
 void replica_progress(const struct replica *replica, uint64_t *ret_commit_seq,
                       uint64_t *ret_exec_seq, uint64_t *ret_acknowledged_seq,
                       struct wire_hash *ret_result_hash);
+
+/* A few of the facts, cheap enough for every pass. */
+struct replica_pace {
+    uint64_t term, last_seq, commit_seq;
+    uint64_t
+        frame_ns; /* last frame of promised_term's leader; 0: none, or our own loop stood still */
+    bool leads;
+};
+void replica_pace(const struct replica *replica, struct replica_pace *ret_pace);
 
 struct replica_range_facts {
     uint64_t range, owner;

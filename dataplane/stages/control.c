@@ -78,6 +78,10 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         break;
     case MAILBOX_DOWN_SNAPSHOT_TAKE: order_state(s, ORDER_SNAPSHOT, down->text); return;
     case MAILBOX_DOWN_SNAPSHOT_RESTORE: order_state(s, ORDER_RESTORE, down->text); return;
+    case MAILBOX_DOWN_EPOCH_WANTED:
+        stage_facts_epoch(s);
+        s->gossip.epoch_filled = true;
+        return;
     case MAILBOX_DOWN_HANDOVER: event.kind = REPLICA_EVENT_HANDOVER; break;
     case MAILBOX_DOWN_ETCD_LATENCY:
         event.kind = REPLICA_EVENT_ETCD_LATENCY;
@@ -95,6 +99,9 @@ uint32_t stage_control_poll(struct stage *s) {
         take_down(s, &down);
         count++;
     }
+    struct mailbox_up up = {.kind = MAILBOX_UP_EPOCH};
+    if (s->gossip.epoch_filled && mailbox_send_up(s->setup.mailbox, &up) == 0)
+        s->gossip.epoch_filled = false; /* otherwise at the next pass */
     return count;
 }
 

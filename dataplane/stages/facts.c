@@ -80,6 +80,66 @@ static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
     }
 }
 
+/* Ranges are not taken out of the table, so a new one shows in their number. */
+static void range_floor(struct gossip *g, uint32_t count) {
+    struct replica_range_facts range;
+    for (uint32_t i = g->floor_count; i < count && replica_range(g->replica, i, &range); i++)
+        if (range.range >= g->range_floor)
+            g->range_floor = range.range + 1;
+    g->floor_count = count;
+}
+
+/* One writer. */
+static void histogram_add(struct mailbox_histogram *h, uint64_t ns) {
+    uint32_t bits = ns ? 64u - (uint32_t)__builtin_clzll(ns) : 0;
+    bits = bits < MAILBOX_HISTOGRAM_BUCKETS ? bits : MAILBOX_HISTOGRAM_BUCKETS - 1;
+    store(&h->buckets[bits], atomic_load_explicit(&h->buckets[bits], memory_order_relaxed) + 1);
+    store(&h->sum_ns, atomic_load_explicit(&h->sum_ns, memory_order_relaxed) + ns);
+    store(&h->count, atomic_load_explicit(&h->count, memory_order_relaxed) + 1);
+}
+
+void stage_facts_pace(struct stage *s) {
+    struct gossip *g = &s->gossip;
+    uint64_t now_ns = g->worker->now_ns;
+    struct replica_pace f;
+    replica_pace(g->replica, &f);
+    if (!f.leads || !g->pace.led || f.term != g->pace.term)
+        g->pace.last_seq = g->pace.commit_seq = f.last_seq; /* what was adopted is not timed */
+    for (; g->pace.last_seq < f.last_seq; g->pace.last_seq++)
+        g->pace.proposed_ns[(g->pace.last_seq + 1) % 64] = now_ns;
+    for (; g->pace.commit_seq < f.commit_seq; g->pace.commit_seq++)
+        histogram_add(&s->status->epoch_latency,
+                      now_ns - g->pace.proposed_ns[(g->pace.commit_seq + 1) % 64]);
+    if (!f.leads && f.frame_ns > g->pace.heard_ns && g->pace.heard_ns && f.term == g->pace.term)
+        histogram_add(&s->status->leader_gap, f.frame_ns - g->pace.heard_ns);
+    g->pace.heard_ns = f.frame_ns;
+    g->pace.term = f.term;
+    g->pace.led = f.leads;
+}
+
+void stage_facts_epoch(struct stage *s) {
+    struct mailbox_epoch *epoch = mailbox_epoch(s->setup.mailbox);
+    struct replica_facts f;
+    struct replica_range_facts range;
+    replica_facts(s->gossip.replica, &f);
+    epoch->seq = f.exec_seq;
+    epoch->term = f.exec_term;
+    epoch->logical_time_us = f.logical_time_us;
+    epoch->hash = f.exec_hash;
+    epoch->result_hash = f.result_hash;
+    epoch->range_count = epoch->listed = 0;
+    for (uint32_t i = 0; replica_range(s->gossip.replica, i, &range); i++) {
+        if (!range.open)
+            continue;
+        epoch->range_count++;
+        if (epoch->listed == MAILBOX_EPOCH_RANGES_MAX)
+            continue;
+        epoch->ranges[epoch->listed].range = range.range;
+        epoch->ranges[epoch->listed].executed = range.executed;
+        epoch->listed++;
+    }
+}
+
 void stage_facts_poll(struct stage *s) {
     struct gossip *g = &s->gossip;
     uint64_t now_ns = g->worker->now_ns;
@@ -121,5 +181,6 @@ void stage_facts_poll(struct stage *s) {
             f.peer_heard_ns[i] ? (now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
     }
     ranges(s, m, f.range_count);
+    range_floor(g, f.range_count);
     mailbox_facts_write(s->status, m);
 }

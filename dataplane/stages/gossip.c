@@ -221,6 +221,7 @@ static void ask_range(struct stage *s, const struct ask *a) {
         message.nonce = a->request.nonce;
         message.owner = a->request.owner;
         message.range = a->request.range;
+        message.seq = s->gossip.range_floor;
     } else if (a->kind == ASK_RANGE_CLOSE) {
         message.kind = MAILBOX_UP_RANGE_CLOSE;
         message.owner = a->close.owner;
@@ -307,6 +308,7 @@ uint32_t stage_gossip_poll(struct stage *s) {
     stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us); /* peers wait for it */
     atomic_store_explicit(&s->leads, replica_leads(s->gossip.replica), memory_order_relaxed);
     hand_out_slots(s);
+    stage_facts_pace(s);
     stage_facts_poll(s);
     return work;
 }

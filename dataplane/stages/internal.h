@@ -153,7 +153,15 @@ struct gossip {
     struct storage *storage; /* NULL in memory mode */
     uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
     bool snapshot_asked;     /* a local one is under way */
+    bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */
+    uint32_t floor_count;    /* ranges known when range_floor was found */
+    uint64_t range_floor;    /* above every range known here */
     uint64_t facts_at_ns;
+    struct {                      /* for the histograms, as of the last pass */
+        uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
+        uint64_t last_seq, commit_seq, term, heard_ns;
+        bool led;
+    } pace;
     struct mailbox_facts facts;
 };
 
@@ -217,6 +225,9 @@ uint32_t stage_done_poll(struct stage *s);    /* what execute has done */
 uint32_t stage_storage_poll(struct stage *s); /* what is stable; a snapshot when it is time */
 void stage_ask_control(struct stage *s, const struct replica_action *a);
 void stage_facts_poll(struct stage *s);
+/* Each pass: how long epochs take from proposal to commit, and how long a leader is silent. */
+void stage_facts_pace(struct stage *s);
+void stage_facts_epoch(struct stage *s); /* fills mailbox_epoch */
 
 uint32_t stage_execute_poll(struct stage *s);
 void stage_execute_result(struct stage *s, const struct order *order);

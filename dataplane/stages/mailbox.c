@@ -30,6 +30,7 @@ struct ring {
 struct mailbox {
     struct mailbox_status status;
     struct ring up, down;
+    struct mailbox_epoch *epoch;
     int wake_fd;
 };
 
@@ -76,7 +77,9 @@ struct mailbox *mailbox_create(uint32_t depth) {
     memset(mailbox, 0, sizeof *mailbox);
     mailbox->status.facts.leader = MAILBOX_NODE_NONE;
     mailbox->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (mailbox->wake_fd < 0 || ring_init(&mailbox->up, depth, sizeof(struct mailbox_up)) ||
+    mailbox->epoch = calloc(1, sizeof *mailbox->epoch);
+    if (mailbox->wake_fd < 0 || !mailbox->epoch ||
+        ring_init(&mailbox->up, depth, sizeof(struct mailbox_up)) ||
         ring_init(&mailbox->down, depth, sizeof(struct mailbox_down))) {
         mailbox_destroy(mailbox);
         return NULL;
@@ -89,6 +92,7 @@ void mailbox_destroy(struct mailbox *mailbox) {
         return;
     if (mailbox->wake_fd >= 0)
         close(mailbox->wake_fd);
+    free(mailbox->epoch);
     free(mailbox->up.messages);
     free(mailbox->down.messages);
     free(mailbox);
@@ -127,6 +131,10 @@ int mailbox_receive_up(struct mailbox *mailbox, struct mailbox_up *ret_message) 
 
 int mailbox_wake_fd(const struct mailbox *mailbox) {
     return mailbox->wake_fd;
+}
+
+struct mailbox_epoch *mailbox_epoch(struct mailbox *mailbox) {
+    return mailbox->epoch;
 }
 
 struct mailbox_status *mailbox_status(struct mailbox *mailbox) {

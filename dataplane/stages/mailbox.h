@@ -39,6 +39,7 @@ enum mailbox_up_kind {
                                   from a peer */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
     MAILBOX_UP_HANDOVER_DONE,
+    MAILBOX_UP_EPOCH, /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
     MAILBOX_UP_FAILED /* fail-stop: `text` says why; the process ends after logging it */
 };
 
@@ -67,6 +68,7 @@ enum mailbox_down_kind {
     MAILBOX_DOWN_SNAPSHOT_TAKE, /* write a snapshot to `path` */
     MAILBOX_DOWN_SNAPSHOT_RESTORE, /* load the snapshot at `path` */
     MAILBOX_DOWN_HANDOVER,         /* operator: move leadership away */
+    MAILBOX_DOWN_EPOCH_WANTED,     /* fill mailbox_epoch with the newest executed epoch */
     MAILBOX_DOWN_ETCD_LATENCY,     /* smoothed duration of one arbiter transaction */
     MAILBOX_DOWN_STOP              /* graceful end: hand over if leader, then stop */
 };
@@ -94,6 +96,20 @@ struct mailbox_down {
     char text[MAILBOX_PATH_MAX];
 };
 
+/* An epoch to publish, with how far each active range is executed at it. */
+#define MAILBOX_EPOCH_RANGES_MAX 16384
+struct mailbox_epoch {
+    uint64_t seq; /* 0: none is executed yet */
+    uint64_t term, logical_time_us;
+    struct wire_hash hash, result_hash;
+    uint32_t range_count;
+    uint32_t listed; /* of them; fewer than range_count: there was no room */
+    struct {
+        uint64_t range;
+        uint32_t executed; /* position */
+    } ranges[MAILBOX_EPOCH_RANGES_MAX];
+};
+
 struct mailbox; /* two rings and an eventfd */
 
 /* Takes `depth` messages of room each way (power of two). Returns NULL without memory. */
@@ -111,6 +127,10 @@ int mailbox_receive_up(struct mailbox *mailbox, struct mailbox_up *ret_message);
 /* Readable when the dataplane has sent; reading it is the receiver's job (mailbox_receive_up does
  * when empty). */
 int mailbox_wake_fd(const struct mailbox *mailbox);
+
+/* The dataplane's from DOWN_EPOCH_WANTED to UP_EPOCH, the control plane's otherwise (which asks for
+ * one at a time): the rings order the accesses. */
+struct mailbox_epoch *mailbox_epoch(struct mailbox *mailbox);
 
 /* ---- the status page: written by the dataplane only, read by the control plane ----
  * Plain counters are relaxed atomics, each right by itself. Facts that belong together (`facts`)

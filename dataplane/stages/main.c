@@ -11,6 +11,7 @@
 #include "controlplane/log.h"
 #include "dataplane/net/from_config.h"
 #include "dataplane/stages/stage.h"
+#include "dataplane/stages/telemetry.h"
 #include "runtime/applications/applications.h"
 #include <maroon/error.h>
 #include <sodium.h>
@@ -51,6 +52,7 @@ static void control_configure(const struct config *g, struct control_config *c) 
     snprintf(c->etcd_password, sizeof c->etcd_password, "%s", g->etcd_password);
     c->lease_ttl_s = g->lease_ttl_s;
     c->range_ttl_s = g->range_ttl_s;
+    c->publish_tick_us = g->publish_tick_us;
     const struct config_url *own = &g->node[g->index];
     snprintf(c->address, sizeof c->address, "%u.%u.%u.%u:%u", own->ipv4 >> 24,
              own->ipv4 >> 16 & 255, own->ipv4 >> 8 & 255, own->ipv4 & 255, own->port);
@@ -70,6 +72,7 @@ static void net_configure(const struct config *g, struct net_config *c) {
         c->endpoints[i] = (struct net_endpoint_config){
             (uint8_t)i, (uint8_t)lcores[i],
             (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
+    c->eal.telemetry = true;
 }
 
 static void *stage_thread(void *argument) {
@@ -102,6 +105,9 @@ static int serve(const struct config *g, struct control *control,
                  g->index, g->node_count, g->quorum, g->node[g->index].port,
                  g->durability == CONFIG_DURABILITY_DISK ? "disk" : "memory",
                  (unsigned long long)g->digest, text);
+    error = telemetry_start(mailbox);
+    if (error) /* a node without it is a node */
+        mrn_log_warning("telemetry", "error=%s", mrn_error_name(error));
     mrn_log_info("storage", "%s", stage_describe(stage));
     error = control_start(control, mailbox);
     if (!error && pthread_create(&thread, NULL, stage_thread, stage))
@@ -120,6 +126,7 @@ static int serve(const struct config *g, struct control *control,
         stage_stop(stage);
         pthread_join(thread, NULL);
     }
+    telemetry_stop();
     control_stop(control);
     stage_close(stage);
     mailbox_destroy(mailbox);

@@ -76,14 +76,16 @@ class Cluster:
         self.network.add_host("client", 60)
         enter(self.network.namespace("client"))
 
-    def start(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None):
+    def start(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None,
+              etcd_arguments=()):
         """Starts everything and waits until each process is ready."""
         self.start_network()
-        return self.start_rest(nodes, gateways, etcd, node_keys, gateway_keys, key_ranges)
+        return self.start_rest(nodes, gateways, etcd, node_keys, gateway_keys, key_ranges, etcd_arguments)
 
-    def start_rest(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None):
+    def start_rest(self, nodes=3, gateways=1, etcd=3, node_keys=None, gateway_keys=None, key_ranges=None,
+                   etcd_arguments=()):
         """What start() does once there is a network."""
-        self.etcd = Etcd(self.network, self.workdir, etcd)
+        self.etcd = Etcd(self.network, self.workdir, etcd, arguments=etcd_arguments)
         self.etcd.start()
         self.node_addresses = [self.network.add_host(f"n{index}", 10 + index) for index in range(nodes)]
         for index in range(nodes):

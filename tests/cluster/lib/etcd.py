@@ -9,7 +9,7 @@ PEER_PORT = 2380
 
 
 class Etcd:
-    def __init__(self, network, workdir, count=3, first_number=20):
+    def __init__(self, network, workdir, count=3, first_number=20, arguments=()):
         self.network = network
         self.workdir = workdir
         self.names = [f"e{index}" for index in range(count)]
@@ -23,7 +23,7 @@ class Etcd:
             "--listen-peer-urls", f"http://{address}:{PEER_PORT}",
             "--initial-advertise-peer-urls", f"http://{address}:{PEER_PORT}",
             "--initial-cluster", cluster, "--initial-cluster-state", "new",
-            "--initial-cluster-token", network.base,
+            "--initial-cluster-token", network.base, *arguments,
         ], workdir, namespace=network.namespace(name)) for name, address in zip(self.names, self.addresses)]
 
     @property

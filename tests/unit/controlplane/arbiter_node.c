@@ -50,6 +50,16 @@ static void on_index_lost(void *context, const struct arbiter_member *other) {
     ((struct arbiter_node *)context)->index_losses++;
 }
 
+static void on_published(void *context, const struct epochs_entry *entry) {
+    (void)entry;
+    ((struct arbiter_node *)context)->published_count++;
+}
+static void on_publish_done(void *context, int error) {
+    struct arbiter_node *node = context;
+    node->publish_done = true;
+    node->publish_error = error;
+}
+
 void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_t index,
                         uint8_t count) {
     memset(node, 0, sizeof *node);
@@ -70,8 +80,9 @@ void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_
 }
 
 void arbiter_node_open(struct arbiter_node *node, struct loop *loop, struct http_client *http) {
-    node->sink = (struct arbiter_sink){on_ready,   on_leader,  on_campaign, on_members,    on_grant,
-                                       on_checked, on_expired, on_latency,  on_index_lost, node};
+    node->sink = (struct arbiter_sink){on_ready,     on_leader,       on_campaign,   on_members,
+                                       on_grant,     on_checked,      on_expired,    on_latency,
+                                       on_published, on_publish_done, on_index_lost, node};
     struct arbiter_setup setup = {.config = &node->config,
                                   .process_token = arbiter_random(),
                                   .loop = loop,

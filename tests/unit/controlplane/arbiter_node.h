@@ -21,6 +21,9 @@ struct arbiter_node {
     bool checked_owned;
     uint64_t expired_range, expired_owner;
     uint32_t expired_count;
+    uint32_t published_count;
+    bool publish_done;
+    int publish_error;
 };
 
 /* Fills the config of node `index` of `count`; opens with arbiter_node_open. */

@@ -191,7 +191,8 @@ void fixture_etcd_pause(struct fixture_etcd *etcd, bool paused) {
 
 struct fixture_proxy {
     pthread_t thread;
-    int listen_fd, port, to_port;
+    int listen_fd, port;
+    _Atomic int to_port;
     _Atomic bool stop, down;
     _Atomic int cut_percent, delay_ms;
     _Atomic uint64_t cuts;
@@ -298,6 +299,12 @@ void fixture_proxy_cut_percent(struct fixture_proxy *proxy, int percent) {
 }
 void fixture_proxy_delay_ms(struct fixture_proxy *proxy, int delay_ms) {
     proxy->delay_ms = delay_ms;
+}
+void fixture_proxy_to(struct fixture_proxy *proxy, int port) {
+    proxy->to_port = port;
+    proxy->down = true;
+    usleep(100000); /* several passes of its thread */
+    proxy->down = false;
 }
 void fixture_proxy_down(struct fixture_proxy *proxy, bool down) {
     proxy->down = down;

@@ -31,6 +31,8 @@ int fixture_proxy_port(const struct fixture_proxy *proxy);
 /* Of the connections that bring an answer, this share is cut before the answer passes. */
 void fixture_proxy_cut_percent(struct fixture_proxy *proxy, int percent);
 void fixture_proxy_delay_ms(struct fixture_proxy *proxy, int delay_ms);
+/* From now on goes elsewhere; cuts what there is. */
+void fixture_proxy_to(struct fixture_proxy *proxy, int port);
 /* Refuses new connections and cuts old ones. */
 void fixture_proxy_down(struct fixture_proxy *proxy, bool down);
 uint64_t fixture_proxy_cuts(const struct fixture_proxy *proxy);

@@ -1,0 +1,296 @@
+/* Publications on a real etcd: what is kept, who may publish, what stays of etcd's size; and an
+ * etcd that goes back in time. MAROON_TICKS sets how many publications the size is watched over. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arbiter_node.h"
+#include "controlplane/log.h"
+#include "maroon/error.h"
+
+static struct fixture_etcd server;
+static struct fixture_proxy *proxy;
+static struct loop *loop;
+static struct http_client *http;
+static struct etcd *etcd;
+static char proxied[64];
+static int cluster_number;
+
+static void open_cluster(struct arbiter_node *nodes, uint8_t count, const char *endpoint) {
+    cluster_number++;
+    for (uint8_t i = 0; i < count; i++) {
+        arbiter_node_setup(&nodes[i], endpoint, i, count);
+        snprintf(nodes[i].config.cluster, sizeof nodes[i].config.cluster, "p%d", cluster_number);
+        arbiter_node_open(&nodes[i], loop, http);
+        assert_non_null(nodes[i].arbiter);
+    }
+    for (uint8_t i = 0; i < count; i++) {
+        assert_true(arbiter_run_until(loop, &nodes[i].ready, 20000));
+        assert_int_equal(nodes[i].error, 0);
+    }
+}
+
+static void close_cluster(struct arbiter_node *nodes, uint8_t count) {
+    for (uint8_t i = 0; i < count; i++)
+        arbiter_node_close(&nodes[i]);
+}
+
+static void lead(struct arbiter_node *node) {
+    node->campaigned = false;
+    arbiter_campaign(node->arbiter, arbiter_leader(node->arbiter)->revision);
+    assert_true(arbiter_run_until(loop, &node->campaigned, 10000));
+    assert_true(node->won);
+}
+
+static struct arbiter_epoch epoch_of(uint64_t seq) {
+    struct arbiter_epoch epoch = {
+        .entry = {.seq = seq, .term = 7, .logical_time_us = seq * 1000},
+        .range_count = 2,
+        .vector = "{\"1\":5,\"2\":6}",
+    };
+    memset(epoch.entry.hash.bytes, (int)seq, sizeof epoch.entry.hash.bytes);
+    return epoch;
+}
+
+static int publish(struct arbiter_node *node, uint64_t seq) {
+    struct arbiter_epoch epoch = epoch_of(seq);
+    node->publish_done = false;
+    int error = arbiter_publish(node->arbiter, &epoch);
+    if (error)
+        return error;
+    if (!node->publish_done)
+        arbiter_run_until(loop, &node->publish_done, 10000);
+    assert_true(node->publish_done);
+    return node->publish_error;
+}
+
+/* ---- reading etcd past the arbiter ---- */
+
+static struct {
+    bool done;
+    uint32_t count;
+    char first_key[ETCD_KEY_MAX + 1], value[1024];
+    uint64_t db_bytes;
+} seen;
+
+static void on_read(void *context, const struct etcd_answer *answer) {
+    (void)context;
+    assert_int_equal(answer->error, 0);
+    if (answer->response_count) {
+        seen.count = answer->responses[0].kv_count;
+        if (seen.count) {
+            snprintf(seen.first_key, sizeof seen.first_key, "%s", answer->responses[0].kvs[0].key);
+            snprintf(seen.value, sizeof seen.value, "%s", answer->responses[0].kvs[0].value);
+        }
+    }
+    seen.db_bytes = answer->db_bytes;
+    seen.done = true;
+}
+
+static void read_keys(const char *name, bool prefix) {
+    char key[128], end[ETCD_KEY_MAX + 1];
+    snprintf(key, sizeof key, "/maroon/p%d/%s", cluster_number, name);
+    etcd_prefix_end(key, end);
+    memset(&seen, 0, sizeof seen);
+    assert_int_equal(etcd_range(etcd, key, prefix ? end : NULL, 0, on_read, NULL), 0);
+    assert_true(arbiter_run_until(loop, &seen.done, 5000));
+}
+
+static uint64_t db_bytes(void) {
+    seen.done = false;
+    assert_int_equal(etcd_status(etcd, on_read, NULL), 0);
+    assert_true(arbiter_run_until(loop, &seen.done, 5000));
+    return seen.db_bytes;
+}
+
+/* ---- tests ---- */
+
+static void test_latest_and_history_are_written_and_heard_by_all(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    assert_int_equal(publish(&nodes[0], 1), MRN_ERR_CLOSED); /* does not lead */
+    lead(&nodes[0]);
+    for (uint64_t seq = 5; seq <= 45; seq += 10)
+        assert_int_equal(publish(&nodes[0], seq), 0);
+    arbiter_run_for(loop, 300);
+    assert_int_equal(nodes[0].published_count, 5);
+    assert_int_equal(nodes[1].published_count, 5);
+    const struct epochs *heard = arbiter_epochs(nodes[1].arbiter);
+    assert_int_equal(epochs_newest(heard)->seq, 45);
+    assert_int_equal(epochs_newest(heard)->hash.bytes[3], 45);
+    assert_int_equal(epochs_at(heard, epochs_find(heard, 16))->seq, 25);
+    read_keys("latest", false);
+    assert_non_null(strstr(seen.value, "\"vector\":{\"1\":5,\"2\":6}"));
+    read_keys("history/", true);
+    assert_int_equal(seen.count, 5);
+    assert_null(strstr(seen.value, "vector"));
+    close_cluster(nodes, 2);
+    /* Who comes later knows them too. */
+    nodes[1].ready = false;
+    arbiter_node_open(&nodes[1], loop, http);
+    assert_true(arbiter_run_until(loop, &nodes[1].ready, 20000));
+    arbiter_run_for(loop, 300);
+    assert_int_equal(epochs_newest(arbiter_epochs(nodes[1].arbiter))->seq, 45);
+    arbiter_node_close(&nodes[1]);
+}
+
+static void test_a_stale_leader_cannot_publish_and_seq_does_not_go_back(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    lead(&nodes[0]);
+    assert_int_equal(publish(&nodes[0], 10), 0);
+    /* The other takes the key; the first is kept from hearing of it. */
+    struct arbiter_leader old = *arbiter_leader(nodes[0].arbiter);
+    arbiter_run_for(loop, 200);
+    lead(&nodes[1]);
+    nodes[0].arbiter->leader = old;
+    assert_int_equal(publish(&nodes[0], 11), MRN_ERR_CLOSED);
+    assert_int_equal(publish(&nodes[1], 12), 0);
+    assert_int_equal(publish(&nodes[1], 9), MRN_ERR_EXISTS);
+    read_keys("latest", false);
+    assert_non_null(strstr(seen.value, "\"seq\":\"12\""));
+    read_keys("history/", true);
+    assert_int_equal(seen.count, 2);
+    close_cluster(nodes, 2);
+}
+
+static void test_lost_answers_lose_and_double_nothing(void **state) {
+    (void)state;
+    static struct arbiter_node node[1];
+    open_cluster(node, 1, proxied);
+    lead(&node[0]);
+    fixture_proxy_cut_percent(proxy, 40);
+    for (uint64_t seq = 1; seq <= 30; seq++) {
+        int tries = 0;
+        while (publish(&node[0], seq) != 0)
+            assert_true(++tries < 50);
+    }
+    fixture_proxy_cut_percent(proxy, 0);
+    read_keys("history/", true);
+    assert_int_equal(seen.count, 30);
+    close_cluster(node, 1);
+}
+
+static void test_ticks_leave_etcd_flat_and_300_are_kept(void **state) {
+    (void)state;
+    static struct arbiter_node node[1];
+    const char *text = getenv("MAROON_TICKS");
+    uint64_t ticks = text ? strtoull(text, NULL, 10) : 4000;
+    open_cluster(node, 1, server.endpoint);
+    lead(&node[0]);
+    uint64_t early = 0, greatest = 0;
+    for (uint64_t seq = 1; seq <= ticks; seq++) {
+        assert_int_equal(publish(&node[0], seq), 0);
+        if (seq == 2000)
+            early = db_bytes();
+        else if (seq > 2000 && seq % 1000 == 0 && db_bytes() > greatest)
+            greatest = seen.db_bytes;
+    }
+    arbiter_run_for(loop, 200);
+    read_keys("history/", true);
+    assert_int_equal(seen.count, 300);
+    char oldest[64];
+    snprintf(oldest, sizeof oldest, "/%020" PRIu64, ticks - 299);
+    assert_non_null(strstr(seen.first_key, oldest));
+    printf("etcd after 2000 ticks %" PRIu64 " bytes, at most %" PRIu64 " up to %" PRIu64 " ticks\n",
+           early, greatest, ticks);
+    assert_true(greatest <= early + (512u << 10));
+    close_cluster(node, 1);
+}
+
+/* The same endpoint shows a younger etcd, as after the restore of a snapshot. */
+static void test_etcd_that_went_back_is_refused_until_term_base_is_raised(void **state) {
+    (void)state;
+    static struct arbiter_node node[1];
+    struct fixture_etcd younger;
+    assert_true(fixture_etcd_start(&younger, NULL));
+    open_cluster(node, 1, proxied); /* its server is hundreds of revisions old by now */
+    lead(&node[0]);
+    uint64_t before = node[0].campaign.term;
+    arbiter_term_floor(node[0].arbiter, before);
+    assert_false(arbiter_health(node[0].arbiter)->went_back);
+    assert_int_equal(publish(&node[0], 50), 0);
+    fixture_proxy_to(proxy, younger.port);
+    uint64_t until = fixture_now_ms() + 15000;
+    while (!arbiter_health(node[0].arbiter)->went_back && fixture_now_ms() < until)
+        loop_run_once(loop, 50);
+    assert_true(arbiter_health(node[0].arbiter)->went_back);
+    assert_int_equal(node[0].leader.node, MAILBOX_NODE_NONE); /* the key is not there */
+    /* What it wins is below what it promised: given back. */
+    uint32_t wins = node[0].wins;
+    for (int i = 0; i < 20 && !arbiter_health(node[0].arbiter)->refused_term; i++) {
+        node[0].campaigned = false;
+        arbiter_campaign(node[0].arbiter, node[0].leader.revision);
+        assert_true(arbiter_run_until(loop, &node[0].campaigned, 15000));
+        assert_false(node[0].won);
+        arbiter_run_for(loop, 100);
+    }
+    assert_int_equal(node[0].wins, wins);
+    assert_true(arbiter_health(node[0].arbiter)->refused_term > 0);
+    /* The way forward. */
+    arbiter_raise_term_base(node[0].arbiter, before + 1000);
+    arbiter_run_for(loop, 3000);
+    assert_false(arbiter_health(node[0].arbiter)->went_back);
+    lead(&node[0]);
+    assert_true(node[0].campaign.term > before + 1000);
+    assert_int_equal(arbiter_health(node[0].arbiter)->refused_term, 0);
+    assert_int_equal(publish(&node[0], 51), 0);
+    /* It is registered again. */
+    struct etcd_config config = {.endpoints = younger.endpoint};
+    struct etcd *direct = etcd_create(loop, http, &config), *other = etcd;
+    etcd = direct;
+    read_keys("nodes/0", false);
+    assert_int_equal(seen.count, 1);
+    etcd_destroy(direct);
+    etcd = other;
+    close_cluster(node, 1);
+    fixture_proxy_to(proxy, server.port);
+    fixture_etcd_stop(&younger);
+}
+
+static int start(void **state) {
+    (void)state;
+    mrn_log_set_level(getenv("V") ? MRN_LOG_DEBUG : MRN_LOG_ERROR);
+    if (!fixture_etcd_start(&server, NULL)) {
+        printf("etcd (Debian: etcd-server) is needed for this test\n");
+        exit(77);
+    }
+    proxy = fixture_proxy_start(server.port);
+    snprintf(proxied, sizeof proxied, "http://127.0.0.1:%d", fixture_proxy_port(proxy));
+    loop = loop_create();
+    http = http_client_create(loop);
+    struct etcd_config config = {.endpoints = server.endpoint};
+    etcd = etcd_create(loop, http, &config);
+    return loop && http && etcd ? 0 : -1;
+}
+
+static int stop(void **state) {
+    (void)state;
+    etcd_destroy(etcd);
+    http_client_destroy(http);
+    loop_destroy(loop);
+    fixture_proxy_stop(proxy);
+    fixture_etcd_stop(&server);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_latest_and_history_are_written_and_heard_by_all),
+        cmocka_unit_test(test_a_stale_leader_cannot_publish_and_seq_does_not_go_back),
+        cmocka_unit_test(test_lost_answers_lose_and_double_nothing),
+        cmocka_unit_test(test_ticks_leave_etcd_flat_and_300_are_kept),
+        cmocka_unit_test(test_etcd_that_went_back_is_refused_until_term_base_is_raised),
+    };
+    return cmocka_run_group_tests_name("arbiter_publish", tests, start, stop);
+}
