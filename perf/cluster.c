@@ -198,10 +198,17 @@ void perf_cluster_close(struct perf_cluster *c) {
 
 #define ARBITER_EVERY 64 /* passes; reading a mailbox is a system call */
 
-bool perf_cluster_nodes(struct perf_cluster *c) {
+void perf_cluster_receive(struct perf_cluster *c, uint64_t now_us) {
+    for (uint32_t i = 0; i < c->config.gateway_count; i++)
+        perf_client_poll(c->clients[i], now_us);
+}
+
+bool perf_cluster_nodes(struct perf_cluster *c, uint64_t now_us) {
     bool work = false;
-    for (uint32_t i = 0; i < c->config.node_count; i++)
+    for (uint32_t i = 0; i < c->config.node_count; i++) {
         work |= stage_poll(c->nodes[i].stage);
+        perf_cluster_receive(c, now_us);
+    }
     if (++c->quiet_passes < ARBITER_EVERY)
         return work;
     c->quiet_passes = 0;
@@ -211,11 +218,6 @@ bool perf_cluster_nodes(struct perf_cluster *c) {
             arbitrate(c, i, &up);
     }
     return work;
-}
-
-void perf_cluster_receive(struct perf_cluster *c, uint64_t now_us) {
-    for (uint32_t i = 0; i < c->config.gateway_count; i++)
-        perf_client_poll(c->clients[i], now_us);
 }
 
 void perf_cluster_send(struct perf_cluster *c, uint64_t now_us) {

@@ -29,10 +29,12 @@ struct perf_cluster_config {
 struct perf_cluster *perf_cluster_open(const struct perf_cluster_config *config, char *ret_error);
 void perf_cluster_close(struct perf_cluster *cluster);
 
-/* A pass of every node and of the arbiter. Returns whether a node had work. */
-bool perf_cluster_nodes(struct perf_cluster *cluster);
-/* Receives at every gateway, before submitting; sends, after it. */
+/* A pass of every node, with the gateways receiving after each, and of the arbiter now and then.
+ * Returns whether a node had work. */
+bool perf_cluster_nodes(struct perf_cluster *cluster, uint64_t now_us);
+/* Receives at every gateway. */
 void perf_cluster_receive(struct perf_cluster *cluster, uint64_t now_us);
+/* Sends what was submitted, and what must go again. */
 void perf_cluster_send(struct perf_cluster *cluster, uint64_t now_us);
 
 struct perf_client *perf_cluster_client(struct perf_cluster *cluster, uint32_t number);

@@ -17,21 +17,14 @@
 struct run {
     struct perf_cluster *cluster;
     struct perf_load load;
-    uint32_t gateway_count, turn, done_count;
+    uint32_t gateway_count, turn, answer_count;
     uint64_t step_ns;
     struct {
         uint32_t ticket, code;
-    } done[8192];
+        uint64_t at_ns; /* 0: at the end of the pass */
+    } answers[8192];
     struct perf_histogram hops[STAGE_MARK_COUNT];
 };
-
-static void on_done(void *context, void *user, const struct gateway_core_done *done) {
-    struct run *run = context;
-    if (run->done_count == sizeof run->done / sizeof run->done[0])
-        probe_die("more answers in a pass than there are tickets");
-    run->done[run->done_count].ticket = (uint32_t)(uintptr_t)user;
-    run->done[run->done_count++].code = done->code;
-}
 
 /* What hop took how long, of the one transaction that is under way. */
 static void hops(struct run *run) {
@@ -46,6 +39,18 @@ static void hops(struct run *run) {
 #else
     (void)run;
 #endif
+}
+
+static void on_done(void *context, void *user, const struct gateway_core_done *done) {
+    struct run *run = context;
+    if (run->answer_count == sizeof run->answers / sizeof run->answers[0])
+        probe_die("more answers in a pass than there are tickets");
+    bool alone = run->load.config.flight == 1;
+    if (alone)
+        hops(run);
+    run->answers[run->answer_count].at_ns = alone ? perf_clock_ns() : 0;
+    run->answers[run->answer_count].ticket = (uint32_t)(uintptr_t)user;
+    run->answers[run->answer_count++].code = done->code;
 }
 
 static void submit(struct run *run, uint64_t now_ns) {
@@ -70,18 +75,18 @@ static void submit(struct run *run, uint64_t now_ns) {
 
 static void pass(struct run *run) {
     uint64_t now_ns = perf_clock_ns();
-    perf_cluster_receive(run->cluster, now_ns / 1000);
-    if (run->done_count) {
-        hops(run);
-        now_ns = perf_clock_ns();
-        for (uint32_t i = 0; i < run->done_count; i++)
-            perf_load_done(&run->load, run->done[i].ticket, now_ns, run->done[i].code);
-        run->done_count = 0;
-    }
     submit(run, now_ns);
     perf_cluster_send(run->cluster, now_ns / 1000);
-    perf_cluster_nodes(run->cluster);
+    perf_cluster_nodes(run->cluster, now_ns / 1000);
     perf_clock_advance(run->step_ns);
+    if (!run->answer_count)
+        return;
+    now_ns = perf_clock_ns();
+    for (uint32_t i = 0; i < run->answer_count; i++)
+        perf_load_done(&run->load, run->answers[i].ticket,
+                       run->answers[i].at_ns ? run->answers[i].at_ns : now_ns,
+                       run->answers[i].code);
+    run->answer_count = 0;
 }
 
 /* The part that callgrind collects, by its name. */
@@ -180,9 +185,8 @@ int probe_inproc(void) {
         if (perf_clock_ns() > until_ns)
             probe_die("the cluster does not become ready");
         uint64_t now_us = perf_clock_ns() / 1000;
-        perf_cluster_receive(run.cluster, now_us);
         perf_cluster_send(run.cluster, now_us);
-        perf_cluster_nodes(run.cluster);
+        perf_cluster_nodes(run.cluster, now_us);
         perf_clock_advance(run.step_ns < 5000 ? 5000 : run.step_ns);
     }
     if (perf_load_open(&run.load, &load))
