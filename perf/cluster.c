@@ -246,6 +246,7 @@ void perf_cluster_facts(const struct perf_cluster *c, uint32_t index,
         ret_facts->rx_packets += s->rx_packets[i];
         ret_facts->tx_packets += s->tx_packets[i];
     }
+    ret_facts->slots_used = s->body_slots_used;
     for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
-        ret_facts->dropped += s->rx_dropped[i];
+        ret_facts->dropped += ret_facts->drops[i] = s->rx_dropped[i];
 }

@@ -45,7 +45,8 @@ bool perf_cluster_ready(const struct perf_cluster *cluster, uint64_t now_us);
 /* Sums and positions of node `index`, for the report. */
 struct perf_cluster_facts {
     uint64_t epochs_committed, transactions_executed, rx_packets, tx_packets, fetch_requests,
-        dropped;
+        dropped, slots_used;
+    uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
 };
 void perf_cluster_facts(const struct perf_cluster *cluster, uint32_t index,
                         struct perf_cluster_facts *ret_facts);

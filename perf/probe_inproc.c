@@ -119,12 +119,17 @@ static void become_deterministic(void) {
 
 static json_t *counts(const struct perf_cluster_facts *before,
                       const struct perf_cluster_facts *after) {
-    return json_pack("{sI sI sI sI sI}", "epochs",
+    json_t *drops = json_object();
+    for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
+        if (after->drops[i] > before->drops[i])
+            json_object_set_new(drops, wire_drop_label((enum wire_drop)i),
+                                json_integer((json_int_t)(after->drops[i] - before->drops[i])));
+    return json_pack("{sI sI sI sI sI so}", "epochs",
                      (json_int_t)(after->epochs_committed - before->epochs_committed), "rx_packets",
                      (json_int_t)(after->rx_packets - before->rx_packets), "tx_packets",
                      (json_int_t)(after->tx_packets - before->tx_packets), "fetches",
-                     (json_int_t)(after->fetch_requests - before->fetch_requests), "dropped",
-                     (json_int_t)(after->dropped - before->dropped));
+                     (json_int_t)(after->fetch_requests - before->fetch_requests), "slots_used",
+                     (json_int_t)after->slots_used, "drops", drops);
 }
 
 static json_t *hop_table(const struct run *run) {

@@ -278,7 +278,7 @@ static bool releasable(const struct replica *r, uint64_t seq) {
 }
 
 static void release(struct replica *r) {
-    uint32_t budget = TICK_RELEASES_MAX;
+    uint32_t budget = TICK_EXECUTED_MAX;
     while (r->base_seq < r->exec_seq && releasable(r, r->base_seq + 1)) {
         struct epoch *e = epoch_at(r, r->base_seq + 1);
         const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);

@@ -186,7 +186,8 @@ static void step_frame(struct stage *s, enum wire_stage stage, const struct parc
 
 static void take_body(struct stage *s, uint8_t peer, const struct wire_frame *frame) {
     struct replica_event event = {.kind = REPLICA_EVENT_BODY};
-    if (!stage_take_body(s, &s->gossip.port, NULL, NULL, NULL, frame, &event.body))
+    if (!stage_take_body(s, s->gossip.worker, &s->gossip.port, NULL, NULL, NULL, frame,
+                         &event.body))
         return;
     event.body.peer = peer;
     stage_step(s, &event);
@@ -284,10 +285,12 @@ static uint32_t drain_parcels(struct stage *s) {
     return count;
 }
 
-/* Free slots lie ready for the stages that take bodies; what was asked for (fetch) comes first. */
+/* Free slots lie ready for the stages that take bodies on other threads; what was asked for (fetch)
+ * comes first. */
 static void hand_out_slots(struct stage *s) {
     struct bodies *b = &s->bodies;
-    uint32_t fetch = link_room(&s->fetch_slots), ingress = link_room(&s->ingress_slots);
+    uint32_t fetch = s->fetch.worker == s->gossip.worker ? 0 : link_room(&s->fetch_slots);
+    uint32_t ingress = s->ingress.worker == s->gossip.worker ? 0 : link_room(&s->ingress_slots);
     for (; fetch && b->free_count; fetch--)
         (void)link_put(&s->fetch_slots, &b->free[--b->free_count]);
     for (; ingress && b->free_count; ingress--)

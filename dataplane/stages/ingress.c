@@ -25,7 +25,8 @@ static void put(struct stage *s, const struct ask *ask) {
         return;
     stage_port_drop(&s->ingress.port, WIRE_DROP_RING_FULL);
     if (ask->kind == ASK_BODY) /* the slot was not given away */
-        s->ingress.slots[s->ingress.slot_count++] = ask->body.slot;
+        stage_return_slot(s, s->ingress.worker, s->ingress.slots, &s->ingress.slot_count,
+                          ask->body.slot);
 }
 
 static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
@@ -43,8 +44,8 @@ static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
     }
     remember_gateway(in, range, number);
     struct ask ask = {ASK_BODY, number, {{0}}};
-    if (!stage_take_body(s, &in->port, &s->ingress_slots, in->slots, &in->slot_count, frame,
-                         &ask.body))
+    if (!stage_take_body(s, in->worker, &in->port, &s->ingress_slots, in->slots, &in->slot_count,
+                         frame, &ask.body))
         return;
     ask.body.gateway = number;
     ask.body.owner = peer->incarnation;
