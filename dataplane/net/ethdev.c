@@ -100,8 +100,8 @@ static enum wire_drop parse(struct net *net, const struct net_port *port, struct
     const struct rte_ether_hdr *ether = rte_pktmbuf_mtod(m, void *);
     if (rte_pktmbuf_data_len(m) < HEADERS_BYTES || ether->ether_type != htons(RTE_ETHER_TYPE_IPV4))
         return WIRE_DROP_NOT_OURS;
-    if (rte_is_same_ether_addr(&ether->src_addr, &port->mac))
-        return WIRE_DROP_OUTGOING;
+    if (!port->peer_ipv4 && rte_is_same_ether_addr(&ether->src_addr, &port->mac))
+        return WIRE_DROP_OUTGOING; /* af_packet shows what the kernel sends, too */
     const struct rte_ipv4_hdr *ip = (const void *)(ether + 1);
     if (ip->dst_addr != htonl(net->config.ipv4) || ip->next_proto_id != IPPROTO_UDP)
         return WIRE_DROP_NOT_OURS;

@@ -177,7 +177,12 @@ void fixture_etcd_stop(struct fixture_etcd *etcd) {
 }
 
 void fixture_etcd_pause(struct fixture_etcd *etcd, bool paused) {
+    int status;
     kill(etcd->pid, paused ? SIGSTOP : SIGCONT);
+    /* The signal takes effect after kill() has returned: what is sent meanwhile would be answered.
+     */
+    while (waitpid(etcd->pid, &status, paused ? WUNTRACED : WCONTINUED) < 0 && errno == EINTR)
+        ;
 }
 
 /* ---- proxy ---- */
