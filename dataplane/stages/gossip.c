@@ -134,7 +134,8 @@ static void act(struct stage *s, const struct replica_action *a) {
         storage_append(s->gossip.storage, a, s->gossip.worker->now_ns);
         break;
     case REPLICA_ACTION_DELIVER:
-        stage_mark(STAGE_MARK_COMMITTED);
+        if (replica_leads(s->gossip.replica))
+            stage_mark(STAGE_MARK_COMMITTED);
         deliver(s, a->seq);
         break;
     case REPLICA_ACTION_FREE_SLOT: stage_bodies_give(&s->bodies, a->slot); break;
