@@ -9,7 +9,7 @@
 #include "dataplane/stages/internal.h"
 #include <sodium.h>
 
-#define IDLE_PASSES_BEFORE_YIELD 16
+#define IDLE_PASSES_BEFORE_YIELD 1
 #define IDLE_PASSES_BEFORE_SLEEP 256
 #define SLEEP_MAX_US 1000
 #define GATEWAYS_MAX 2048
