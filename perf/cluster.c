@@ -250,3 +250,23 @@ void perf_cluster_facts(const struct perf_cluster *c, uint32_t index,
     for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
         ret_facts->dropped += ret_facts->drops[i] = s->rx_dropped[i];
 }
+
+uint64_t perf_cluster_lost(const struct perf_cluster *c, uint64_t *ret_tx_full,
+                           uint64_t *ret_no_buffer) {
+    uint64_t other = 0;
+    *ret_tx_full = *ret_no_buffer = 0;
+    for (uint32_t i = 0; i < c->config.node_count + c->config.gateway_count; i++)
+        for (uint32_t stage = 0; stage < WIRE_STAGE_COUNT; stage++) {
+            struct net_endpoint *e = net_endpoint(c->nets[i], (enum wire_stage)stage);
+            struct net_counters n;
+            if (!e)
+                continue;
+            net_endpoint_counters(e, &n);
+            *ret_tx_full += n.tx_full;
+            *ret_no_buffer += n.no_buffer;
+            other += n.port_missed;
+            for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
+                other += n.drops[d];
+        }
+    return other;
+}

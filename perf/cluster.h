@@ -48,6 +48,10 @@ struct perf_cluster_facts {
         dropped, slots_used;
     uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
 };
+/* Packets that the fabric lost, over all hosts: no room to send, no buffer, other reasons. */
+uint64_t perf_cluster_lost(const struct perf_cluster *cluster, uint64_t *ret_tx_full,
+                           uint64_t *ret_no_buffer);
+
 void perf_cluster_facts(const struct perf_cluster *cluster, uint32_t index,
                         struct perf_cluster_facts *ret_facts);
 

@@ -14,7 +14,7 @@
 
 #define READY_NS UINT64_C(20000000000)
 #define GAP_NS UINT64_C(2000000) /* without any answer: worth telling */
-#define GAPS_MAX 256
+#define GAPS_MAX 20000
 
 struct run {
     struct perf_client *client;

@@ -204,15 +204,18 @@ int probe_inproc(void) {
     perf_inproc_measured(&run);
     cpu_ns = perf_clock_cpu_ns() - cpu_ns;
     perf_cluster_facts(run.cluster, 0, &after);
+    uint64_t tx_full, no_buffer, other = perf_cluster_lost(run.cluster, &tx_full, &no_buffer);
     double took_ns = (double)(run.load.end_ns - run.load.first_ns);
     double count = (double)run.load.latency.count;
-    probe_print(json_pack("{ss ss si si si sf sf sf sI so so so}", "fabric", perf_fabric_name(),
-                          "app", echo ? "echo" : "bank", "nodes", (int)config.node_count,
-                          "gateways", (int)config.gateway_count, "flight", (int)load.flight,
-                          "offered_per_s", load.rate_per_s, "per_s", count * 1e9 / took_ns,
-                          "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
-                          (json_int_t)run.load.refused, "latency", probe_latency(&run.load.latency),
-                          "node0", counts(&before, &after), "hops", hop_table(&run)));
+    probe_print(json_pack("{ss ss si si si sf sf sf sI sI sI sI so so so}", "fabric",
+                          perf_fabric_name(), "app", echo ? "echo" : "bank", "nodes",
+                          (int)config.node_count, "gateways", (int)config.gateway_count, "flight",
+                          (int)load.flight, "offered_per_s", load.rate_per_s, "per_s",
+                          count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
+                          (json_int_t)run.load.refused, "lost_tx_full", (json_int_t)tx_full,
+                          "lost_no_buffer", (json_int_t)no_buffer, "lost_other", (json_int_t)other,
+                          "latency", probe_latency(&run.load.latency), "node0",
+                          counts(&before, &after), "hops", hop_table(&run)));
     perf_cluster_close(run.cluster);
     perf_load_close(&run.load);
     return 0;

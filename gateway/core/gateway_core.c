@@ -7,7 +7,8 @@
 
 #define RESEND_MIN_US 3000
 #define RESEND_MAX_US 500000
-#define RESENDS_MAX 64 /* per tick */
+#define RESENDS_MAX 64       /* at once */
+#define RESEND_PAUSE_US 1000 /* after so many: nodes that are late are not helped by more */
 #define RANGE_ASK_US 200000
 #define RENEW_US 1000000
 #define PIECES_AHEAD_BYTES 65536 /* of a long result asked for at once */
@@ -306,7 +307,8 @@ static void resend(struct gateway_core *c, uint64_t now_us) {
         c->resent++;
         budget--;
     }
-    c->resend_at_us = next_us;
+    uint64_t pause_us = now_us + (budget ? 0 : RESEND_PAUSE_US);
+    c->resend_at_us = next_us > pause_us ? next_us : pause_us;
 }
 
 /* ---- results ---- */
@@ -345,7 +347,9 @@ static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
         .bytes = bytes,
         .length_bytes = r->total_bytes,
     };
-    if (p->try_count == 1)
+    /* An answer after a resend tells how late nodes are at most: it may raise the timer, not lower
+     * it. */
+    if (p->try_count == 1 || done.latency_us > c->latency_us)
         c->latency_us = (7 * c->latency_us + done.latency_us + 7) / 8;
     uint64_t number = c->low; /* the transaction's parts are answered together */
     struct segment *s = segment_of(c, wire_tx_range(p->id));
