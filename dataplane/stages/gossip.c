@@ -216,6 +216,8 @@ static void take_frame(void *context, struct net_received *received,
 
 /* ---- from the other stages ---- */
 
+#define ASKS_PER_PASS 4096 /* all that ingress can have put: bodies must not wait behind frames */
+
 static void ask_range(struct stage *s, const struct ask *a) {
     struct mailbox_up message = {0};
     if (a->kind == ASK_RANGE_REQUEST) {
@@ -270,7 +272,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
 static uint32_t drain_asks(struct stage *s, struct link *link) {
     struct ask asks[32];
     uint32_t count, total = 0;
-    while (total < 1024 && (count = link_take(link, asks, 32)) != 0) {
+    while (total < ASKS_PER_PASS && (count = link_take(link, asks, 32)) != 0) {
         for (uint32_t i = 0; i < count; i++)
             take_ask(s, &asks[i]);
         total += count;

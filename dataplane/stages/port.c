@@ -4,9 +4,6 @@
 
 #include <maroon/error.h>
 
-/* What lies in the queue when the replica steps looks lost to it, and is asked for from others. */
-#define BURSTS_PER_PASS 4
-
 int stage_port_open(struct port *p, struct net *net, const struct net_session_config *config) {
     p->endpoint = net_endpoint(net, (enum wire_stage)config->stage);
     if (!p->endpoint)
@@ -40,8 +37,7 @@ void stage_port_drops(const struct port *p, uint64_t total[WIRE_DROP_COUNT]) {
             atomic_load_explicit(&p->dropped[d], memory_order_relaxed) + c.drops[d] + session[d];
 }
 
-static uint32_t receive_burst(struct port *p, uint64_t now_us, stage_port_take take,
-                              void *context) {
+uint32_t stage_port_receive(struct port *p, uint64_t now_us, stage_port_take take, void *context) {
     struct net_packet packets[NET_BURST_COUNT];
     uint32_t count = net_rx(p->endpoint, now_us, packets, NET_BURST_COUNT);
     for (uint32_t i = 0; i < count; i++) {
@@ -60,15 +56,4 @@ static uint32_t receive_burst(struct port *p, uint64_t now_us, stage_port_take t
     }
     net_packets_free(packets, count);
     return count;
-}
-
-uint32_t stage_port_receive(struct port *p, uint64_t now_us, stage_port_take take, void *context) {
-    uint32_t count, total = 0;
-    for (uint32_t i = 0; i < BURSTS_PER_PASS; i++) {
-        count = receive_burst(p, now_us, take, context);
-        total += count;
-        if (count < NET_BURST_COUNT)
-            break;
-    }
-    return total;
 }
