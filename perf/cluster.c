@@ -199,10 +199,17 @@ void perf_cluster_close(struct perf_cluster *c) {
 
 #define ARBITER_EVERY 64 /* passes; reading a mailbox is a system call */
 
-bool perf_cluster_nodes(struct perf_cluster *c) {
+void perf_cluster_receive(struct perf_cluster *c, uint64_t now_us) {
+    for (uint32_t i = 0; i < c->config.gateway_count; i++)
+        perf_client_poll(c->clients[i], now_us);
+}
+
+bool perf_cluster_nodes(struct perf_cluster *c, uint64_t now_us) {
     bool work = false;
-    for (uint32_t i = 0; i < c->config.node_count; i++)
+    for (uint32_t i = 0; i < c->config.node_count; i++) {
         work |= stage_poll(c->nodes[i].stage);
+        perf_cluster_receive(c, now_us);
+    }
     if (++c->quiet_passes < ARBITER_EVERY)
         return work;
     c->quiet_passes = 0;
@@ -212,11 +219,6 @@ bool perf_cluster_nodes(struct perf_cluster *c) {
             arbitrate(c, i, &up);
     }
     return work;
-}
-
-void perf_cluster_receive(struct perf_cluster *c, uint64_t now_us) {
-    for (uint32_t i = 0; i < c->config.gateway_count; i++)
-        perf_client_poll(c->clients[i], now_us);
 }
 
 void perf_cluster_send(struct perf_cluster *c, uint64_t now_us) {
@@ -245,6 +247,27 @@ void perf_cluster_facts(const struct perf_cluster *c, uint32_t index,
         ret_facts->rx_packets += s->rx_packets[i];
         ret_facts->tx_packets += s->tx_packets[i];
     }
+    ret_facts->slots_used = s->body_slots_used;
     for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
-        ret_facts->dropped += s->rx_dropped[i];
+        ret_facts->dropped += ret_facts->drops[i] = s->rx_dropped[i];
+}
+
+uint64_t perf_cluster_lost(const struct perf_cluster *c, uint64_t *ret_tx_full,
+                           uint64_t *ret_no_buffer) {
+    uint64_t other = 0;
+    *ret_tx_full = *ret_no_buffer = 0;
+    for (uint32_t i = 0; i < c->config.node_count + c->config.gateway_count; i++)
+        for (uint32_t stage = 0; stage < WIRE_STAGE_COUNT; stage++) {
+            struct net_endpoint *e = net_endpoint(c->nets[i], (enum wire_stage)stage);
+            struct net_counters n;
+            if (!e)
+                continue;
+            net_endpoint_counters(e, &n);
+            *ret_tx_full += n.tx_full;
+            *ret_no_buffer += n.no_buffer;
+            other += n.port_missed;
+            for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
+                other += n.drops[d];
+        }
+    return other;
 }

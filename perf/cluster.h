@@ -29,10 +29,12 @@ struct perf_cluster_config {
 struct perf_cluster *perf_cluster_open(const struct perf_cluster_config *config, char *ret_error);
 void perf_cluster_close(struct perf_cluster *cluster);
 
-/* A pass of every node and of the arbiter. Returns whether a node had work. */
-bool perf_cluster_nodes(struct perf_cluster *cluster);
-/* Receives at every gateway, before submitting; sends, after it. */
+/* A pass of every node, with the gateways receiving after each, and of the arbiter now and then.
+ * Returns whether a node had work. */
+bool perf_cluster_nodes(struct perf_cluster *cluster, uint64_t now_us);
+/* Receives at every gateway. */
 void perf_cluster_receive(struct perf_cluster *cluster, uint64_t now_us);
+/* Sends what was submitted, and what must go again. */
 void perf_cluster_send(struct perf_cluster *cluster, uint64_t now_us);
 
 struct perf_client *perf_cluster_client(struct perf_cluster *cluster, uint32_t number);
@@ -43,8 +45,13 @@ bool perf_cluster_ready(const struct perf_cluster *cluster, uint64_t now_us);
 /* Sums and positions of node `index`, for the report. */
 struct perf_cluster_facts {
     uint64_t epochs_committed, transactions_executed, rx_packets, tx_packets, fetch_requests,
-        dropped;
+        dropped, slots_used;
+    uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
 };
+/* Packets that the fabric lost, over all hosts: no room to send, no buffer, other reasons. */
+uint64_t perf_cluster_lost(const struct perf_cluster *cluster, uint64_t *ret_tx_full,
+                           uint64_t *ret_no_buffer);
+
 void perf_cluster_facts(const struct perf_cluster *cluster, uint32_t index,
                         struct perf_cluster_facts *ret_facts);
 

@@ -92,9 +92,13 @@ int main(int count, char **arguments) {
     static const struct {
         const char *name;
         int (*run)(void);
-    } probes[] = {{"inproc", probe_inproc}, {"client", probe_client}, {"echo", probe_echo},
-                  {"hops", probe_hops},     {"memcpy", probe_memcpy}, {"sync", probe_sync},
-                  {"udp", probe_udp}};
+    } probes[] = {{"inproc", probe_inproc},
+#ifdef PERF_NET
+                  {"client", probe_client}, {"echo", probe_echo},
+#endif
+
+                  {"hops", probe_hops},     {"memcpy", probe_memcpy},
+                  {"sync", probe_sync},     {"udp", probe_udp}};
     if (count > 1)
         options_take(count - 2, arguments + 2);
     if (sodium_init() < 0)

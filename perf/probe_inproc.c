@@ -17,21 +17,14 @@
 struct run {
     struct perf_cluster *cluster;
     struct perf_load load;
-    uint32_t gateway_count, turn, done_count;
+    uint32_t gateway_count, turn, answer_count;
     uint64_t step_ns;
     struct {
         uint32_t ticket, code;
-    } done[8192];
+        uint64_t at_ns; /* 0: at the end of the pass */
+    } answers[8192];
     struct perf_histogram hops[STAGE_MARK_COUNT];
 };
-
-static void on_done(void *context, void *user, const struct gateway_core_done *done) {
-    struct run *run = context;
-    if (run->done_count == sizeof run->done / sizeof run->done[0])
-        probe_die("more answers in a pass than there are tickets");
-    run->done[run->done_count].ticket = (uint32_t)(uintptr_t)user;
-    run->done[run->done_count++].code = done->code;
-}
 
 /* What hop took how long, of the one transaction that is under way. */
 static void hops(struct run *run) {
@@ -46,6 +39,18 @@ static void hops(struct run *run) {
 #else
     (void)run;
 #endif
+}
+
+static void on_done(void *context, void *user, const struct gateway_core_done *done) {
+    struct run *run = context;
+    if (run->answer_count == sizeof run->answers / sizeof run->answers[0])
+        probe_die("more answers in a pass than there are tickets");
+    bool alone = run->load.config.flight == 1;
+    if (alone)
+        hops(run);
+    run->answers[run->answer_count].at_ns = alone ? perf_clock_ns() : 0;
+    run->answers[run->answer_count].ticket = (uint32_t)(uintptr_t)user;
+    run->answers[run->answer_count++].code = done->code;
 }
 
 static void submit(struct run *run, uint64_t now_ns) {
@@ -70,18 +75,18 @@ static void submit(struct run *run, uint64_t now_ns) {
 
 static void pass(struct run *run) {
     uint64_t now_ns = perf_clock_ns();
-    perf_cluster_receive(run->cluster, now_ns / 1000);
-    if (run->done_count) {
-        hops(run);
-        now_ns = perf_clock_ns();
-        for (uint32_t i = 0; i < run->done_count; i++)
-            perf_load_done(&run->load, run->done[i].ticket, now_ns, run->done[i].code);
-        run->done_count = 0;
-    }
     submit(run, now_ns);
     perf_cluster_send(run->cluster, now_ns / 1000);
-    perf_cluster_nodes(run->cluster);
+    perf_cluster_nodes(run->cluster, now_ns / 1000);
     perf_clock_advance(run->step_ns);
+    if (!run->answer_count)
+        return;
+    now_ns = perf_clock_ns();
+    for (uint32_t i = 0; i < run->answer_count; i++)
+        perf_load_done(&run->load, run->answers[i].ticket,
+                       run->answers[i].at_ns ? run->answers[i].at_ns : now_ns,
+                       run->answers[i].code);
+    run->answer_count = 0;
 }
 
 /* The part that callgrind collects, by its name. */
@@ -114,12 +119,17 @@ static void become_deterministic(void) {
 
 static json_t *counts(const struct perf_cluster_facts *before,
                       const struct perf_cluster_facts *after) {
-    return json_pack("{sI sI sI sI sI}", "epochs",
+    json_t *drops = json_object();
+    for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
+        if (after->drops[i] > before->drops[i])
+            json_object_set_new(drops, wire_drop_label((enum wire_drop)i),
+                                json_integer((json_int_t)(after->drops[i] - before->drops[i])));
+    return json_pack("{sI sI sI sI sI so}", "epochs",
                      (json_int_t)(after->epochs_committed - before->epochs_committed), "rx_packets",
                      (json_int_t)(after->rx_packets - before->rx_packets), "tx_packets",
                      (json_int_t)(after->tx_packets - before->tx_packets), "fetches",
-                     (json_int_t)(after->fetch_requests - before->fetch_requests), "dropped",
-                     (json_int_t)(after->dropped - before->dropped));
+                     (json_int_t)(after->fetch_requests - before->fetch_requests), "slots_used",
+                     (json_int_t)after->slots_used, "drops", drops);
 }
 
 static json_t *hop_table(const struct run *run) {
@@ -180,9 +190,8 @@ int probe_inproc(void) {
         if (perf_clock_ns() > until_ns)
             probe_die("the cluster does not become ready");
         uint64_t now_us = perf_clock_ns() / 1000;
-        perf_cluster_receive(run.cluster, now_us);
         perf_cluster_send(run.cluster, now_us);
-        perf_cluster_nodes(run.cluster);
+        perf_cluster_nodes(run.cluster, now_us);
         perf_clock_advance(run.step_ns < 5000 ? 5000 : run.step_ns);
     }
     if (perf_load_open(&run.load, &load))
@@ -195,15 +204,18 @@ int probe_inproc(void) {
     perf_inproc_measured(&run);
     cpu_ns = perf_clock_cpu_ns() - cpu_ns;
     perf_cluster_facts(run.cluster, 0, &after);
+    uint64_t tx_full, no_buffer, other = perf_cluster_lost(run.cluster, &tx_full, &no_buffer);
     double took_ns = (double)(run.load.end_ns - run.load.first_ns);
     double count = (double)run.load.latency.count;
-    probe_print(json_pack("{ss ss si si si sf sf sf sI so so so}", "fabric", perf_fabric_name(),
-                          "app", echo ? "echo" : "bank", "nodes", (int)config.node_count,
-                          "gateways", (int)config.gateway_count, "flight", (int)load.flight,
-                          "offered_per_s", load.rate_per_s, "per_s", count * 1e9 / took_ns,
-                          "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
-                          (json_int_t)run.load.refused, "latency", probe_latency(&run.load.latency),
-                          "node0", counts(&before, &after), "hops", hop_table(&run)));
+    probe_print(json_pack("{ss ss si si si sf sf sf sI sI sI sI so so so}", "fabric",
+                          perf_fabric_name(), "app", echo ? "echo" : "bank", "nodes",
+                          (int)config.node_count, "gateways", (int)config.gateway_count, "flight",
+                          (int)load.flight, "offered_per_s", load.rate_per_s, "per_s",
+                          count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
+                          (json_int_t)run.load.refused, "lost_tx_full", (json_int_t)tx_full,
+                          "lost_no_buffer", (json_int_t)no_buffer, "lost_other", (json_int_t)other,
+                          "latency", probe_latency(&run.load.latency), "node0",
+                          counts(&before, &after), "hops", hop_table(&run)));
     perf_cluster_close(run.cluster);
     perf_load_close(&run.load);
     return 0;

@@ -153,6 +153,7 @@ struct net_peer *net_session_add_node(struct net_sessions *s, uint8_t index,
     peer->address = address;
     peer->ranges[0] = peer->ranges[1] = WIRE_RANGE_NONE;
     peer->hello_delay_us = NET_HELLO_MIN_US;
+    s->quiet_until_us = 0;
     return peer;
 }
 
@@ -164,6 +165,7 @@ void session_renew(struct net_sessions *s, struct net_peer *peer) {
     peer->user_tag = 0;
     peer->hello_at_us = 0;
     peer->hello_delay_us = NET_HELLO_MIN_US;
+    s->quiet_until_us = 0;
 }
 
 void net_session_move_node(struct net_sessions *s, struct net_peer *peer,
@@ -176,6 +178,7 @@ void net_session_move_node(struct net_sessions *s, struct net_peer *peer,
 void net_session_set_ranges(struct net_sessions *s, const uint64_t ranges[2]) {
     s->own.ranges[0] = ranges[0];
     s->own.ranges[1] = ranges[1];
+    s->quiet_until_us = 0;
     for (uint32_t i = 0; i < s->node_count; i++) {
         s->peers[i].knows_us = false;
         s->peers[i].hello_at_us = 0;

@@ -25,6 +25,7 @@ struct net_sessions {
     uint32_t node_count, gateway_count;
     uint32_t oldest, newest, free;
     uint32_t answer_first, answer_count;
+    uint64_t quiet_until_us; /* no node wants an unasked HELLO before; 0: not known */
     struct answer answers[ANSWERS_MAX];
     struct {
         struct net_address address;

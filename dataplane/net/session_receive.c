@@ -111,6 +111,7 @@ static enum wire_drop take_hello(struct net_sessions *s, const struct wire_hello
     peer->process_token = hello->process_token;
     memcpy(peer->ranges, hello->ranges, sizeof(peer->ranges));
     peer->knows_us = hello->your_session == s->own.session;
+    s->quiet_until_us = 0;
     session_heard(s, peer, now_us);
     if (flags & WIRE_HELLO_WANT_REPLY)
         answer(s, source, peer->stage, peer->session, peer->knows_us ? 0 : WIRE_HELLO_WANT_REPLY);
@@ -223,16 +224,24 @@ bool net_session_hello_next(struct net_sessions *s, uint64_t now_us, void *bytes
         *ret_length_bytes = write_hello(s, bytes, a->stage, a->your_session, a->flags);
         return true;
     }
+    if (now_us < s->quiet_until_us)
+        return false;
+    uint64_t next_us = UINT64_MAX;
     for (uint32_t i = 0; i < s->node_count; i++) {
         struct net_peer *peer = &s->peers[i];
-        if (peer->knows_us || now_us < peer->hello_at_us)
+        if (peer->knows_us)
             continue;
+        if (now_us < peer->hello_at_us) {
+            next_us = peer->hello_at_us < next_us ? peer->hello_at_us : next_us;
+            continue;
+        }
         hello_paced(peer, now_us);
         *ret_address = peer->address;
         *ret_length_bytes =
             write_hello(s, bytes, peer->stage, peer->session, WIRE_HELLO_WANT_REPLY);
         return true;
     }
+    s->quiet_until_us = next_us;
     return false;
 }
 

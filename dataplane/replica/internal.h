@@ -24,13 +24,14 @@
 
 /* Work bounds of one TICK, so that its actions fit REPLICA_ACTIONS_MAX (asserted where they are
  * added). */
-#define TICK_PROPOSALS_MAX 8  /* new epochs proposed */
-#define TICK_REPEATS_MAX 8    /* proposals sent again, per peer */
-#define TICK_RELEASES_MAX 256 /* body slots freed */
-#define TICK_PROGRESS_MAX 64  /* ranges told to their gateways */
-#define TICK_FETCHES_MAX 32   /* FETCH frames */
-#define SERVE_BODIES_MAX 256  /* bodies in answer to one FETCH */
-#define SERVE_EPOCHS_MAX 32   /* epochs in answer to one EPOCH_FETCH */
+#define TICK_PROPOSALS_MAX 8   /* new epochs proposed */
+#define TICK_REPEATS_MAX 8     /* proposals sent again, per peer */
+#define TICK_RELEASES_MAX 256  /* body slots freed for another reason than their execution */
+#define TICK_EXECUTED_MAX 1024 /* slots of executed bodies freed: as many as a tick can bring */
+#define TICK_PROGRESS_MAX 64   /* ranges told to their gateways */
+#define TICK_FETCHES_MAX 32    /* FETCH frames */
+#define SERVE_BODIES_MAX 256   /* bodies in answer to one FETCH */
+#define SERVE_EPOCHS_MAX 32    /* epochs in answer to one EPOCH_FETCH */
 #define VECTOR_ENTRIES_MAX 80
 #define CONTROLS_WAITING_MAX 256
 

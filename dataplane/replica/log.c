@@ -360,7 +360,7 @@ void replica_log_load(struct replica *r) {
 void replica_log_tick(struct replica *r) {
     deliver(r);
     noted_advance(r);
-    release(r, TICK_RELEASES_MAX);
+    release(r, TICK_EXECUTED_MAX);
     if (r->last_seq > r->base_seq && !epoch_at(r, r->last_seq)->hash_known && !r->actions->count)
         replica_log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */
 }

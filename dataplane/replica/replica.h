@@ -71,7 +71,7 @@
 
 #include "proto/wire.h"
 
-#define REPLICA_ACTIONS_MAX 1024 /* room every call of replica_step needs */
+#define REPLICA_ACTIONS_MAX 2048 /* room every call of replica_step needs */
 #define REPLICA_NODE_NONE 255
 #define REPLICA_SLOT_NONE UINT32_MAX
 

@@ -6,13 +6,14 @@ static void take_body(struct stage *s, const struct net_peer *peer,
                       const struct wire_frame *frame) {
     struct fetch *f = &s->fetch;
     struct ask ask = {ASK_BODY, 0, {{0}}};
-    if (!stage_take_body(s, &f->port, &s->fetch_slots, f->slots, &f->slot_count, frame, &ask.body))
+    if (!stage_take_body(s, f->worker, &f->port, &s->fetch_slots, f->slots, &f->slot_count, frame,
+                         &ask.body))
         return;
     ask.body.peer = peer->index;
     if (link_put(&s->fetched, &ask))
         return;
     stage_port_drop(&f->port, WIRE_DROP_RING_FULL);
-    f->slots[f->slot_count++] = ask.body.slot;
+    stage_return_slot(s, f->worker, f->slots, &f->slot_count, ask.body.slot);
 }
 
 static void take_frame(void *context, struct net_received *received,

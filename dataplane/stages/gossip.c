@@ -134,7 +134,8 @@ static void act(struct stage *s, const struct replica_action *a) {
         storage_append(s->gossip.storage, a, s->gossip.worker->now_ns);
         break;
     case REPLICA_ACTION_DELIVER:
-        stage_mark(STAGE_MARK_COMMITTED);
+        if (replica_leads(s->gossip.replica))
+            stage_mark(STAGE_MARK_COMMITTED);
         deliver(s, a->seq);
         break;
     case REPLICA_ACTION_FREE_SLOT: stage_bodies_give(&s->bodies, a->slot); break;
@@ -186,7 +187,8 @@ static void step_frame(struct stage *s, enum wire_stage stage, const struct parc
 
 static void take_body(struct stage *s, uint8_t peer, const struct wire_frame *frame) {
     struct replica_event event = {.kind = REPLICA_EVENT_BODY};
-    if (!stage_take_body(s, &s->gossip.port, NULL, NULL, NULL, frame, &event.body))
+    if (!stage_take_body(s, s->gossip.worker, &s->gossip.port, NULL, NULL, NULL, frame,
+                         &event.body))
         return;
     event.body.peer = peer;
     stage_step(s, &event);
@@ -213,6 +215,8 @@ static void take_frame(void *context, struct net_received *received,
 }
 
 /* ---- from the other stages ---- */
+
+#define ASKS_PER_PASS 4096 /* all that ingress can have put: bodies must not wait behind frames */
 
 static void ask_range(struct stage *s, const struct ask *a) {
     struct mailbox_up message = {0};
@@ -269,7 +273,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
 static uint32_t drain_asks(struct stage *s, struct link *link) {
     struct ask asks[32];
     uint32_t count, total = 0;
-    while (total < 1024 && (count = link_take(link, asks, 32)) != 0) {
+    while (total < ASKS_PER_PASS && (count = link_take(link, asks, 32)) != 0) {
         for (uint32_t i = 0; i < count; i++)
             take_ask(s, &asks[i]);
         total += count;
@@ -285,10 +289,12 @@ static uint32_t drain_parcels(struct stage *s) {
     return count;
 }
 
-/* Free slots lie ready for the stages that take bodies; what was asked for (fetch) comes first. */
+/* Free slots lie ready for the stages that take bodies on other threads; what was asked for (fetch)
+ * comes first. */
 static void hand_out_slots(struct stage *s) {
     struct bodies *b = &s->bodies;
-    uint32_t fetch = link_room(&s->fetch_slots), ingress = link_room(&s->ingress_slots);
+    uint32_t fetch = s->fetch.worker == s->gossip.worker ? 0 : link_room(&s->fetch_slots);
+    uint32_t ingress = s->ingress.worker == s->gossip.worker ? 0 : link_room(&s->ingress_slots);
     for (; fetch && b->free_count; fetch--)
         (void)link_put(&s->fetch_slots, &b->free[--b->free_count]);
     for (; ingress && b->free_count; ingress--)

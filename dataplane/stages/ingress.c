@@ -10,6 +10,11 @@ static void send(struct stage *s, struct net_peer *peer, enum wire_kind kind, co
 
 /* ---- in ---- */
 
+/* What lies in the port's queue when the replica steps looks lost to it, and is asked for from
+ * others. */
+#define BURSTS_PER_PASS 4
+#define ASKS_PER_BURST (NET_BURST_COUNT * 30) /* bodies of 20 bytes and more */
+
 static bool holds(const struct net_peer *peer, uint64_t range) {
     return peer->ranges[0] == range || peer->ranges[1] == range;
 }
@@ -25,7 +30,8 @@ static void put(struct stage *s, const struct ask *ask) {
         return;
     stage_port_drop(&s->ingress.port, WIRE_DROP_RING_FULL);
     if (ask->kind == ASK_BODY) /* the slot was not given away */
-        s->ingress.slots[s->ingress.slot_count++] = ask->body.slot;
+        stage_return_slot(s, s->ingress.worker, s->ingress.slots, &s->ingress.slot_count,
+                          ask->body.slot);
 }
 
 static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
@@ -43,8 +49,8 @@ static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
     }
     remember_gateway(in, range, number);
     struct ask ask = {ASK_BODY, number, {{0}}};
-    if (!stage_take_body(s, &in->port, &s->ingress_slots, in->slots, &in->slot_count, frame,
-                         &ask.body))
+    if (!stage_take_body(s, in->worker, &in->port, &s->ingress_slots, in->slots, &in->slot_count,
+                         frame, &ask.body))
         return;
     ask.body.gateway = number;
     ask.body.owner = peer->incarnation;
@@ -92,8 +98,18 @@ static void take_frame(void *context, struct net_received *received,
         stage_port_drop(&s->ingress.port, WIRE_DROP_FRAME_ROLE);
 }
 
+/* Not more bursts than gossip's link has room for: in the port's queue bodies wait, in a full link
+ * they are lost. */
 uint32_t stage_ingress_poll(struct stage *s) {
-    return stage_port_receive(&s->ingress.port, s->ingress.worker->now_us, take_frame, s);
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < BURSTS_PER_PASS && link_room(&s->asks) >= ASKS_PER_BURST; i++) {
+        uint32_t count =
+            stage_port_receive(&s->ingress.port, s->ingress.worker->now_us, take_frame, s);
+        total += count;
+        if (count < NET_BURST_COUNT)
+            break;
+    }
+    return total;
 }
 
 /* ---- out ---- */

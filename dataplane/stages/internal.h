@@ -207,10 +207,15 @@ struct stage {
 void stage_fail(struct stage *s, int error, const char *text);
 
 /* A body of the net into a slot: *ret_body is filled but for gateway and owner. False, counted at
- * `port`, when no slot is free or too much waits for the disk. */
-bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uint32_t *ready,
-                     uint32_t *ready_count, const struct wire_frame *frame,
-                     struct replica_event_body *ret_body);
+ * `port`, when no slot is free or too much waits for the disk. `worker`: the caller's; the slot is
+ * one of its `ready` ones, filled up from `slots`, unless gossip shares its thread. */
+bool stage_take_body(struct stage *s, const struct worker *worker, struct port *port,
+                     struct link *slots, uint32_t *ready, uint32_t *ready_count,
+                     const struct wire_frame *frame, struct replica_event_body *ret_body);
+
+/* The slot could not be given on: back to where it was taken. */
+void stage_return_slot(struct stage *s, const struct worker *worker, uint32_t *ready,
+                       uint32_t *ready_count, uint32_t slot);
 
 uint32_t stage_ingress_poll(struct stage *s);
 uint32_t stage_ingress_send(struct stage *s); /* answers and results; flushes */

@@ -9,7 +9,7 @@
 #include "dataplane/stages/internal.h"
 #include <sodium.h>
 
-#define IDLE_PASSES_BEFORE_YIELD 16
+#define IDLE_PASSES_BEFORE_YIELD 1
 #define IDLE_PASSES_BEFORE_SLEEP 256
 #define IDLE_PASSES_AT_REST 1
 #define REST_PPM 50000 /* share of work below which it is no use to spin for more */
@@ -60,19 +60,28 @@ static void tell_failed(struct stage *s) {
     mailbox_send_up(s->setup.mailbox, &up);
 }
 
-/* Slots come ready from gossip, some at a time; gossip itself takes them where they lie. */
-static uint32_t free_slot(struct stage *s, struct link *slots, uint32_t *ready,
-                          uint32_t *ready_count) {
-    if (!slots)
+/* Slots come ready from gossip, some at a time; who shares its thread takes them where they lie:
+ * the last one given back, which is still in the cache. */
+static uint32_t free_slot(struct stage *s, const struct worker *worker, struct link *slots,
+                          uint32_t *ready, uint32_t *ready_count) {
+    if (worker == s->gossip.worker)
         return s->bodies.free_count ? s->bodies.free[--s->bodies.free_count] : BODIES_SLOT_NONE;
     if (!*ready_count)
         *ready_count = link_take(slots, ready, 32);
     return *ready_count ? ready[--*ready_count] : BODIES_SLOT_NONE;
 }
 
-bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uint32_t *ready,
-                     uint32_t *ready_count, const struct wire_frame *frame,
-                     struct replica_event_body *ret_body) {
+void stage_return_slot(struct stage *s, const struct worker *worker, uint32_t *ready,
+                       uint32_t *ready_count, uint32_t slot) {
+    if (worker == s->gossip.worker)
+        stage_bodies_give(&s->bodies, slot);
+    else
+        ready[(*ready_count)++] = slot;
+}
+
+bool stage_take_body(struct stage *s, const struct worker *worker, struct port *port,
+                     struct link *slots, uint32_t *ready, uint32_t *ready_count,
+                     const struct wire_frame *frame, struct replica_event_body *ret_body) {
     struct wire_body head = {0}; /* of BODY; TX has no owner, its session has */
     struct wire_body_header header;
     size_t head_bytes = frame->kind == WIRE_BODY ? sizeof head : sizeof(struct wire_tx);
@@ -81,7 +90,7 @@ bool stage_take_body(struct stage *s, struct port *port, struct link *slots, uin
     uint32_t length = frame->length_bytes - (uint32_t)head_bytes;
     uint32_t slot = atomic_load_explicit(&s->pressed, memory_order_relaxed)
                         ? BODIES_SLOT_NONE
-                        : free_slot(s, slots, ready, ready_count);
+                        : free_slot(s, worker, slots, ready, ready_count);
     if (slot == BODIES_SLOT_NONE) {
         stage_port_drop(port, WIRE_DROP_BODY_POOL);
         return false;

@@ -7,7 +7,8 @@
 
 #define RESEND_MIN_US 3000
 #define RESEND_MAX_US 500000
-#define RESENDS_MAX 64 /* per tick */
+#define RESENDS_MAX 64       /* at once */
+#define RESEND_PAUSE_US 1000 /* after so many: nodes that are late are not helped by more */
 #define RANGE_ASK_US 200000
 #define RENEW_US 1000000
 #define PIECES_AHEAD_BYTES 65536 /* of a long result asked for at once */
@@ -49,7 +50,7 @@ struct gateway_core {
     uint64_t next_range;
     uint32_t next_start;
     bool resubmitting;
-    uint64_t range_nonce, ask_at_us, renew_at_us;
+    uint64_t range_nonce, ask_at_us, renew_at_us, resend_at_us; /* of any part, at the earliest */
     uint8_t ask_node, leader;
     uint64_t heard_us[WIRE_NODES_MAX], latency_us, query_id, query_until_us;
     uint64_t submitted, answered, resent, window_full, sealed, queries, range_held_by;
@@ -267,6 +268,7 @@ static void send_new(struct gateway_core *c, uint64_t now_us) {
         part_send(c, p, s, false);
         p->try_count = 1;
         p->at_us = now_us + (4 * c->latency_us > RESEND_MIN_US ? 4 * c->latency_us : RESEND_MIN_US);
+        c->resend_at_us = p->at_us < c->resend_at_us ? p->at_us : c->resend_at_us;
         c->sent++;
     }
 }
@@ -282,21 +284,31 @@ static void ask_state(struct gateway_core *c, uint64_t id, uint32_t offset, uint
 
 static void resend(struct gateway_core *c, uint64_t now_us) {
     uint32_t budget = RESENDS_MAX;
-    for (uint64_t n = c->low; n < c->sent && budget; n++) {
+    uint64_t next_us = UINT64_MAX;
+    if (now_us < c->resend_at_us)
+        return;
+    for (uint64_t n = c->low; n < c->sent; n++) {
         struct part *p = part_at(c, n);
         struct segment *s = segment_of(c, wire_tx_range(p->id));
-        if (p->answered || now_us < p->at_us || !s)
+        if (p->answered || !s)
             continue;
+        if (now_us < p->at_us || !budget) {
+            next_us = p->at_us < next_us ? p->at_us : next_us;
+            continue;
+        }
         part_send(c, p, s, true);
         if (p->first && p->id != c->assembly_id)
             ask_state(c, p->id, 0, PIECES_AHEAD_BYTES, p->try_count);
         uint64_t wait = RESEND_MIN_US << (p->try_count < 8 ? p->try_count : 8);
         p->at_us = now_us + (wait < RESEND_MAX_US ? wait : RESEND_MAX_US);
+        next_us = p->at_us < next_us ? p->at_us : next_us;
         if (p->try_count < 250)
             p->try_count++;
         c->resent++;
         budget--;
     }
+    uint64_t pause_us = now_us + (budget ? 0 : RESEND_PAUSE_US);
+    c->resend_at_us = next_us > pause_us ? next_us : pause_us;
 }
 
 /* ---- results ---- */
@@ -335,7 +347,9 @@ static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
         .bytes = bytes,
         .length_bytes = r->total_bytes,
     };
-    if (p->try_count == 1)
+    /* An answer after a resend tells how late nodes are at most: it may raise the timer, not lower
+     * it. */
+    if (p->try_count == 1 || done.latency_us > c->latency_us)
         c->latency_us = (7 * c->latency_us + done.latency_us + 7) / 8;
     uint64_t number = c->low; /* the transaction's parts are answered together */
     struct segment *s = segment_of(c, wire_tx_range(p->id));

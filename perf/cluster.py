@@ -1,0 +1,201 @@
+"""The profiles' parts with real processes: nodes and the measuring client in network namespaces on one bridge, real etcd
+(the harness of tests/cluster). Needs root."""
+import base64
+import http.client
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import bench
+import plot
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/cluster"))
+from lib import cluster as c  # noqa: E402
+from lib import http as admin  # noqa: E402
+
+ECHO_PORT = 4000
+NAMES = {"memory": "af_packet over veth, memory", "disk": "af_packet over veth, disk"}
+
+
+class Bench(c.Cluster):
+    """A cluster with hosts for clients and echo servers."""
+
+    def __enter__(self):
+        super().__enter__()
+        self.hosts = 0
+        return self
+
+    def host(self):
+        self.hosts += 1
+        name = f"p{self.hosts}"
+        return name, self.network.add_host(name, 100 + self.hosts)
+
+    def command(self, host, address, measurement, **options):
+        self._environment(host)
+        return ["ip", "netns", "exec", self.network.namespace(host), "env", f"XDG_RUNTIME_DIR={self.workdir}/{host}.run",
+                str(bench.NET), measurement, "--fabric=af_packet", "--interface=eth0", f"--address={address}/24"] \
+            + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+
+    def run(self, host, address, measurement, **options):
+        try:
+            done = subprocess.run(self.command(host, address, measurement, **options), capture_output=True, text=True,
+                                  timeout=bench.PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        if done.returncode != 0:
+            print(f"  {measurement}: {done.stderr.strip()[-300:]}", file=sys.stderr)
+            return None
+        return json.loads(done.stdout)
+
+    def node_list(self):
+        return ",".join(f"{address}:{c.PORT}" for address in self.node_addresses)
+
+    def client(self, host, **options):
+        return self.run(*host, "client", nodes=self.node_list(), **options)
+
+    def echo(self, host, servers, **options):
+        """The floor: a round trip of empty packets, with as many processes polling and yielding as the cluster has."""
+        running = [subprocess.Popen(self.command(*server, "echo", server=1, seconds=30, port=ECHO_PORT),
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for server in servers]
+        time.sleep(1.0)
+        try:
+            return self.run(*host, "echo", to=f"{servers[0][1]}:{ECHO_PORT}", port=ECHO_PORT, **options)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+
+
+def etcd_transactions(cluster, count=300):
+    """One put in a transaction per epoch: what committing every epoch through etcd would cost."""
+    connection = http.client.HTTPConnection(cluster.etcd.addresses[0], 2379, timeout=10)
+    key, took = base64.b64encode(b"/perf").decode(), []
+    for number in range(count):
+        value = base64.b64encode(f"{number:064}".encode()).decode()
+        body = json.dumps({"success": [{"requestPut": {"key": key, "value": value}}]})
+        before = time.monotonic_ns()
+        connection.request("POST", "/v3/kv/txn", body)
+        connection.getresponse().read()
+        took.append(time.monotonic_ns() - before)
+    connection.close()
+    took.sort()
+    at = lambda share: took[min(len(took) - 1, int(share * len(took)))]  # noqa: E731
+    shares = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+    return {"latency": {"count": count, "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p999": at(0.999), "max": took[-1],
+                        "curve": [[share, at(share)] for share in shares]}}
+
+
+def started(cluster, **keys):
+    cluster.start(nodes=3, gateways=0, node_keys=keys)
+    cluster.leader()
+    return cluster.host()
+
+
+def epoch(options):
+    """L3, L4."""
+    rows = bench.Rows(options.repeat)
+    count = 3000 if options.quick else 20000
+    for durability in ("memory", "disk"):
+        with Bench() as cluster:
+            cluster.start_network()
+            host, servers = cluster.host(), [cluster.host() for _ in range(3)]
+            part = bench.Rows(options.repeat)
+            if durability == "memory":
+                part.add("floor: round trip, 4 pollers", lambda: cluster.echo(host, servers, count=count))
+            part.measure()
+            rows.results.update(part.results)
+            cluster.start_rest(nodes=3, gateways=0, node_keys={"durability": durability})
+            cluster.leader()
+            part = bench.Rows(options.repeat)
+            part.add(NAMES[durability], lambda: cluster.client(host, flight=1, count=count, seconds=20))
+            if durability == "memory":
+                part.add("peer: etcd transaction", lambda: etcd_transactions(cluster))
+            else:
+                part.add("floor: write + fdatasync", lambda: bench.probe(bench.PROBE, "sync", count=500,
+                                                                         directory=str(cluster.workdir)))
+            part.measure()
+            rows.results.update(part.results)
+    trip = rows.median("floor: round trip, 4 pollers", "latency.p50")
+    floor = 2 * trip if trip else None
+    sync = rows.median("floor: write + fdatasync", "latency.p50")
+    shown = [bench.latency_row(rows, NAMES["memory"], floor),
+             bench.latency_row(rows, NAMES["disk"], floor + sync if floor and sync else None)]
+    shown += [bench.latency_row(rows, name, floor) for name in
+              ("floor: round trip, 4 pollers", "floor: write + fdatasync", "peer: etcd transaction")]
+    bench.table("Three nodes, client and etcd as processes in namespaces; floor: two round trips (disk: and one sync)",
+                bench.LATENCY_HEAD, shown)
+    bench.save("epoch_processes", rows)
+    plot.lines(bench.OUT / "epoch_processes.svg", "Latency, one in flight, processes in namespaces", "share of transactions",
+               "us", bench.curves(rows, list(rows.results)), True, True, bench.NINES)
+
+
+def throughput(options):
+    rows = bench.Rows(options.repeat)
+    seconds = 3 if options.quick else 6
+    rates = (1000, 10000, 25000, 50000, 100000, 150000)
+    with Bench() as cluster:
+        host = started(cluster)
+        for rate in rates:
+            rows.add(f"{rate / 1000:g} k/s", lambda rate=rate: cluster.client(host, flight=4096, rate=rate, seconds=seconds))
+        rows.add("256 in flight", lambda: cluster.client(host, flight=256, seconds=seconds))
+        rows.measure()
+    bench.table("af_packet over veth, memory, bank, open loop", ["", "answered k/s", "p50 us", "p99 us", "p99.9 us"],
+                [[name, f"{(rows.median(name, 'per_s') or 0) / 1000:.1f}"]
+                 + [bench.us(rows.median(name, f"latency.{p}")) for p in ("p50", "p99", "p999")] for name in rows.plans])
+    bench.save("throughput_processes", rows)
+    plot.lines(bench.OUT / "throughput_processes.svg", "Latency against throughput, af_packet over veth", "transactions/s", "us",
+               {p: [(rows.median(f"{rate / 1000:g} k/s", "per_s") or 0,
+                     (rows.median(f"{rate / 1000:g} k/s", f"latency.{p}") or 0) / 1000) for rate in rates]
+                for p in ("p50", "p99", "p999")}, False, True)
+
+
+def kill(cluster, leader):
+    cluster.nodes[leader].kill()
+    return lambda: cluster.nodes[leader].start()
+
+
+def pause(cluster, leader):
+    cluster.nodes[leader].pause()
+    return cluster.nodes[leader].resume
+
+
+def hand_over(cluster, leader):
+    answer = admin.request(cluster.admin(leader), "/v1/handover", "POST", "{}", timeout=3)
+    if answer.status >= 300:
+        print(f"  hand-over: {answer.status}", file=sys.stderr)
+    return lambda: None
+
+
+def failover(options):
+    """F1, F2: time without any answer under 2,000 transactions/s, around each fault."""
+    rounds = 3 if options.quick else 10
+    gaps = {}
+    with Bench() as cluster:
+        host = started(cluster)
+        for name, fault in (("leader handed over", hand_over), ("leader paused", pause), ("leader killed", kill)):
+            client = subprocess.Popen(cluster.command(*host, "client", nodes=cluster.node_list(), rate=2000, flight=4096,
+                                                      seconds=rounds * 6 + 4), stdout=subprocess.PIPE, text=True)
+            times = []
+            time.sleep(3)
+            for _ in range(rounds):
+                leader = cluster.leader()
+                before = time.monotonic_ns()
+                undo = fault(cluster, leader)
+                times.append((before, time.monotonic_ns()))
+                time.sleep(2.5)
+                undo()
+                cluster.wait_node_ready(leader)
+                time.sleep(1.5)
+            output, _ = client.communicate(timeout=bench.PROBE_SECONDS)
+            result = json.loads(output)
+            gaps[name] = [max([length for at, length in result["gaps"] if before - 50e6 < at + length and at < after + 50e6],
+                              default=0) for before, after in times]
+        peer = etcd_transactions(cluster)
+    rows = [[name, bench.us(sorted(values)[len(values) // 2]), bench.us(max(values)), len(values)] for name, values in gaps.items()]
+    rows.append(["peer: etcd transaction", bench.us(peer["latency"]["p50"]), bench.us(peer["latency"]["max"]), 300])
+    bench.table("Without an answer around a fault (gaps under 2 ms count as 0)", ["", "p50 us", "max us", "rounds"], rows)
+    bench.save("failover", bench.Rows(1), {"gaps_ns": gaps, "etcd": peer})
+    plot.lines(bench.OUT / "failover.svg", "Time without an answer, by round (sorted)", "round", "ms",
+               {name: [(i + 1, value / 1e6) for i, value in enumerate(sorted(values))] for name, values in gaps.items()})

@@ -1,0 +1,11 @@
+#!/bin/sh
+# make bench: maroon-perf. Arguments: profiles and options of bench.py, also as PROFILES="epoch failover".
+set -eu
+cd "$(dirname "$0")/.."
+build=${BUILD:-build} marks=${MARKS:-build-marks}
+ninja -C "$build" --quiet
+[ -f "$marks/build.ninja" ] || meson setup "$marks" -Dperf_marks=true >/dev/null
+ninja -C "$marks" --quiet perf/maroon-perf-probe
+export PYTHONDONTWRITEBYTECODE=1
+# shellcheck disable=SC2086
+exec python3 perf/bench.py ${PROFILES:-} "$@"
