@@ -13,9 +13,9 @@
  * Purity: no clock, malloc, socket, log, random source: time, memory and the owner token are given.
  * What must be sent and what is done goes out through the two calls of struct gateway_core_shell,
  * inside a call of this module. Threads: one at a time. Ownership: payloads are copied; bytes given
- * to the shell live until its call returns. Invariants (gateway_core_check): I1 low <= sent <= end,
- * end - low <= parts_max. I2 no id is handed out twice. I3 nothing is sent beyond its range's
- * limit. */
+ * to the shell live until its call returns. Invariants (gateway_core_check): I1 low <= sent <=
+ * placed <= end, end - low <= parts_max. I2 no id is handed out twice. I3 nothing is sent beyond
+ * its range's limit. */
 #ifndef MAROON_GATEWAY_CORE_H
 #define MAROON_GATEWAY_CORE_H
 
@@ -51,7 +51,7 @@ struct gateway_core_state { /* what became of an id that was asked for */
     uint64_t id, epoch_seq;
     uint32_t outcome; /* enum wire_tx_outcome; the rest only with EXECUTED */
     uint32_t code, method_key;
-    const uint8_t *bytes; /* of the result, as far as one frame holds it */
+    const uint8_t *bytes; /* of the whole result */
     uint32_t length_bytes;
 };
 
@@ -78,8 +78,9 @@ struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_c
                                        const struct gateway_core_shell *shell, uint64_t now_us);
 
 /* Takes a transaction. `key`: 16 bytes of idempotency key or NULL; `request_hash`: 16 bytes, with
- * key. Returns 0 and *ret_id; MRN_ERR_FULL (too many outstanding, or the window is full: wait),
- * MRN_ERR_UNAVAILABLE (no range yet), MRN_ERR_TOO_LARGE. */
+ * key. Returns 0 and *ret_id (the id so far: after
+ * SEALED it may be done under another); MRN_ERR_FULL (too many outstanding, or the window is full:
+ * wait), MRN_ERR_UNAVAILABLE (no range yet), MRN_ERR_TOO_LARGE. */
 int gateway_core_submit(struct gateway_core *core, uint64_t now_us, uint32_t service,
                         uint32_t method, const void *payload, uint32_t length_bytes,
                         const uint8_t *key, const uint8_t *request_hash, void *user,
@@ -105,7 +106,7 @@ struct gateway_core_facts {
     uint32_t outstanding_parts;
     uint8_t leader;       /* node that last said it leads; 255: none */
     uint32_t nodes_heard; /* within the last second */
-    uint64_t submitted, answered, resent, window_full, sealed, queries;
+    uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries;
     uint32_t range_outcome; /* of the last RANGE_GRANT, enum wire_range_outcome */
     uint64_t range_held_by; /* when it was TAKEN */
 };

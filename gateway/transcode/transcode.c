@@ -16,6 +16,7 @@
 struct context {
     char *error;
     int depth;
+    bool marked; /* the text has big numbers, marked */
 };
 
 static int refuse(struct context *c, const char *field, const char *why) {
@@ -49,13 +50,127 @@ static const ProtobufCFieldDescriptor *field_find(const ProtobufCMessageDescript
 
 /* ---- in ---- */
 
-static int take_unsigned(const json_t *value, uint64_t max, uint64_t *ret) {
+/* The parser's integers are signed. An unquoted whole number of 19 digits or more is therefore
+ * handed to it as a string that begins with this mark, a character for private use; a text that
+ * contains the character itself, in whatever spelling, is left as it is, so that no string of the
+ * client can pass for a number. */
+#define MARK "\xee\x80\x80"
+#define MARK_BYTES 3
+#define BIG_DIGITS 19
+
+static const char *big_digits(const struct context *c, const json_t *value) {
+    const char *text = json_string_value(value);
+    return c->marked && text && !strncmp(text, MARK, MARK_BYTES) ? text + MARK_BYTES : NULL;
+}
+
+struct digits {
+    const char *at;
+    size_t length;
+};
+
+/* The next big whole number of the text from `at` on that stands outside of strings. */
+static bool big_next(const char *at, const char *end, struct digits *ret) {
+    while (at < end) {
+        if (*at == '"') { /* over the string */
+            for (at++; at < end && *at != '"'; at++)
+                at += *at == '\\';
+            at++;
+            continue;
+        }
+        const char *first = at;
+        while (at < end && *at && strchr("+-.0123456789eE", *at))
+            at++;
+        size_t length = (size_t)(at - first);
+        const char *digits = first + (length && *first == '-');
+        size_t count = (size_t)(at - digits);
+        if (count >= BIG_DIGITS && *digits != '0' &&
+            count == strspn(digits, "0123456789")) { /* what follows them is no digit */
+            *ret = (struct digits){first, length};
+            return true;
+        }
+        at += !length;
+    }
+    return false;
+}
+
+static bool has_mark(const char *json, size_t bytes) {
+    if (memmem(json, bytes, MARK, MARK_BYTES))
+        return true;
+    for (const char *at = json, *end = json + bytes;
+         (at = memmem(at, (size_t)(end - at), "\\u", 2)); at += 2)
+        if (end - at >= 6 && !strncasecmp(at + 2, "e000", 4))
+            return true;
+    return false;
+}
+
+/* Parses a NUL-terminated copy in which big numbers are marked; NULL when there are none. */
+static char *mark_big(const char *json, size_t bytes, size_t *ret_bytes) {
+    const char *end = json + bytes, *at = json;
+    struct digits d;
+    if (!big_next(json, end, &d) || has_mark(json, bytes))
+        return NULL;
+    char *text = malloc(bytes + bytes / BIG_DIGITS * (MARK_BYTES + 2) + MARK_BYTES + 3), *to = text;
+    while (text && big_next(at, end, &d)) {
+        to = mempcpy(to, at, (size_t)(d.at - at));
+        to = mempcpy(to, "\"" MARK, MARK_BYTES + 1);
+        to = mempcpy(to, d.at, d.length);
+        *to++ = '"';
+        at = d.at + d.length;
+    }
+    if (!text)
+        return NULL;
+    to = mempcpy(to, at, (size_t)(end - at));
+    *to = 0;
+    *ret_bytes = (size_t)(to - text);
+    return text;
+}
+
+static json_t *parse(struct context *c, const char *json, size_t bytes, json_error_t *ret_where) {
+    size_t marked_bytes = 0;
+    char *marked = mark_big(json, bytes, &marked_bytes);
+    c->marked = marked != NULL;
+    json_t *value = json_loadb(marked ? marked : json, marked ? marked_bytes : bytes,
+                               JSON_REJECT_DUPLICATES, ret_where);
+    free(marked);
+    return value;
+}
+
+/* Digits of a number given as a string, or as a big number; NULL when it is neither. */
+static const char *number_text(const struct context *c, const json_t *value) {
+    const char *big = big_digits(c, value);
+    return big ? big : json_string_value(value);
+}
+
+static int take_real(const struct context *c, const json_t *value, double *ret) {
+    static const struct {
+        const char *name;
+        double value;
+    } names[] = {{"NaN", (double)NAN}, {"Infinity", HUGE_VAL}, {"-Infinity", -HUGE_VAL}};
+    if (json_is_number(value)) {
+        *ret = json_number_value(value);
+        return 0;
+    }
+    const char *text = number_text(c, value);
+    for (size_t i = 0; text && i < sizeof names / sizeof names[0]; i++)
+        if (!strcmp(text, names[i].name)) {
+            *ret = names[i].value;
+            return 0;
+        }
+    if (!text || !*text || text[strspn(text, "+-.0123456789eE")])
+        return -1;
+    char *end;
+    *ret = strtod(text, &end);
+    return *end || !isfinite(*ret) ? -1 : 0;
+}
+
+static int take_unsigned(const struct context *c, const json_t *value, uint64_t max,
+                         uint64_t *ret) {
     if (json_is_integer(value)) {
         if (json_integer_value(value) < 0)
             return -1;
         *ret = (uint64_t)json_integer_value(value);
     } else if (json_is_string(value)) {
-        const char *text = json_string_value(value);
+        const char *text = number_text(c, value);
         char *end;
         if (*text < '0' || *text > '9')
             return -1;
@@ -68,15 +183,16 @@ static int take_unsigned(const json_t *value, uint64_t max, uint64_t *ret) {
     return *ret > max ? -1 : 0;
 }
 
-static int take_signed(const json_t *value, int64_t min, int64_t max, int64_t *ret) {
+static int take_signed(const struct context *c, const json_t *value, int64_t min, int64_t max,
+                       int64_t *ret) {
     if (json_is_integer(value))
         *ret = json_integer_value(value);
     else if (json_is_string(value)) {
-        const char *text = json_string_value(value);
+        const char *text = number_text(c, value);
         char *end;
         errno = 0;
         *ret = strtoll(text, &end, 10);
-        if (end == text || *end || errno || *text == ' ' || *text == '+')
+        if (end == text || *end || errno || (*text != '-' && (*text < '0' || *text > '9')))
             return -1;
     } else
         return -1;
@@ -104,8 +220,9 @@ static int take_bytes(const char *text, ProtobufCBinaryData *ret) {
 static int take_message(struct context *c, const ProtobufCMessageDescriptor *type, json_t *object,
                         ProtobufCMessage **ret);
 
-static int take_enum(const ProtobufCEnumDescriptor *type, const json_t *value, int *ret) {
-    if (json_is_string(value)) {
+static int take_enum(const struct context *c, const ProtobufCEnumDescriptor *type,
+                     const json_t *value, int *ret) {
+    if (json_is_string(value) && !big_digits(c, value)) {
         const ProtobufCEnumValue *v =
             protobuf_c_enum_descriptor_get_value_by_name(type, json_string_value(value));
         if (!v)
@@ -114,7 +231,7 @@ static int take_enum(const ProtobufCEnumDescriptor *type, const json_t *value, i
         return 0;
     }
     int64_t number;
-    if (take_signed(value, INT32_MIN, INT32_MAX, &number))
+    if (take_signed(c, value, INT32_MIN, INT32_MAX, &number))
         return -1;
     *ret = (int)number;
     return 0;
@@ -125,16 +242,17 @@ static int take_value(struct context *c, const ProtobufCFieldDescriptor *f, json
                       void *at) {
     uint64_t u;
     int64_t i;
+    double d;
     switch (f->type) {
     case PROTOBUF_C_TYPE_UINT32:
     case PROTOBUF_C_TYPE_FIXED32:
-        if (take_unsigned(value, UINT32_MAX, &u))
+        if (take_unsigned(c, value, UINT32_MAX, &u))
             return refuse(c, f->name, "must be a whole number from 0 to 4294967295");
         *(uint32_t *)at = (uint32_t)u;
         return 0;
     case PROTOBUF_C_TYPE_UINT64:
     case PROTOBUF_C_TYPE_FIXED64:
-        if (take_unsigned(value, UINT64_MAX, &u))
+        if (take_unsigned(c, value, UINT64_MAX, &u))
             return refuse(
                 c, f->name,
                 "must be a whole number from 0 to 18446744073709551615, as a string or a number");
@@ -143,14 +261,14 @@ static int take_value(struct context *c, const ProtobufCFieldDescriptor *f, json
     case PROTOBUF_C_TYPE_INT32:
     case PROTOBUF_C_TYPE_SINT32:
     case PROTOBUF_C_TYPE_SFIXED32:
-        if (take_signed(value, INT32_MIN, INT32_MAX, &i))
+        if (take_signed(c, value, INT32_MIN, INT32_MAX, &i))
             return refuse(c, f->name, "must be a whole number of 32 bits");
         *(int32_t *)at = (int32_t)i;
         return 0;
     case PROTOBUF_C_TYPE_INT64:
     case PROTOBUF_C_TYPE_SINT64:
     case PROTOBUF_C_TYPE_SFIXED64:
-        if (take_signed(value, INT64_MIN, INT64_MAX, &i))
+        if (take_signed(c, value, INT64_MIN, INT64_MAX, &i))
             return refuse(c, f->name, "must be a whole number of 64 bits, as a string or a number");
         *(int64_t *)at = i;
         return 0;
@@ -160,20 +278,21 @@ static int take_value(struct context *c, const ProtobufCFieldDescriptor *f, json
         *(protobuf_c_boolean *)at = json_is_true(value);
         return 0;
     case PROTOBUF_C_TYPE_ENUM:
-        return take_enum(f->descriptor, value, at) ? refuse(c, f->name, "is no value of its enum")
-                                                   : 0;
+        return take_enum(c, f->descriptor, value, at)
+                   ? refuse(c, f->name, "is no value of its enum")
+                   : 0;
     case PROTOBUF_C_TYPE_FLOAT:
-        if (!json_is_number(value))
+        if (take_real(c, value, &d))
             return refuse(c, f->name, "must be a number");
-        *(float *)at = (float)json_number_value(value);
+        *(float *)at = (float)d;
         return 0;
     case PROTOBUF_C_TYPE_DOUBLE:
-        if (!json_is_number(value))
+        if (take_real(c, value, &d))
             return refuse(c, f->name, "must be a number");
-        *(double *)at = json_number_value(value);
+        *(double *)at = d;
         return 0;
     case PROTOBUF_C_TYPE_STRING: {
-        if (!json_is_string(value))
+        if (!json_is_string(value) || big_digits(c, value))
             return refuse(c, f->name, "must be a string");
         char *copy = strdup(json_string_value(value));
         if (!copy)
@@ -182,7 +301,8 @@ static int take_value(struct context *c, const ProtobufCFieldDescriptor *f, json
         return 0;
     }
     case PROTOBUF_C_TYPE_BYTES:
-        if (!json_is_string(value) || take_bytes(json_string_value(value), at))
+        if (!json_is_string(value) || big_digits(c, value) ||
+            take_bytes(json_string_value(value), at))
             return refuse(c, f->name, "must be a string in base64");
         return 0;
     case PROTOBUF_C_TYPE_MESSAGE: return take_message(c, f->descriptor, value, at);
@@ -292,8 +412,7 @@ int gateway_transcode_in(const ProtobufCMessageDescriptor *type, const char *jso
                          char *ret_error) {
     struct context c = {.error = ret_error};
     json_error_t where;
-    json_t *object =
-        json_bytes ? json_loadb(json, json_bytes, JSON_REJECT_DUPLICATES, &where) : json_object();
+    json_t *object = json_bytes ? parse(&c, json, json_bytes, &where) : json_object();
     if (!object) {
         snprintf(ret_error, TRANSCODE_TEXT_BYTES, "not JSON: %.160s (line %d, column %d)",
                  where.text, where.line, where.column);
@@ -309,10 +428,62 @@ int gateway_transcode_in(const ProtobufCMessageDescriptor *type, const char *jso
     return error;
 }
 
+/* ---- protobuf in ---- */
+
+static bool varint(const uint8_t **at, const uint8_t *end, uint64_t *ret) {
+    *ret = 0;
+    for (unsigned shift = 0; shift < 70 && *at < end; shift += 7) {
+        uint8_t byte = *(*at)++;
+        *ret |= (uint64_t)(byte & 127) << (shift < 64 ? shift : 63);
+        if (byte < 128)
+            return true;
+    }
+    return false;
+}
+
+/* Nested no deeper than DEPTH_MAX? The library's unpack recurses as deep as the bytes say; what is
+ * broken otherwise it finds itself. */
+static bool depth_allowed(const ProtobufCMessageDescriptor *type, const uint8_t *at,
+                          const uint8_t *end, int depth) {
+    uint64_t tag, length;
+    if (depth > DEPTH_MAX)
+        return false;
+    while (at < end && varint(&at, end, &tag)) {
+        const ProtobufCFieldDescriptor *f =
+            tag >> 3 <= UINT32_MAX
+                ? protobuf_c_message_descriptor_get_field(type, (unsigned)(tag >> 3))
+                : NULL;
+        if ((tag & 7) == 0) {
+            if (!varint(&at, end, &length))
+                return true;
+            continue;
+        }
+        length = (tag & 7) == 1 ? 8 : 4;
+        if ((tag & 7) == 2 && !varint(&at, end, &length))
+            return true;
+        if (((tag & 7) != 1 && (tag & 7) != 2 && (tag & 7) != 5) || length > (uint64_t)(end - at))
+            return true;
+        if ((tag & 7) == 2 && f && f->type == PROTOBUF_C_TYPE_MESSAGE &&
+            !depth_allowed(f->descriptor, at, at + length, depth + 1))
+            return false;
+        at += length;
+    }
+    return true;
+}
+
+static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
+                                size_t length_bytes) {
+    static const uint8_t none[1];
+    bytes = length_bytes ? bytes : none;
+    return depth_allowed(type, bytes, bytes + length_bytes, 1)
+               ? protobuf_c_message_unpack(type, NULL, length_bytes, bytes)
+               : NULL;
+}
+
 int gateway_transcode_check(const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
                             size_t length_bytes, uint8_t **ret_bytes, size_t *ret_length_bytes,
                             char *ret_error) {
-    ProtobufCMessage *message = protobuf_c_message_unpack(type, NULL, length_bytes, bytes);
+    ProtobufCMessage *message = unpack(type, bytes, length_bytes);
     if (!message) {
         snprintf(ret_error, TRANSCODE_TEXT_BYTES, "the body is not a %s", type->name);
         return MRN_ERR_MALFORMED;
@@ -333,6 +504,12 @@ static json_t *give_number(const char *format, uint64_t u, int64_t i) {
     else
         snprintf(text, sizeof text, "%lld", (long long)i);
     return json_string(text);
+}
+
+static json_t *give_real(double value) {
+    return isnan(value)   ? json_string("NaN")
+           : isinf(value) ? json_string(value > 0 ? "Infinity" : "-Infinity")
+                          : json_real(value);
 }
 
 static json_t *give_bytes(const ProtobufCBinaryData *data) {
@@ -364,8 +541,8 @@ static json_t *give_value(const ProtobufCFieldDescriptor *f, const void *at) {
             protobuf_c_enum_descriptor_get_value(f->descriptor, *(const int *)at);
         return v ? json_string(v->name) : json_integer(*(const int *)at);
     }
-    case PROTOBUF_C_TYPE_FLOAT: return json_real((double)*(const float *)at);
-    case PROTOBUF_C_TYPE_DOUBLE: return json_real(*(const double *)at);
+    case PROTOBUF_C_TYPE_FLOAT: return give_real((double)*(const float *)at);
+    case PROTOBUF_C_TYPE_DOUBLE: return give_real(*(const double *)at);
     case PROTOBUF_C_TYPE_STRING:
         return json_string(*(const char *const *)at ? *(const char *const *)at : "");
     case PROTOBUF_C_TYPE_BYTES: return give_bytes(at);
@@ -374,44 +551,56 @@ static json_t *give_value(const ProtobufCFieldDescriptor *f, const void *at) {
     return NULL;
 }
 
-static json_t *give_field(const ProtobufCFieldDescriptor *f, const ProtobufCMessage *message) {
-    const uint8_t *base = (const uint8_t *)message;
-    if (f->label == PROTOBUF_C_LABEL_REPEATED) {
-        json_t *array = json_array();
-        size_t count = *(const size_t *)(base + f->quantifier_offset), size = value_size(f->type);
-        const uint8_t *items = *(const uint8_t *const *)(base + f->offset);
-        for (size_t i = 0; i < count; i++)
-            json_array_append_new(array, give_value(f, items + i * size));
-        return array;
-    }
+static bool is_absent(const ProtobufCFieldDescriptor *f, const uint8_t *base) {
+    if (f->label == PROTOBUF_C_LABEL_REPEATED)
+        return false;
     if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF &&
         *(const uint32_t *)(base + f->quantifier_offset) != f->id)
-        return NULL;
-    if (f->type == PROTOBUF_C_TYPE_MESSAGE && !*(const void *const *)(base + f->offset))
-        return NULL;
-    return give_value(f, base + f->offset);
+        return true;
+    return f->type == PROTOBUF_C_TYPE_MESSAGE && !*(const void *const *)(base + f->offset);
+}
+
+/* NULL: no memory, or a string that is not UTF-8. */
+static json_t *give_field(const ProtobufCFieldDescriptor *f, const uint8_t *base) {
+    if (f->label != PROTOBUF_C_LABEL_REPEATED)
+        return give_value(f, base + f->offset);
+    json_t *array = json_array();
+    size_t count = *(const size_t *)(base + f->quantifier_offset), size = value_size(f->type);
+    const uint8_t *items = *(const uint8_t *const *)(base + f->offset);
+    for (size_t i = 0; array && i < count; i++)
+        if (json_array_append_new(array, give_value(f, items + i * size))) {
+            json_decref(array);
+            return NULL;
+        }
+    return array;
 }
 
 static json_t *give_message(const ProtobufCMessage *message) {
     json_t *object = json_object();
     for (unsigned i = 0; object && i < message->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *f = &message->descriptor->fields[i];
         char name[96];
-        camel(message->descriptor->fields[i].name, name, sizeof name);
-        json_t *value = give_field(&message->descriptor->fields[i], message);
-        if (value)
-            json_object_set_new(object, name, value);
+        if (is_absent(f, (const uint8_t *)message))
+            continue;
+        camel(f->name, name, sizeof name);
+        if (json_object_set_new(object, name, give_field(f, (const uint8_t *)message))) {
+            json_decref(object);
+            return NULL;
+        }
     }
     return object;
 }
 
 int gateway_transcode_out(const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
                           size_t length_bytes, char **ret_json) {
-    ProtobufCMessage *message = protobuf_c_message_unpack(type, NULL, length_bytes, bytes);
+    ProtobufCMessage *message = unpack(type, bytes, length_bytes);
     if (!message)
         return MRN_ERR_MALFORMED;
     json_t *object = give_message(message);
     protobuf_c_message_free_unpacked(message, NULL);
-    char *json = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    if (!object)
+        return MRN_ERR_MALFORMED;
+    char *json = json_dumps(object, JSON_COMPACT);
     json_decref(object);
     if (!json)
         return MRN_ERR_NO_MEMORY;

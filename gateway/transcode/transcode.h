@@ -3,10 +3,10 @@
  *
  * In: lowerCamelCase and original field names; 64-bit integers as strings or numbers; bytes as
  * base64, standard or URL-safe, padded or not; enums by name or number; null = absent. Out:
- * lowerCamelCase, 64-bit integers as strings, scalars that are zero are printed. Numbers above
- * 2^63-1 must be given as strings (the JSON parser's integers are signed). Maps, floats out of
- * JSON's range and messages nested deeper than 32 are refused. Threads: any. Ownership: results are
- * malloc'ed, the caller frees them. Errors: enum mrn_error, with a sentence for the client. */
+ * lowerCamelCase, 64-bit integers as strings, scalars that are zero are printed. Whole
+ * numbers have all their 64 bits, quoted or not; floats also "NaN", "Infinity", "-Infinity". Maps
+ * and messages nested deeper than 32, in either form, are refused. Threads: any. Ownership: results
+ * are malloc'ed, the caller frees them. Errors: enum mrn_error, with a sentence for the client. */
 #ifndef MAROON_TRANSCODE_H
 #define MAROON_TRANSCODE_H
 

@@ -1,0 +1,165 @@
+/* Results: whole ones, pieces of long ones, states of ids that were asked for. */
+#include "gateway/core/internal.h"
+
+#include <string.h>
+
+void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_bytes,
+                         uint32_t turn) {
+    struct wire_tx_query query = {id, offset_bytes, PIECES_AHEAD_BYTES};
+    uint32_t turns = turn % c->config.node_count;
+    uint8_t node = c->leader != 255 && turn % 2 == 0 ? c->leader : (uint8_t)turns;
+    c->shell.send(c->shell.context, node, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
+    c->queries++;
+}
+
+static struct part *part_find(const struct gateway_core *c, uint64_t id) {
+    const struct segment *s = segment_of(c, wire_tx_range(id));
+    uint32_t offset = wire_tx_offset(id);
+    if (!s || offset < s->first_offset || offset >= s->next_offset)
+        return NULL;
+    uint64_t number = s->first_number + (offset - s->first_offset);
+    struct part *p = part_at(c, number);
+    return number >= c->low && number < c->sent && p->first && !p->answered ? p : NULL;
+}
+
+static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
+                   const struct wire_result *r, const uint8_t *bytes) {
+    struct gateway_core_done done = {
+        .user = p->user,
+        .id = p->id,
+        .epoch_seq = r->epoch_seq,
+        .logical_time_us = r->logical_time_us,
+        .latency_us = now_us - p->since_us,
+        .code = r->code,
+        .bytes = bytes,
+        .length_bytes = r->total_bytes,
+    };
+    /* An answer after a resend tells how late nodes are at most: it may raise the timer, not lower
+     * it. */
+    if (p->try_count == 1 || done.latency_us > c->latency_us)
+        c->latency_us = (7 * c->latency_us + done.latency_us + 7) / 8;
+    /* the transaction's parts are answered together */
+    const struct segment *s = segment_of(c, wire_tx_range(p->id));
+    uint64_t number = s->first_number + (wire_tx_offset(p->id) - s->first_offset);
+    for (uint32_t i = 0; i <= p->parts_following; i++)
+        part_at(c, number + i)->answered = true;
+    while (c->low < c->sent && part_at(c, c->low)->answered)
+        c->low++;
+    c->answered++;
+    if (c->own.id == p->id)
+        c->own.id = NO_ID;
+    gateway_ranges_trim(c);
+    c->shell.done(c->shell.context, &done);
+}
+
+enum taken { TAKEN_NOT, TAKEN_PIECE, TAKEN_ALL };
+
+/* Adds a piece to a long result; pieces come in order, what is missing is asked for again. */
+static enum taken assembly_take(struct gateway_core *c, struct assembly *a, uint64_t now_us,
+                                const struct wire_result *r, const uint8_t *piece, uint32_t bytes) {
+    if (a->id != r->id) {
+        if (a->id != NO_ID || r->offset_bytes)
+            return TAKEN_NOT; /* one at a time; the others are asked for later */
+        a->id = r->id;
+        a->have = a->turn = 0;
+        a->total = r->total_bytes;
+    }
+    if (r->offset_bytes != a->have || r->total_bytes != a->total)
+        return TAKEN_NOT;
+    memcpy(a->bytes + a->have, piece, bytes);
+    uint32_t before = a->have;
+    a->have += bytes;
+    a->at_us = now_us + RESEND_MIN_US;
+    a->turn = 0;
+    if (a->have == a->total)
+        return TAKEN_ALL;
+    if (a->have / PIECES_AHEAD_BYTES != before / PIECES_AHEAD_BYTES)
+        gateway_results_ask(c, a->id, a->have, 0);
+    return TAKEN_PIECE;
+}
+
+static void assembly_tick(struct gateway_core *c, struct assembly *a, uint64_t now_us) {
+    if (a->id == NO_ID || now_us < a->at_us)
+        return;
+    a->at_us = now_us + RESEND_MIN_US;
+    gateway_results_ask(c, a->id, a->have, a->turn++);
+}
+
+static enum wire_drop asked_result(struct gateway_core *c, uint64_t now_us,
+                                   const struct wire_result *r, const uint8_t *piece,
+                                   uint32_t bytes) {
+    if (r->id != c->query_id || now_us >= c->query_until_us)
+        return WIRE_DROP_STALE;
+    bool whole = bytes == r->total_bytes;
+    if (!whole) {
+        enum taken taken = assembly_take(c, &c->asked, now_us, r, piece, bytes);
+        if (taken != TAKEN_ALL)
+            return taken == TAKEN_NOT ? WIRE_DROP_STALE : WIRE_DROP_NONE;
+    }
+    c->query_id = c->asked.id = NO_ID;
+    struct gateway_core_state state = {.id = r->id,
+                                       .epoch_seq = r->epoch_seq,
+                                       .outcome = WIRE_TX_EXECUTED,
+                                       .code = r->code,
+                                       .method_key = r->method_key,
+                                       .bytes = whole ? piece : c->asked.bytes,
+                                       .length_bytes = r->total_bytes};
+    c->shell.state(c->shell.context, &state);
+    return WIRE_DROP_NONE;
+}
+
+enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
+                                     const struct wire_frame *frame) {
+    struct wire_result r;
+    memcpy(&r, frame->payload, sizeof r);
+    const uint8_t *piece = frame->payload + sizeof r;
+    uint32_t bytes = frame->length_bytes - (uint32_t)sizeof r;
+    if (r.total_bytes > c->config.result_max_bytes)
+        return WIRE_DROP_FRAME_VALUE;
+    struct part *p = part_find(c, r.id);
+    if (!p)
+        return asked_result(c, now_us, &r, piece, bytes);
+    if (bytes == r.total_bytes) {
+        finish(c, now_us, p, &r, piece);
+        return WIRE_DROP_NONE;
+    }
+    enum taken taken = assembly_take(c, &c->own, now_us, &r, piece, bytes);
+    if (taken == TAKEN_ALL)
+        finish(c, now_us, p, &r, c->own.bytes);
+    return taken == TAKEN_NOT ? WIRE_DROP_STALE : WIRE_DROP_NONE;
+}
+
+enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us,
+                                     const struct wire_frame *frame) {
+    struct wire_tx_state t;
+    memcpy(&t, frame->payload, sizeof t);
+    struct part *p = part_find(c, t.id);
+    if (p && t.outcome == WIRE_TX_EXPIRED) {
+        struct wire_result r = {.id = t.id, .epoch_seq = t.epoch_seq, .code = GATEWAY_CORE_EXPIRED};
+        finish(c, now_us, p, &r, NULL);
+        return WIRE_DROP_NONE;
+    }
+    if (p && t.outcome == WIRE_TX_SEALED) /* the body goes again to all: answered with the end */
+        memset(segment_of(c, wire_tx_range(t.id))->received, 0, sizeof segment_of(c, 0)->received);
+    if (t.id != c->query_id || now_us >= c->query_until_us)
+        return WIRE_DROP_NONE;
+    c->query_id = c->asked.id = NO_ID;
+    struct gateway_core_state state = {.id = t.id, .epoch_seq = t.epoch_seq, .outcome = t.outcome};
+    c->shell.state(c->shell.context, &state);
+    return WIRE_DROP_NONE;
+}
+
+void gateway_core_query(struct gateway_core *c, uint64_t now_us, uint64_t id) {
+    if (c->asked.id != id)
+        c->asked.id = NO_ID;
+    c->query_id = id;
+    c->query_until_us = now_us + 2000000;
+    gateway_results_ask(c, id, c->asked.id == id ? c->asked.have : 0, (uint32_t)c->queries);
+}
+
+void gateway_results_tick(struct gateway_core *c, uint64_t now_us) {
+    assembly_tick(c, &c->own, now_us);
+    if (now_us >= c->query_until_us)
+        c->query_id = c->asked.id = NO_ID;
+    assembly_tick(c, &c->asked, now_us);
+}

@@ -1,0 +1,111 @@
+/* gateway_core, inside: the state that its files share (see gateway_core.h for what it does).
+ *
+ * Numbers order everything: answered below `low`, sent below `sent`, with an id below `placed`,
+ * taken below `end`. A segment says which numbers have ids in which range; what lies from `placed`
+ * on waits for a range with room. Threads, ownership, errors: as gateway_core.h says. */
+#ifndef MAROON_GATEWAY_CORE_INTERNAL_H
+#define MAROON_GATEWAY_CORE_INTERNAL_H
+
+#include "gateway/core/gateway_core.h"
+
+#define RESEND_MIN_US 3000
+#define RESEND_MAX_US 500000
+#define RESENDS_MAX 64       /* at once */
+#define RESEND_PAUSE_US 1000 /* after so many: nodes that are late are not helped by more */
+#define RANGE_ASK_US 200000
+#define RENEW_US 1000000
+#define PIECES_AHEAD_BYTES 65536 /* of a long result asked for at once */
+#define SEGMENTS_MAX 4
+#define NO_ID UINT64_MAX /* 0 is the first id of range 0 */
+
+struct part {
+    uint64_t id;
+    uint64_t at_us; /* next resend; first send while try_count is 0 */
+    uint64_t since_us;
+    uint16_t length_bytes, parts_following;
+    uint8_t try_count;
+    bool first, answered;
+    void *user;
+    uint8_t bytes[WIRE_BODY_MAX_BYTES];
+};
+
+struct segment { /* numbers first_number .. of one range */
+    uint64_t range, first_number;
+    uint32_t first_offset, next_offset;
+    uint32_t committed, limit;
+    uint64_t limit_commit_seq;
+    uint32_t received[WIRE_NODES_MAX];
+    bool live; /* held: renewed; false once it is sealed */
+};
+
+struct assembly { /* one result that is longer than a packet */
+    uint64_t id;  /* NO_ID: none */
+    uint32_t have, total, turn;
+    uint64_t at_us; /* when to ask again */
+    uint8_t *bytes;
+};
+
+struct gateway_core {
+    struct gateway_core_config config;
+    struct gateway_core_shell shell;
+    struct part *parts;
+    struct assembly own, asked; /* of a transaction outstanding; of gateway_core_query */
+    uint64_t low, sent, placed, end;
+    struct segment segments[SEGMENTS_MAX];
+    uint32_t segment_first, segment_count; /* the last one is handed out from */
+    uint64_t next_range;
+    uint32_t next_start;
+    bool had_range; /* a grant came: the pinned range is never asked for again */
+    uint64_t range_nonce, ask_at_us, renew_at_us, resend_at_us; /* of any part, at the earliest */
+    uint8_t ask_node, leader;
+    uint64_t heard_us[WIRE_NODES_MAX], latency_us, query_id, query_until_us;
+    uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries, range_held_by;
+    uint32_t range_outcome;
+};
+
+static inline struct part *part_at(const struct gateway_core *c, uint64_t number) {
+    return &c->parts[number & (c->config.parts_max - 1)];
+}
+
+static inline struct segment *segment_at(const struct gateway_core *c, uint32_t i) {
+    return (struct segment *)&c->segments[(c->segment_first + i) % SEGMENTS_MAX];
+}
+
+static inline struct segment *segment_now(const struct gateway_core *c) {
+    return c->segment_count ? segment_at(c, c->segment_count - 1) : NULL;
+}
+
+static inline struct segment *segment_of(const struct gateway_core *c, uint64_t range) {
+    for (uint32_t i = 0; i < c->segment_count; i++)
+        if (segment_at(c, i)->range == range)
+            return segment_at(c, i);
+    return NULL;
+}
+
+/* ---- core_ranges.c ---- */
+
+/* Is there room for so many parts in a range that is held? May move to the next one. */
+bool gateway_ranges_room(struct gateway_core *c, uint32_t parts);
+
+/* Gives ids to what waits for them, in order, as far as ranges have room. */
+void gateway_ranges_place(struct gateway_core *c);
+
+/* Drops the segments in which everything is answered, and gives their ranges back. */
+void gateway_ranges_trim(struct gateway_core *c);
+
+/* Asks for a range when one is needed, renews those held. */
+void gateway_ranges_tick(struct gateway_core *c, uint64_t now_us);
+
+enum wire_drop gateway_ranges_granted(struct gateway_core *c, const struct wire_range_grant *grant);
+enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_sealed *seal);
+
+/* ---- core_results.c ---- */
+
+void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_bytes, uint32_t turn);
+void gateway_results_tick(struct gateway_core *c, uint64_t now_us);
+enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
+                                     const struct wire_frame *frame);
+enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us,
+                                     const struct wire_frame *frame);
+
+#endif
