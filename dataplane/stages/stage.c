@@ -15,7 +15,9 @@
 #define REST_PPM 50000 /* share of work below which it is no use to spin for more */
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
-#define SLEEP_ALONE_US 5000 /* a single node has nobody who waits for its timers */
+/* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
+ * taken for a loop that stood still, and its wait to campaign would never end. */
+#define SLEEP_ALONE_US 5000
 #define GATEWAYS_MAX 2048
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
@@ -151,7 +153,7 @@ static uint64_t may_sleep_us(const struct worker *w) {
         return SLEEP_MAX_US;
     if (s->gossip.storage && !storage_idle(s->gossip.storage))
         return 0;
-    if (s->setup.identity->node_count == 1)
+    if (s->setup.identity->node_count == 1 && replica_leads(s->gossip.replica))
         return SLEEP_ALONE_US;
     uint64_t at = replica_next_deadline_ns(s->gossip.replica);
     uint64_t wait_us = at > w->now_ns ? (at - w->now_ns) / 1000 : 0;
