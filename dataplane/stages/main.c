@@ -64,17 +64,6 @@ static void control_configure(const struct config *g, struct control_config *c) 
     c->interrupted = &interrupted;
 }
 
-static void net_configure(const struct config *g, struct net_config *c) {
-    const uint32_t lcores[] = {g->lcore_ingress, g->lcore_gossip, g->lcore_fetch};
-    net_from_config(g, c);
-    c->endpoint_count = WIRE_STAGE_COUNT;
-    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
-        c->endpoints[i] = (struct net_endpoint_config){
-            (uint8_t)i, (uint8_t)lcores[i],
-            (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
-    c->eal.telemetry = true;
-}
-
 static void *stage_thread(void *argument) {
     struct stage *stage = argument;
     (void)stage_run(stage);
@@ -167,7 +156,8 @@ int main(int argc, char **argv) {
                     i);
             return 2;
         }
-    net_configure(&g, &n);
+    net_from_config(&g, &n);
+    n.eal.telemetry = true;
     if (net_config_check(&n, text)) {
         fprintf(stderr, "maroon-node: %s\n", text);
         return 2;
@@ -176,10 +166,16 @@ int main(int argc, char **argv) {
         struct net_memory m;
         net_memory_plan(&n, &m);
         config_print(&g, stdout);
-        printf("packet buffers: %u of %u bytes; DPDK memory: %u MiB; body slots: %u of %zu bytes "
-               "(taken as used)\n",
-               m.mbuf_count, m.mbuf_bytes, m.memory_mb, g.body_slots,
-               (size_t)WIRE_BODY_MAX_BYTES + 16);
+        struct stage_memory taken;
+        stage_memory_plan(&g, &taken);
+        printf("packet buffers: %u of %u bytes; DPDK memory: %u MiB; beside it at most %llu MiB: "
+               "body slots: %u of %u bytes (taken as used), replica %llu MiB, deliveries %llu MiB, "
+               "state %llu MiB\n",
+               m.mbuf_count, m.mbuf_bytes, g.memory_mb ? g.memory_mb : m.memory_mb,
+               (unsigned long long)taken.most_bytes >> 20, taken.body_count, taken.body_bytes,
+               (unsigned long long)taken.replica_bytes >> 20,
+               (unsigned long long)taken.deliveries_bytes >> 20,
+               (unsigned long long)taken.state_bytes >> 20);
         return 0;
     }
     mrn_log_set_level((enum mrn_log_level)(MRN_LOG_ERROR - (int)g.log_level));

@@ -22,7 +22,6 @@
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
 #define PARCELS_COUNT 256
-#define PIECES_COUNT 256
 
 uint64_t stage_clock_ns(void) {
     struct timespec t;
@@ -283,34 +282,15 @@ const char *stage_describe(const struct stage *s) {
 /* ---- open, close ---- */
 
 static void replica_configure(const struct stage_setup *setup, struct replica_config *c) {
-    const struct config *g = setup->config;
     const struct control_identity *identity = setup->identity;
-    uint64_t heartbeat_ns = (uint64_t)g->heartbeat_interval_us * 1000;
-    *c = (struct replica_config){
-        .index = identity->node_index,
-        .node_count = identity->node_count,
-        .quorum = identity->quorum,
-        .durable = g->durability == CONFIG_DURABILITY_DISK,
-        .amnesiac = !identity->in_genesis,
-        .incarnation = identity->incarnation,
-        .configuration_id = identity->configuration_id,
-        .genesis_hash = identity->genesis_hash,
-        .epochs_in_flight = g->epochs_in_flight,
-        .epoch_cap = g->epoch_cap,
-        .window = g->window,
-        .ranges_max = g->ranges_max,
-        .log_epochs = g->log_epochs,
-        .body_slots = g->body_slots,
-        .deliver_max = g->deliver_max,
-        .heartbeat_interval_ns = heartbeat_ns,
-        .slice_floor_ns = g->slice_floor_us ? (uint64_t)g->slice_floor_us * 1000 : 5 * heartbeat_ns,
-        .slice_max_ns = (uint64_t)g->slice_max_us * 1000,
-        .vector_interval_ns = (uint64_t)g->vector_interval_busy_us * 1000,
-        .vector_idle_ns = (uint64_t)g->vector_interval_idle_us * 1000,
-        .fetch_delay_ns = (uint64_t)g->fetch_delay_us * 1000,
-        .idle_epoch_ns = (uint64_t)g->idle_epoch_ms * 1000000,
-        .seal_after_ns = (uint64_t)g->seal_after_ms * 1000000,
-    };
+    stage_replica_limits(setup->config, c);
+    c->index = identity->node_index;
+    c->node_count = identity->node_count;
+    c->quorum = identity->quorum;
+    c->amnesiac = !identity->in_genesis;
+    c->incarnation = identity->incarnation;
+    c->configuration_id = identity->configuration_id;
+    c->genesis_hash = identity->genesis_hash;
     memcpy(c->ring, identity->ring, sizeof c->ring);
 }
 

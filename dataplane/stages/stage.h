@@ -29,6 +29,17 @@ struct stage_setup {
     uint32_t application_count;
 };
 
+/* What stage_open takes beside DPDK's heap: ordinary memory, of which the bodies and the state fill
+ * only as they are used. */
+struct stage_memory {
+    uint32_t body_count, body_bytes; /* slots with those that lie ready; of one, with its places */
+    uint64_t bodies_bytes, replica_bytes, deliveries_bytes, results_bytes, state_bytes;
+    uint64_t most_bytes; /* the sum */
+};
+
+/* Adds up a checked node's config. Pure. */
+void stage_memory_plan(const struct config *config, struct stage_memory *ret_memory);
+
 /* Takes all memory. Returns 0, MRN_ERR_NO_MEMORY, or MRN_ERR_INVALID with a sentence in ret_error
  * (NET_TEXT_BYTES). */
 int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error);
