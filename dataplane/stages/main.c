@@ -1,14 +1,17 @@
 /* maroon-node: config, control plane and dataplane of one node, wired. */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config/config.h"
 #include "controlplane/control.h"
 #include "controlplane/log.h"
+#include "controlplane/notify.h"
 #include "dataplane/net/from_config.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
@@ -71,6 +74,31 @@ static void *stage_thread(void *argument) {
     return NULL;
 }
 
+/* Until a signal ('s'), a fail-stop ('f') or the dataplane's end ('e'); meanwhile the service
+ * manager is told how it goes. */
+static char wait_for_end(struct notify *notify, const struct stage *stage,
+                         struct mailbox *mailbox) {
+    struct pollfd wake = {.fd = wake_pipe[0], .events = POLLIN};
+    struct mailbox_facts facts;
+    struct timespec t;
+    char why, status[NOTIFY_STATUS_BYTES];
+    for (;;) {
+        mailbox_facts_read(mailbox_status(mailbox), &facts);
+        snprintf(status, sizeof status, "%s, node %u, term %llu",
+                 facts.role == MAILBOX_ROLE_STARTING ? "starting"
+                 : facts.role == MAILBOX_ROLE_LEADER ? "leader"
+                                                     : "not the leader",
+                 facts.node_index, (unsigned long long)facts.term);
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        uint32_t wait_ms =
+            notify_beat(notify, (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec,
+                        stage_pass_ns(stage), status);
+        if (poll(&wake, 1, wait_ms == NOTIFY_NEVER ? -1 : (int)wait_ms) > 0 &&
+            read(wake_pipe[0], &why, 1) == 1)
+            return why;
+    }
+}
+
 /* Runs between a started net and its end. Returns the exit status. */
 static int serve(const struct config *g, struct control *control,
                  const struct control_identity *identity, struct net *net) {
@@ -106,8 +134,11 @@ static int serve(const struct config *g, struct control *control,
                       mrn_log_quote(mrn_error_text(error)));
     char why = 'f';
     if (!error) {
-        while (read(wake_pipe[0], &why, 1) < 0)
-            ;
+        struct notify notify;
+        notify_open(&notify);
+        why = wait_for_end(&notify, stage, mailbox);
+        notify_stopping(&notify);
+        notify_close(&notify);
         if (why == 's') { /* give the leadership away first */
             control_announce_stop(control);
             usleep(g->node_count > 1 ? 200000 : 1000);

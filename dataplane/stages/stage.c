@@ -118,6 +118,7 @@ static uint64_t pass(struct worker *w) {
     struct stage *s = w->stage;
     uint64_t work = 0;
     look_at_clocks(w);
+    atomic_store_explicit(&w->pass_ns, w->now_ns, memory_order_relaxed);
     w->work = 0;
     if (runs(w, WIRE_STAGE_INGRESS))
         work += stage_ingress_poll(s);
@@ -252,6 +253,7 @@ int stage_run(struct stage *s) {
         snprintf(name, sizeof name, "stage-%u", w->number);
         pthread_setname_np(w->thread, name);
     }
+    pthread_setname_np(pthread_self(), "stage-0");
     run_thread(&s->workers[0]);
     for (uint32_t i = 1; i < started; i++)
         pthread_join(s->workers[i].thread, NULL);
@@ -272,6 +274,15 @@ bool stage_poll(struct stage *s) {
 
 void stage_stop(struct stage *s) {
     atomic_store_explicit(&s->stop, true, memory_order_relaxed);
+}
+
+uint64_t stage_pass_ns(const struct stage *s) {
+    uint64_t oldest = UINT64_MAX;
+    for (uint32_t i = 0; i < s->worker_count; i++) {
+        uint64_t at = atomic_load_explicit(&s->workers[i].pass_ns, memory_order_relaxed);
+        oldest = at < oldest ? at : oldest;
+    }
+    return oldest;
 }
 
 const char *stage_describe(const struct stage *s) {

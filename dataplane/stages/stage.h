@@ -48,6 +48,10 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
  * Before stage_run. */
 const char *stage_describe(const struct stage *stage);
 
+/* When the slowest of the threads began its last pass (CLOCK_MONOTONIC); 0 before each has begun
+ * one. Any thread: a watchdog's. */
+uint64_t stage_pass_ns(const struct stage *stage);
+
 /* One pass of every stage, for who runs several nodes on one thread instead of stage_run. Returns
  * whether there was work. A fail-stop is told to the control plane, and from then on nothing is
  * done. */
