@@ -82,7 +82,7 @@ struct object_store_answer {
     /* get: the object, `size_bytes` long, malloc'ed. Who wants to keep it sets it to NULL here and
      * calls free() later. */
     uint8_t *bytes;
-    uint64_t size_bytes;  /* put, get, head: of the object. put with EXISTS: of what is there */
+    uint64_t size_bytes;  /* put, get, head: of the object */
     uint64_t modified_ms; /* head: Unix time; 0: not told */
 };
 
@@ -104,12 +104,13 @@ int object_store_open(struct loop *loop, struct http_client *http,
 void object_store_close(struct object_store *store);
 
 /* Stores count bytes, which stay the caller's and must not change before `done`; a mapped file
- * does. Replaces what was there, unless `only_if_absent`: then EXISTS, with the size of what is
- * there (it may be this very put, if its answer got lost). An object larger than part_bytes goes up
- * in parts; parts of an earlier unfinished put with the same bytes are not sent again. Returns 0,
- * MRN_ERR_INVALID (name), MRN_ERR_NO_MEMORY; so do the others. */
+ * does. Replaces what was there. With `skip_if_same` nothing is sent when an object of this size
+ * and hash is there already: EXISTS. What is there and differs (the half object of a store that is
+ * not atomic) is replaced. An object larger than part_bytes goes up in parts; parts of an earlier
+ * unfinished put with the same bytes are not sent again.
+ * Returns 0, MRN_ERR_INVALID (name), MRN_ERR_NO_MEMORY; so do the others. */
 int object_store_put(struct object_store *store, const char *name, const void *bytes, size_t count,
-                     bool only_if_absent, object_store_done done, void *context);
+                     bool skip_if_same, object_store_done done, void *context);
 
 /* The whole object. Errors: NOT_FOUND; TOO_LARGE above max_bytes. A download that breaks goes on
  * where it broke. */
