@@ -170,12 +170,7 @@ void mrn_gateway_facts(struct mrn_gateway *g, struct mrn_gateway_facts *ret_fact
 }
 
 const char *mrn_gateway_drop_name(uint32_t reason) {
-    static const char *const names[] = {
-#define WIRE_DROP(name, label, sentence) label,
-#include "proto/wire_drops.def"
-#undef WIRE_DROP
-    };
-    return reason < sizeof names / sizeof names[0] ? names[reason] : NULL;
+    return reason < WIRE_DROP_COUNT ? wire_drop_label((enum wire_drop)reason) : NULL;
 }
 
 static int open_port(struct mrn_gateway *g) {

@@ -119,7 +119,7 @@ static void answer_error(struct request *r) {
                                        "its id at another one"
                                      : "the gateway stops");
         break;
-    default:
+    default: /* of enum mrn_error the few that the library gives */
         server_refuse_for_now(r, MRN_CODE_UNAVAILABLE,
                               "no node can be reached, or none grants a key range");
     }
