@@ -204,7 +204,10 @@ class Proxy:
         self.listener = None
         with self.lock:
             for connection in self.connections:
-                reset(connection)
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)  # its thread sees the end, and closes
+                except OSError:
+                    pass
             self.connections.clear()
 
     def add(self, kind, options):

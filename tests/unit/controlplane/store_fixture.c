@@ -77,6 +77,7 @@ static bool start_s3rver(struct store_server *server, const char *source, const 
     snprintf(certificate, sizeof certificate, "%s/cert.pem", tls_dir ? tls_dir : "");
     snprintf(key, sizeof key, "%s/key.pem", tls_dir ? tls_dir : "");
     char *argv[] = {(char *)"node",
+                    (char *)"--openssl-legacy-provider", /* its tokens are DES */
                     program,
                     (char *)"--directory",
                     server->dir,
