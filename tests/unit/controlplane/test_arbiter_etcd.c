@@ -21,12 +21,16 @@ static struct http_client *http;
 static char proxied[64];
 static int cluster_number;
 
+static uint32_t lease_ttl_s; /* 0: arbiter_node_setup's */
+
 /* Each test has a cluster of its own in the same etcd. */
 static void open_cluster(struct arbiter_node *nodes, uint8_t count, const char *endpoint) {
     cluster_number++;
     for (uint8_t i = 0; i < count; i++) {
         arbiter_node_setup(&nodes[i], endpoint, i, count);
         snprintf(nodes[i].config.cluster, sizeof nodes[i].config.cluster, "t%d", cluster_number);
+        if (lease_ttl_s)
+            nodes[i].config.lease_ttl_s = lease_ttl_s;
         arbiter_node_open(&nodes[i], loop, http);
         assert_non_null(nodes[i].arbiter);
     }
@@ -330,6 +334,54 @@ static void test_resign_deletes_only_its_own_key(void **state) {
     close_cluster(nodes, 2);
 }
 
+/* Who is told of its win when another has the key already, and its replica has promised that one's
+ * term, gives up without an alarm: etcd did not go back. */
+static void test_a_win_that_is_told_late_is_a_loss_and_no_alarm(void **state) {
+    (void)state;
+    static struct arbiter_node late, quick;
+    lease_ttl_s = 20;
+    open_cluster(&late, 1, proxied);
+    cluster_number--;
+    open_cluster(&quick, 1, server.endpoint); /* another process of the same node: it has a key */
+    lease_ttl_s = 0;
+    fixture_proxy_delay_ms(proxy, 1000);
+    arbiter_campaign(late.arbiter, 0);
+    uint64_t until = fixture_now_ms() + 5000;
+    while (quick.leader.revision == 0 && fixture_now_ms() < until)
+        loop_run_once(loop, 10);
+    uint64_t taken = quick.leader.revision;
+    arbiter_campaign(quick.arbiter, taken);
+    assert_true(arbiter_run_until(loop, &quick.campaigned, 5000));
+    assert_false(late.campaigned);
+    arbiter_term_floor(late.arbiter, quick.campaign.term);
+    assert_true(arbiter_run_until(loop, &late.campaigned, 15000));
+    fixture_proxy_delay_ms(proxy, 0);
+    assert_true(taken > 0 && quick.won);
+    assert_false(late.won);
+    assert_int_equal(late.wins, 0);
+    arbiter_run_for(loop, 1500); /* both ask for the key by themselves every second */
+    assert_int_equal(arbiter_health(late.arbiter)->refused_term, 0);
+    assert_int_equal(late.leader.revision, quick.campaign.revision);
+    assert_int_equal(quick.leader.revision, quick.campaign.revision);
+    arbiter_node_close(&late);
+    arbiter_node_close(&quick);
+}
+
+/* The key of a term below the promise, and nobody took it since: given back, with an alarm. */
+static void test_a_win_below_the_promise_is_given_back_with_an_alarm(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[1];
+    open_cluster(nodes, 1, server.endpoint);
+    arbiter_term_floor(nodes[0].arbiter, 1u << 30);
+    arbiter_campaign(nodes[0].arbiter, 0);
+    run_campaigns(nodes, 1);
+    assert_false(nodes[0].won);
+    assert_int_equal(nodes[0].wins, 0);
+    assert_true(arbiter_health(nodes[0].arbiter)->refused_term > 0);
+    assert_int_equal(nodes[0].leader.node, MAILBOX_NODE_NONE);
+    close_cluster(nodes, 1);
+}
+
 static void test_etcd_that_hangs_does_not_end_the_campaign_wrongly(void **state) {
     (void)state;
     static struct arbiter_node nodes[1];
@@ -549,6 +601,8 @@ int main(void) {
         cmocka_unit_test(test_duel_with_lost_answers),
         cmocka_unit_test(test_key_outlives_its_ttl_while_the_node_lives_and_ends_with_it),
         cmocka_unit_test(test_resign_deletes_only_its_own_key),
+        cmocka_unit_test(test_a_win_that_is_told_late_is_a_loss_and_no_alarm),
+        cmocka_unit_test(test_a_win_below_the_promise_is_given_back_with_an_alarm),
         cmocka_unit_test(test_etcd_that_hangs_does_not_end_the_campaign_wrongly),
         cmocka_unit_test(test_100_requests_with_lost_answers_get_100_ranges),
         cmocka_unit_test(test_same_request_gets_the_same_range_another_nonce_a_new_one),
