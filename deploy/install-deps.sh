@@ -10,7 +10,7 @@ run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
   libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
   libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev"
 test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
-  etcd-server etcd-client iproute2 nftables ethtool"
+  etcd-server etcd-client openssl iproute2 nftables ethtool"
 
 case "${1:-test}" in
 run) packages=$run_packages ;;

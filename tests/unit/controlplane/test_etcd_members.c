@@ -141,6 +141,7 @@ static void test_token_is_fetched_and_renewed(void **state) {
     arbiter_run_for(loop, 4000); /* --auth-token-ttl is 2 s here: the token expires unused */
     errors[3] = put(good, "/auth", "2").error;
     arbiter_await(loop, watched.events == 2, 5000);
+    uint64_t tokens = etcd_metrics(good)->requests[ETCD_METRIC_AUTHENTICATE][ETCD_OUTCOME_OK];
     etcd_watch_stop(watch);
     etcd_destroy(bare);
     etcd_destroy(good);
@@ -154,6 +155,7 @@ static void test_token_is_fetched_and_renewed(void **state) {
     assert_int_equal(errors[2], 0);
     assert_int_equal(errors[3], 0);
     assert_int_equal(watched.events, 2);
+    assert_true(tokens >= 2); /* so it did end */
 }
 
 /* Last: it leaves the quota used up. */
