@@ -131,7 +131,7 @@ static void test_token_is_fetched_and_renewed(void **state) {
     snprintf(command, sizeof command,
              "export ETCDCTL_API=3; e() { for i in 1 2 3 4 5 6 7 8 9; do"
              " etcdctl --endpoints %s \"$@\" >/dev/null 2>&1 && return; sleep 1; done; false; };"
-             "e user add root:pw && e user grant-role root root && e auth enable",
+             "e user add root:pw; e user grant-role root root; e auth enable",
              at);
     assert_int_equal(system(command), 0);
     struct etcd *bare = client(at, NULL, NULL), *good = client(at, "root", "pw"),
