@@ -263,7 +263,8 @@ static void epochs_ask(struct replica *r) {
     struct wire_epoch_fetch ask = {from, min_u64(f->to_seq, from + SERVE_EPOCHS_MAX)};
     replica_send_frame(r, f->peer, WIRE_EPOCH_FETCH, 0, &ask, sizeof ask, NULL, 0);
     uint64_t timeout = max_u64(4 * max_u64(r->peers[f->peer].rtt_ns, RTT_INITIAL_NS / 2), 1000000);
-    f->retry_at_ns = r->now_ns + (timeout << min_u32(f->tries, 8));
+    f->retry_at_ns =
+        r->now_ns + min_u64(timeout << min_u32(f->tries, 8), max_u64(r->slice_ns, timeout));
     f->tries++;
 }
 

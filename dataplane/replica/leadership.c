@@ -154,8 +154,6 @@ static void follower_tick(struct replica *r) {
 void replica_lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node,
                       bool ours) {
     (void)term;
-    if (revision < r->key_revision && node != REPLICA_NODE_NONE)
-        return; /* told out of order */
     r->key_known = true;
     r->key_revision = node == REPLICA_NODE_NONE ? 0 : revision;
     r->key_ours = ours;
