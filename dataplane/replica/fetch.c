@@ -351,6 +351,10 @@ void replica_fetch_epoch_frame(struct replica *r, const struct replica_event_fra
 
 void replica_fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_epoch_gone *gone = (const void *)frame->payload;
+    if (frame->peer == r->leader) {
+        r->gone_below = gone->below_seq;
+        r->gone_term = r->promised_term;
+    }
     if (gone->below_seq <= r->last_seq + 1) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;

@@ -226,6 +226,7 @@ struct replica {
 
     /* follower */
     bool ack_due, again_due;
+    uint64_t gone_below, gone_term; /* the leader of that term keeps no epoch below */
     uint64_t ack_sent, again_at_ns;
 
     /* dissemination */

@@ -35,7 +35,7 @@
 #define SIM_GATEWAYS_MAX 8
 #define SIM_ENDPOINTS (WIRE_NODES_MAX + SIM_GATEWAYS_MAX)
 #define SIM_RANGES_MAX 48
-#define SIM_RESULTS_KEPT 64  /* unanswered offsets a gateway may span */
+#define SIM_RESULTS_KEPT 64 /* unanswered offsets a gateway may span */
 #define SIM_ACCOUNTS 16
 #define SIM_REGISTERS 8
 #define SIM_OPENING_BALANCE 1000
@@ -245,6 +245,7 @@ struct sim_control {
     uint64_t token, timeout_ns, campaign_revision;
     uint64_t told_revision, won_revision;
     uint8_t told_node;
+    uint64_t known_at; /* revision of the arbiter that showed what was told */
     bool told, told_incarnations;
     uint64_t cut_until_ns; /* from the arbiter */
     uint64_t attempt;

@@ -160,6 +160,9 @@ void sim_arbiter_backup(struct sim *sim, uint64_t raise_after_ns) {
     }
     if (arbiter->went_back)
         return;
+    for (uint32_t i = 0; i < sim_nodes(sim); i++) /* "do not restart nodes": docs/operations.md */
+        if (!sim->nodes[i].up && !sim->nodes[i].incarnation)
+            return;
     SIM_TRACE(sim, "etc", "RESTORE of revision %llu, was %llu",
               (unsigned long long)arbiter->backup.revision,
               (unsigned long long)arbiter->store.revision);
@@ -443,9 +446,9 @@ static void tell_rest(struct sim *sim, struct sim_node *node, const struct sim_r
     }
 }
 
-/* A key of an older revision than one already told is old news. */
-static bool old_news(const struct sim_control *control, const struct sim_key *key) {
-    return control->told && key->revision && key->revision < control->told_revision;
+/* Told before by a younger arbiter. */
+static bool old_news(const struct sim_control *control, const struct sim_request *request) {
+    return control->told && request->seen_at < control->known_at;
 }
 
 static void tell_checked(struct sim *sim, struct sim_node *node, const struct sim_request *r) {
@@ -491,6 +494,7 @@ static void store_seen(struct sim *sim, struct sim_node *node, const struct sim_
         control->term_floor = larger(control->term_floor, control->incarnation_max);
         control->revision = request->seen_at;
         control->told = false;
+        control->known_at = 0;
         control->won_revision = 0;
     }
     control->term_base = request->term_base;
@@ -512,8 +516,10 @@ void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_reque
     switch (request->kind) {
     case SIM_REQUEST_KEEPALIVE:
     case SIM_REQUEST_WATCH:
-        if (!old_news(&node->control, &request->key))
+        if (!old_news(&node->control, request)) {
+            node->control.known_at = request->seen_at;
             tell_key(sim, node, &request->key);
+        }
         if (request->kind == SIM_REQUEST_KEEPALIVE)
             tell_rest(sim, node, request);
         break;
