@@ -1,6 +1,6 @@
-/* net's inside: net.c (config, start, endpoints), eal.c, udp.c (kernel sockets), ports.c (ethdev
- * ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on several threads,
- * sleeping). */
+/* net's inside: plan.c (config, sums), net.c (start, endpoints), eal.c, udp.c (kernel sockets),
+ * ports.c (ethdev ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on
+ * several threads, sleeping). */
 #ifndef MAROON_NET_INTERNAL_H
 #define MAROON_NET_INTERNAL_H
 
@@ -73,6 +73,7 @@ struct net {
     uint16_t ip_id;
 };
 
+/* plan.c */
 void net_text(char *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* eal.c */
@@ -84,6 +85,10 @@ uint32_t net_udp_rx(struct net_endpoint *endpoint, struct net_packet *packets, u
 void net_udp_flush(struct net_endpoint *endpoint);
 int net_guard_open(struct net_endpoint *endpoint);
 void net_guard_rearm(struct net_endpoint *endpoint); /* what comes from now on makes it readable */
+
+/* links.c: removes what dead processes left where this one serves, and waits (up to 20 s) until
+ * the others' sockets are served. Links must not form a circle; lower to higher index never do. */
+int net_links_prepare(const struct net_config *config, char *ret_error);
 
 /* ports.c */
 int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BYTES],
