@@ -262,7 +262,8 @@ void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, u
 }
 
 static uint64_t epochs_from(const struct replica *r) {
-    return r->epoch_fetch.purpose == FETCH_ADOPT ? r->matched + 1 : r->last_seq + 1;
+    return r->epoch_fetch.purpose == FETCH_ADOPT ? max_u64(r->matched + 1, r->adopt_from)
+                                                 : r->last_seq + 1;
 }
 
 static void epochs_ask(struct replica *r) {
@@ -362,6 +363,12 @@ void replica_fetch_epoch_gone_frame(struct replica *r, const struct replica_even
     if (frame->peer == r->leader) {
         r->gone_below = gone->below_seq;
         r->gone_term = r->promised_term;
+    }
+    if (r->epoch_fetch.purpose == FETCH_ADOPT && frame->peer == r->epoch_fetch.peer &&
+        gone->below_seq <= r->last_seq + 1 && gone->below_seq > r->adopt_from) {
+        r->adopt_from = gone->below_seq; /* its predecessor's hash tells whether ours is the same */
+        r->epoch_fetch.retry_at_ns = r->now_ns;
+        return;
     }
     if (gone->below_seq <= r->last_seq + 1) {
         replica_dropped(r, WIRE_DROP_STALE);

@@ -222,6 +222,7 @@ struct replica {
     uint64_t prepare_at_ns, prepare_ns, next_ping_ns, started_ns, won_ns, extra_until_ns;
     uint8_t adopt_source;
     uint64_t adopt_seq;
+    uint64_t adopt_from; /* the source keeps no epoch below; 0: not known */
     struct wire_hash adopt_hash;
     bool adopting;
 

@@ -135,8 +135,8 @@ static void recovered(struct replica *r) {
 
 /* The answers were given before a newer term began: what was learned since does not fit them. */
 static bool answers_stale(struct replica *r) {
-    if (replica_log_term(r, r->last_seq) > r->recover_term)
-        return true;
+    if (replica_log_term(r, r->last_seq) > r->recover_term || r->last_frame_term > r->recover_term)
+        return true; /* also: a later leader speaks, who may not have that log's tail */
     return r->last_seq >= r->recover_seq && r->recover_seq >= r->base_seq &&
            memcmp(replica_log_hash(r, r->recover_seq), &r->recover_hash, sizeof r->recover_hash);
 }
