@@ -288,7 +288,7 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     switch (request->kind) {
     case SIM_REQUEST_REGISTER:
         if (life != sim->nodes[request->node].life || sim->nodes[request->node].up)
-            break; /* asked before, and answered */
+            break;                /* asked before, and answered */
         if (arbiter->went_back) { /* no new incarnations before term_base is raised */
             free(request);
             return;
