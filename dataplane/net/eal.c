@@ -2,7 +2,6 @@
 #include <rte_eal.h>
 #include <rte_lcore.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +13,6 @@
 #include <maroon/error.h>
 
 static bool started;
-
-void net_text(char *text, const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, NET_TEXT_BYTES, format, arguments);
-    va_end(arguments);
-}
 
 /* "0@(0,1)": the main lcore floats over the CPUs this process may use. */
 static void lcores_argument(char *text, size_t room) {

@@ -16,6 +16,15 @@ static enum net_fabric fabric_of(const struct config *g) {
     return NET_FABRIC_UDP;
 }
 
+static void endpoints_of_node(const struct config *g, struct net_config *c) {
+    const uint32_t lcores[WIRE_STAGE_COUNT] = {g->lcore_ingress, g->lcore_gossip, g->lcore_fetch};
+    c->endpoint_count = WIRE_STAGE_COUNT;
+    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
+        c->endpoints[i] = (struct net_endpoint_config){
+            (uint8_t)i, (uint8_t)lcores[i],
+            (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
+}
+
 void net_from_config(const struct config *g, struct net_config *c) {
     memset(c, 0, sizeof *c);
     c->fabric = fabric_of(g);
@@ -42,4 +51,9 @@ void net_from_config(const struct config *g, struct net_config *c) {
     c->eal.memory_mb = g->memory_mb;
     c->eal.extra_args = g->eal_args;
     c->eal.extra_arg_count = g->eal_arg_count;
+    if (g->program == CONFIG_NODE)
+        endpoints_of_node(g, c);
+    else
+        c->endpoints[c->endpoint_count++] = (struct net_endpoint_config){
+            .stage = WIRE_STAGE_INGRESS, .udp_port = (uint16_t)g->udp_port};
 }

@@ -6,7 +6,8 @@
 #include "config/config.h"
 #include "dataplane/net/net.h"
 
-/* Sets everything of *ret_net but the endpoints. Pure; net_config_check comes after. */
+/* Sets everything of *ret_net: a node's three endpoints, or the one of another program. Pure;
+ * net_config_check comes after. */
 void net_from_config(const struct config *config, struct net_config *ret_net);
 
 #endif

@@ -1,6 +1,6 @@
-/* net's inside: net.c (config, start, endpoints), eal.c, udp.c (kernel sockets), ports.c (ethdev
- * ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on several threads,
- * sleeping). */
+/* net's inside: plan.c (config, sums), net.c (start, endpoints), eal.c, udp.c (kernel sockets),
+ * ports.c (ethdev ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on
+ * several threads, sleeping). */
 #ifndef MAROON_NET_INTERNAL_H
 #define MAROON_NET_INTERNAL_H
 
@@ -73,6 +73,7 @@ struct net {
     uint16_t ip_id;
 };
 
+/* plan.c */
 void net_text(char *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* eal.c */

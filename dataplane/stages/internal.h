@@ -12,7 +12,7 @@
  * and out gossip.c   nodes: frames in and out; what comes of the replica's steps control.c  what
  * the control plane and the journal say to the replica execute.c  the runtime: epochs and results
  * state.c    its snapshots, and the start from disk port.c     an endpoint with its sessions
- * facts.c    the status page
+ * facts.c    the status page                            memory.c   what all of it takes
  *
  * Every stage is run by one thread and owns what its struct holds. Shared are: bodies' bytes (a
  * slot is written by the stage that took it, before it tells gossip, and read until gossip frees
@@ -42,6 +42,7 @@
     1024 /* free slots that lie ready for a stage that takes bodies; power of two \
           */
 #define RESULT_PIECE_BYTES 1344
+#define PIECES_COUNT 256
 #define RESULT_AHEAD_BYTES 65536 /* of a long result sent unasked */
 #define RESULT_INLINE_BYTES 72
 #define RANGE_CACHE 4096 /* range -> gateway, direct mapped */
@@ -123,6 +124,7 @@ struct worker { /* a thread */
     uint32_t number, stages; /* bits of enum wire_stage and STAGE_EXECUTE */
     int cpu;                 /* -1: not pinned */
     uint64_t now_ns, now_us, wall_us, work;
+    _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
     uint32_t idle_passes;
     bool rests; /* had little work of late */
@@ -202,6 +204,9 @@ struct stage {
     int failed_error;
     char failed_text[MAILBOX_PATH_MAX];
 };
+
+/* What of a replica's config is said by the keys; the rest is the identity's. memory.c */
+void stage_replica_limits(const struct config *g, struct replica_config *ret_config);
 
 /* Any stage: the node ends, and says why. The first one counts. */
 void stage_fail(struct stage *s, int error, const char *text);

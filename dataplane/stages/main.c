@@ -1,14 +1,17 @@
 /* maroon-node: config, control plane and dataplane of one node, wired. */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config/config.h"
 #include "controlplane/control.h"
 #include "controlplane/log.h"
+#include "controlplane/notify.h"
 #include "dataplane/net/from_config.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
@@ -64,22 +67,36 @@ static void control_configure(const struct config *g, struct control_config *c) 
     c->interrupted = &interrupted;
 }
 
-static void net_configure(const struct config *g, struct net_config *c) {
-    const uint32_t lcores[] = {g->lcore_ingress, g->lcore_gossip, g->lcore_fetch};
-    net_from_config(g, c);
-    c->endpoint_count = WIRE_STAGE_COUNT;
-    for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++)
-        c->endpoints[i] = (struct net_endpoint_config){
-            (uint8_t)i, (uint8_t)lcores[i],
-            (uint16_t)(g->node[g->index].port + i * WIRE_STAGE_PORT_STEP)};
-    c->eal.telemetry = true;
-}
-
 static void *stage_thread(void *argument) {
     struct stage *stage = argument;
     (void)stage_run(stage);
     (void)!write(wake_pipe[1], "e", 1);
     return NULL;
+}
+
+/* Until a signal ('s'), a fail-stop ('f') or the dataplane's end ('e'); meanwhile the service
+ * manager is told how it goes. */
+static char wait_for_end(struct notify *notify, const struct stage *stage,
+                         struct mailbox *mailbox) {
+    struct pollfd wake = {.fd = wake_pipe[0], .events = POLLIN};
+    struct mailbox_facts facts;
+    struct timespec t;
+    char why, status[NOTIFY_STATUS_BYTES];
+    for (;;) {
+        mailbox_facts_read(mailbox_status(mailbox), &facts);
+        snprintf(status, sizeof status, "%s, node %u, term %llu",
+                 facts.role == MAILBOX_ROLE_STARTING ? "starting"
+                 : facts.role == MAILBOX_ROLE_LEADER ? "leader"
+                                                     : "not the leader",
+                 facts.node_index, (unsigned long long)facts.term);
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        uint32_t wait_ms =
+            notify_beat(notify, (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec,
+                        stage_pass_ns(stage), status);
+        if (poll(&wake, 1, wait_ms == NOTIFY_NEVER ? -1 : (int)wait_ms) > 0 &&
+            read(wake_pipe[0], &why, 1) == 1)
+            return why;
+    }
 }
 
 /* Runs between a started net and its end. Returns the exit status. */
@@ -117,8 +134,11 @@ static int serve(const struct config *g, struct control *control,
                       mrn_log_quote(mrn_error_text(error)));
     char why = 'f';
     if (!error) {
-        while (read(wake_pipe[0], &why, 1) < 0)
-            ;
+        struct notify notify;
+        notify_open(&notify);
+        why = wait_for_end(&notify, stage, mailbox);
+        notify_stopping(&notify);
+        notify_close(&notify);
         if (why == 's') { /* give the leadership away first */
             control_announce_stop(control);
             usleep(g->node_count > 1 ? 200000 : 1000);
@@ -167,7 +187,8 @@ int main(int argc, char **argv) {
                     i);
             return 2;
         }
-    net_configure(&g, &n);
+    net_from_config(&g, &n);
+    n.eal.telemetry = true;
     if (net_config_check(&n, text)) {
         fprintf(stderr, "maroon-node: %s\n", text);
         return 2;
@@ -176,10 +197,16 @@ int main(int argc, char **argv) {
         struct net_memory m;
         net_memory_plan(&n, &m);
         config_print(&g, stdout);
-        printf("packet buffers: %u of %u bytes; DPDK memory: %u MiB; body slots: %u of %zu bytes "
-               "(taken as used)\n",
-               m.mbuf_count, m.mbuf_bytes, m.memory_mb, g.body_slots,
-               (size_t)WIRE_BODY_MAX_BYTES + 16);
+        struct stage_memory taken;
+        stage_memory_plan(&g, &taken);
+        printf("packet buffers: %u of %u bytes; DPDK memory: %u MiB; beside it at most %llu MiB: "
+               "body slots: %u of %u bytes (taken as used), replica %llu MiB, deliveries %llu MiB, "
+               "state %llu MiB\n",
+               m.mbuf_count, m.mbuf_bytes, g.memory_mb ? g.memory_mb : m.memory_mb,
+               (unsigned long long)taken.most_bytes >> 20, taken.body_count, taken.body_bytes,
+               (unsigned long long)taken.replica_bytes >> 20,
+               (unsigned long long)taken.deliveries_bytes >> 20,
+               (unsigned long long)taken.state_bytes >> 20);
         return 0;
     }
     mrn_log_set_level((enum mrn_log_level)(MRN_LOG_ERROR - (int)g.log_level));

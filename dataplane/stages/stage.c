@@ -22,7 +22,6 @@
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
 #define PARCELS_COUNT 256
-#define PIECES_COUNT 256
 
 uint64_t stage_clock_ns(void) {
     struct timespec t;
@@ -119,6 +118,7 @@ static uint64_t pass(struct worker *w) {
     struct stage *s = w->stage;
     uint64_t work = 0;
     look_at_clocks(w);
+    atomic_store_explicit(&w->pass_ns, w->now_ns, memory_order_relaxed);
     w->work = 0;
     if (runs(w, WIRE_STAGE_INGRESS))
         work += stage_ingress_poll(s);
@@ -253,6 +253,7 @@ int stage_run(struct stage *s) {
         snprintf(name, sizeof name, "stage-%u", w->number);
         pthread_setname_np(w->thread, name);
     }
+    pthread_setname_np(pthread_self(), "stage-0");
     run_thread(&s->workers[0]);
     for (uint32_t i = 1; i < started; i++)
         pthread_join(s->workers[i].thread, NULL);
@@ -275,6 +276,15 @@ void stage_stop(struct stage *s) {
     atomic_store_explicit(&s->stop, true, memory_order_relaxed);
 }
 
+uint64_t stage_pass_ns(const struct stage *s) {
+    uint64_t oldest = UINT64_MAX;
+    for (uint32_t i = 0; i < s->worker_count; i++) {
+        uint64_t at = atomic_load_explicit(&s->workers[i].pass_ns, memory_order_relaxed);
+        oldest = at < oldest ? at : oldest;
+    }
+    return oldest;
+}
+
 const char *stage_describe(const struct stage *s) {
     return s->gossip.storage ? journal_describe(storage_journal(s->gossip.storage))
                              : "journal=none";
@@ -283,34 +293,15 @@ const char *stage_describe(const struct stage *s) {
 /* ---- open, close ---- */
 
 static void replica_configure(const struct stage_setup *setup, struct replica_config *c) {
-    const struct config *g = setup->config;
     const struct control_identity *identity = setup->identity;
-    uint64_t heartbeat_ns = (uint64_t)g->heartbeat_interval_us * 1000;
-    *c = (struct replica_config){
-        .index = identity->node_index,
-        .node_count = identity->node_count,
-        .quorum = identity->quorum,
-        .durable = g->durability == CONFIG_DURABILITY_DISK,
-        .amnesiac = !identity->in_genesis,
-        .incarnation = identity->incarnation,
-        .configuration_id = identity->configuration_id,
-        .genesis_hash = identity->genesis_hash,
-        .epochs_in_flight = g->epochs_in_flight,
-        .epoch_cap = g->epoch_cap,
-        .window = g->window,
-        .ranges_max = g->ranges_max,
-        .log_epochs = g->log_epochs,
-        .body_slots = g->body_slots,
-        .deliver_max = g->deliver_max,
-        .heartbeat_interval_ns = heartbeat_ns,
-        .slice_floor_ns = g->slice_floor_us ? (uint64_t)g->slice_floor_us * 1000 : 5 * heartbeat_ns,
-        .slice_max_ns = (uint64_t)g->slice_max_us * 1000,
-        .vector_interval_ns = (uint64_t)g->vector_interval_busy_us * 1000,
-        .vector_idle_ns = (uint64_t)g->vector_interval_idle_us * 1000,
-        .fetch_delay_ns = (uint64_t)g->fetch_delay_us * 1000,
-        .idle_epoch_ns = (uint64_t)g->idle_epoch_ms * 1000000,
-        .seal_after_ns = (uint64_t)g->seal_after_ms * 1000000,
-    };
+    stage_replica_limits(setup->config, c);
+    c->index = identity->node_index;
+    c->node_count = identity->node_count;
+    c->quorum = identity->quorum;
+    c->amnesiac = !identity->in_genesis;
+    c->incarnation = identity->incarnation;
+    c->configuration_id = identity->configuration_id;
+    c->genesis_hash = identity->genesis_hash;
     memcpy(c->ring, identity->ring, sizeof c->ring);
 }
 

@@ -29,6 +29,17 @@ struct stage_setup {
     uint32_t application_count;
 };
 
+/* What stage_open takes beside DPDK's heap: ordinary memory, of which the bodies and the state fill
+ * only as they are used. */
+struct stage_memory {
+    uint32_t body_count, body_bytes; /* slots with those that lie ready; of one, with its places */
+    uint64_t bodies_bytes, replica_bytes, deliveries_bytes, results_bytes, state_bytes;
+    uint64_t most_bytes; /* the sum */
+};
+
+/* Adds up a checked node's config. Pure. */
+void stage_memory_plan(const struct config *config, struct stage_memory *ret_memory);
+
 /* Takes all memory. Returns 0, MRN_ERR_NO_MEMORY, or MRN_ERR_INVALID with a sentence in ret_error
  * (NET_TEXT_BYTES). */
 int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *ret_error);
@@ -36,6 +47,10 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
 /* What the journal says about itself in one line (journal_describe); "journal=none" in memory mode.
  * Before stage_run. */
 const char *stage_describe(const struct stage *stage);
+
+/* When the slowest of the threads began its last pass (CLOCK_MONOTONIC); 0 before each has begun
+ * one. Any thread: a watchdog's. */
+uint64_t stage_pass_ns(const struct stage *stage);
 
 /* One pass of every stage, for who runs several nodes on one thread instead of stage_run. Returns
  * whether there was work. A fail-stop is told to the control plane, and from then on nothing is

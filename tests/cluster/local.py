@@ -24,8 +24,8 @@ def free_port():
     raise AssertionError("no free port")
 
 
-def start(cluster):
-    """Node and gateway, as nobody when we are root. Returns the gateway's address."""
+def start(cluster, arguments=()):
+    """Node (with `arguments`) and gateway, as nobody when we are root. Returns the gateway's address."""
     root = os.geteuid() == 0
     home = cluster.workdir / "home"
     home.mkdir()
@@ -36,7 +36,7 @@ def start(cluster):
         shutil.chown(home, "nobody", "nogroup")
     user = "nobody" if root else None
     port = free_port()
-    node = Process("node", [home / c.NODE.name, "--admin", f"127.0.0.1:{port + 1}"], home, user=user,
+    node = Process("node", [home / c.NODE.name, "--admin", f"127.0.0.1:{port + 1}", *arguments], home, user=user,
                    environment={"PORT": str(port), "CONSENSUS_NODES": "1", "HOME": str(home)})
     gateway = Process("gateway", [home / c.GATEWAY.name], home, user=user,
                       environment={"KEY_RANGE": "1", "NODE_URLS": f"/ip4/127.0.0.1/tcp/{port}",
