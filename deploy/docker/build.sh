@@ -11,9 +11,20 @@ context=$(mktemp -d "${TMPDIR:-/tmp}/maroon-images.XXXXXX")
 trap 'rm -rf "$context"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+mkdir "$context/tree"
+for entry in *; do
+    case $entry in
+    tests | perf | deploy | docker-compose.yml | build*) ;;
+    *) cp -R "$entry" "$context/tree" ;;
+    esac
+done
 mkdir -p "$context/tree/deploy"
-cp -R meson.build meson_options.txt config controlplane dataplane gateway include proto runtime "$context/tree"
-cp deploy/install-deps.sh "$context/tree/deploy"
+for entry in deploy/*; do
+    case $entry in
+    deploy/docker | deploy/drills) ;;
+    *) cp -R "$entry" "$context/tree/deploy" ;;
+    esac
+done
 cp deploy/docker/Dockerfile "$context"
 cat /etc/ssl/certs/ca-certificates.crt >"$context/ca-certificates.crt" 2>/dev/null || true
 
