@@ -56,9 +56,14 @@ struct arbiter_etcd {
     uint64_t term_base, term_base_revision;
     uint64_t leader_known_at; /* store revision that base.leader is true for */
     bool campaign_running, resign_running;
+    bool campaign_refused; /* won, but its term must not be led: ends when the key is given back */
     uint32_t campaign_attempts;
-    uint64_t campaign_number; /* tells answers of an attempt that is over */
-    uint64_t campaign_revision, campaign_token, won_token, resign_revision;
+    struct arbiter_etcd
+        *campaign_self; /* context of a campaign's requests, so they are forgotten */
+    uint64_t campaign_revision, campaign_token, won_token;
+    uint64_t resign_revision;                /* asked for; 0: none */
+    uint64_t refused_revision, refused_term; /* of a term that must not be led; revision 0: none */
+    uint64_t resign_written;                 /* what the running write compares */
 
     /* follow */
     struct etcd_watch *watch;
@@ -143,10 +148,10 @@ void arbiter_etcd_no_space(struct arbiter_etcd *arbiter, bool no_space);
 /* An answer to a read that was sent when the store was at `sent_at` as far as known. Returns true
  * when the store has gone back: then all that was known of it is forgotten. */
 bool arbiter_etcd_store_seen(struct arbiter_etcd *arbiter, uint64_t sent_at, uint64_t revision);
-/* True, and said, when a term that was won must not be led. */
 /* Writes our registration over the one of that revision (0: none); the watch shows it. */
 void arbiter_etcd_register_again(struct arbiter_etcd *arbiter, uint64_t mod_revision);
-bool arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term);
+/* Says that a term was won and given back because a greater one was promised. */
+void arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term);
 void arbiter_etcd_raise_term_base(struct arbiter *arbiter, uint64_t to);
 
 /* ranges */

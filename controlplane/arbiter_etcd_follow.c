@@ -178,11 +178,7 @@ void arbiter_etcd_leader_seen(struct arbiter_etcd *arbiter, const struct etcd_kv
     mrn_log_info("leader_key", "node=%d revision=%" PRIu64 " term=%" PRIu64 " ours=%d",
                  leader.node == MAILBOX_NODE_NONE ? -1 : (int)leader.node, leader.revision,
                  leader.term, leader.ours);
-    /* "unless it has promised a higher one; then it deletes the key": a restored etcd may show a
-     * holding of ours that ended long ago. */
-    if (leader.ours && leader.term < base->health.promised_term)
-        arbiter_etcd_resign(base, leader.revision);
-    else if (leader.ours)
+    if (leader.ours)
         arbiter_etcd_campaign_won(arbiter, leader.token);
     sink->leader(sink->context, &leader);
 }

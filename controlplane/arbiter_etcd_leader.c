@@ -16,6 +16,7 @@ static void lease_step(void *context);
 static void campaign_write(struct arbiter_etcd *arbiter);
 static void campaign_end(struct arbiter_etcd *arbiter, bool won);
 static void campaign_lose_later(struct arbiter_etcd *arbiter, uint64_t delay_ms);
+static void resign_begin(struct arbiter_etcd *arbiter);
 
 static void lease_later(struct arbiter_etcd *arbiter, uint64_t delay_ms) {
     loop_timer_set(arbiter->base.setup.loop, &arbiter->lease_timer, delay_ms, lease_step, arbiter);
@@ -119,7 +120,6 @@ static void campaign_end(struct arbiter_etcd *arbiter, bool won) {
     if (!arbiter->campaign_running)
         return;
     arbiter->campaign_running = false;
-    arbiter->campaign_number++;
     loop_timer_clear(arbiter->base.setup.loop, &arbiter->campaign_timer);
     if (won)
         return; /* told by arbiter_etcd_campaign_won */
@@ -131,15 +131,43 @@ static void campaign_end(struct arbiter_etcd *arbiter, bool won) {
     sink->campaign(sink->context, false, &leader);
 }
 
+/* "has won that term, unless it has promised a higher one; then it deletes the key by compare". A
+ * restored etcd may also show a holding of ours that ended long ago. */
+static bool must_not_lead(const struct arbiter_etcd *arbiter, uint64_t token) {
+    uint64_t term = arbiter->base.leader.term;
+    return term < arbiter->base.health.promised_term ||
+           (token != arbiter->won_token && term <= arbiter->base.health.term_floor);
+}
+
+/* The key of a term that must not be led was asked to be deleted. If somebody had taken it by then,
+ * the greater term that we promised is his, and ours was just told late. If it was still ours, the
+ * greater term comes from an etcd that is no more: trying again at once would end the same. */
+static void refusal_judged(struct arbiter_etcd *arbiter, bool was_ours) {
+    arbiter->refused_revision = 0;
+    if (was_ours)
+        arbiter_etcd_term_refused(arbiter, arbiter->refused_term);
+    if (!arbiter->campaign_refused || !arbiter->campaign_running)
+        return;
+    if (was_ours)
+        campaign_lose_later(arbiter, REFUSED_AGAIN_MS);
+    else
+        campaign_end(arbiter, false);
+}
+
 void arbiter_etcd_campaign_won(struct arbiter_etcd *arbiter, uint64_t token) {
     const struct arbiter_sink *sink = arbiter->base.setup.sink;
+    if (must_not_lead(arbiter, token)) {
+        arbiter->refused_revision = arbiter->base.leader.revision;
+        arbiter->refused_term = arbiter->base.leader.term;
+        if (arbiter->campaign_running && arbiter->campaign_token == token)
+            arbiter->campaign_refused = true;
+        resign_begin(arbiter);
+        return; /* what comes of it: refusal_judged */
+    }
     if (arbiter->won_token == token)
         return;
     arbiter->won_token = token;
-    if (arbiter_etcd_term_refused(arbiter, arbiter->base.leader.term)) {
-        arbiter_etcd_resign(&arbiter->base, arbiter->base.leader.revision);
-        return; /* told lost, by whoever saw the token, or later */
-    }
+    arbiter->base.health.refused_term = 0;
     if (arbiter->campaign_running && arbiter->campaign_token == token)
         campaign_end(arbiter, true);
     mrn_log_info("campaign_won", "revision=%" PRIu64 " term=%" PRIu64,
@@ -148,8 +176,8 @@ void arbiter_etcd_campaign_won(struct arbiter_etcd *arbiter, uint64_t token) {
 }
 
 static void campaign_was_read(void *context, const struct etcd_answer *answer) {
-    struct arbiter_etcd *arbiter = context;
-    if (!arbiter->campaign_running)
+    struct arbiter_etcd *arbiter = *(struct arbiter_etcd **)context;
+    if (!arbiter->campaign_running || arbiter->campaign_refused)
         return;
     if (answer->error) {
         loop_timer_set(arbiter->base.setup.loop, &arbiter->campaign_timer,
@@ -159,9 +187,7 @@ static void campaign_was_read(void *context, const struct etcd_answer *answer) {
     const struct etcd_response *found = &answer->responses[0];
     /* Tells "won" when the key holds our token. */
     arbiter_etcd_leader_seen(arbiter, found->kv_count ? &found->kvs[0] : NULL, answer->revision);
-    if (arbiter->campaign_running && arbiter->base.health.refused_term)
-        campaign_lose_later(arbiter, REFUSED_AGAIN_MS);
-    else
+    if (!arbiter->campaign_refused) /* else refusal_judged ends it */
         campaign_end(arbiter, false);
 }
 
@@ -169,7 +195,7 @@ static void campaign_read(void *context) {
     struct arbiter_etcd *arbiter = context;
     char key[ETCD_KEY_MAX + 1];
     arbiter_etcd_key(arbiter, "leader", key);
-    if (etcd_range(arbiter->etcd, key, NULL, 0, campaign_was_read, arbiter))
+    if (etcd_range(arbiter->etcd, key, NULL, 0, campaign_was_read, &arbiter->campaign_self))
         loop_timer_set(arbiter->base.setup.loop, &arbiter->campaign_timer, 100, campaign_read,
                        arbiter);
 }
@@ -203,16 +229,14 @@ static void campaign_succeeded(struct arbiter_etcd *arbiter, const struct etcd_a
     else
         campaign_read(arbiter);
     free(text);
-    /* A newer holder may have been seen by the watch already, or the term is refused. */
-    if (text && arbiter->base.health.refused_term)
-        campaign_lose_later(arbiter, REFUSED_AGAIN_MS);
-    else if (text)
+    /* A newer holder may have been seen by the watch already. */
+    if (text && !arbiter->campaign_refused) /* else refusal_judged ends it */
         campaign_end(arbiter, false);
 }
 
 static void campaign_written(void *context, const struct etcd_answer *answer) {
-    struct arbiter_etcd *arbiter = context;
-    if (!arbiter->campaign_running)
+    struct arbiter_etcd *arbiter = *(struct arbiter_etcd **)context;
+    if (!arbiter->campaign_running || arbiter->campaign_refused)
         return; /* the watch was faster */
     arbiter_etcd_latency(arbiter, answer);
     if (!answer->error && answer->succeeded) {
@@ -263,7 +287,7 @@ static void campaign_write(struct arbiter_etcd *arbiter) {
                            .success_count = 1,
                            .failure = reads,
                            .failure_count = 2};
-    if (!text || etcd_transaction(arbiter->etcd, &txn, campaign_written, arbiter))
+    if (!text || etcd_transaction(arbiter->etcd, &txn, campaign_written, &arbiter->campaign_self))
         campaign_end(arbiter, false);
     free(text);
 }
@@ -272,7 +296,11 @@ void arbiter_etcd_campaign(struct arbiter *base, uint64_t revision) {
     struct arbiter_etcd *arbiter = etcd_arbiter(base);
     if (arbiter->campaign_running || !arbiter->ready)
         return;
+    /* Answers to the attempt before come too late: what it did is told by the watch. */
+    arbiter->campaign_self = arbiter;
+    etcd_forget(arbiter->etcd, &arbiter->campaign_self);
     arbiter->campaign_running = true;
+    arbiter->campaign_refused = false;
     arbiter->campaign_attempts = 0;
     arbiter->campaign_revision = revision;
     arbiter->campaign_token = arbiter_draw_token(base);
@@ -287,6 +315,13 @@ void arbiter_etcd_campaign(struct arbiter *base, uint64_t revision) {
 
 static void resign_write(void *context);
 
+static void resign_begin(struct arbiter_etcd *arbiter) {
+    if (arbiter->resign_running || (!arbiter->refused_revision && !arbiter->resign_revision))
+        return;
+    arbiter->resign_running = true;
+    resign_write(arbiter);
+}
+
 static void resigned(void *context, const struct etcd_answer *answer) {
     struct arbiter_etcd *arbiter = context;
     if (answer->error) {
@@ -294,18 +329,25 @@ static void resigned(void *context, const struct etcd_answer *answer) {
                        etcd_retry_delay_ms(arbiter->etcd) + 1, resign_write, arbiter);
         return;
     }
+    uint64_t revision = arbiter->resign_written;
     arbiter->resign_running = false;
+    mrn_log_info("resigned", "revision=%" PRIu64 " was_ours=%d", revision, answer->succeeded);
+    if (arbiter->resign_revision == revision)
+        arbiter->resign_revision = 0;
     if (answer->succeeded)
         arbiter_etcd_leader_seen(arbiter, NULL, answer->revision);
-    mrn_log_info("resigned", "revision=%" PRIu64 " was_ours=%d", arbiter->resign_revision,
-                 answer->succeeded);
+    if (arbiter->refused_revision == revision)
+        refusal_judged(arbiter, answer->succeeded);
+    resign_begin(arbiter); /* another may have been asked for meanwhile */
 }
 
 static void resign_write(void *context) {
     struct arbiter_etcd *arbiter = context;
     char key[ETCD_KEY_MAX + 1];
     arbiter_etcd_key(arbiter, "leader", key);
-    struct etcd_compare compare = {ETCD_MOD, key, arbiter->resign_revision};
+    arbiter->resign_written =
+        arbiter->refused_revision ? arbiter->refused_revision : arbiter->resign_revision;
+    struct etcd_compare compare = {ETCD_MOD, key, arbiter->resign_written};
     struct etcd_operation removal = {.kind = ETCD_OP_DELETE, .key = key};
     struct etcd_txn txn = {
         .compares = &compare, .compare_count = 1, .success = &removal, .success_count = 1};
@@ -319,8 +361,5 @@ void arbiter_etcd_resign(struct arbiter *base, uint64_t revision) {
     if (!arbiter->ready || revision == 0)
         return;
     arbiter->resign_revision = revision;
-    if (arbiter->resign_running)
-        return; /* its next repeat takes the newer revision */
-    arbiter->resign_running = true;
-    resign_write(arbiter);
+    resign_begin(arbiter);
 }

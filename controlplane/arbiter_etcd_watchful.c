@@ -129,18 +129,13 @@ void arbiter_etcd_register_again(struct arbiter_etcd *arbiter, uint64_t mod_revi
     free(value);
 }
 
-bool arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term) {
+void arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term) {
     struct arbiter_health *health = &arbiter->base.health;
-    if (term > health->term_floor) {
-        health->refused_term = 0;
-        return false;
-    }
     health->refused_term = term;
     mrn_log_error("term_goes_back",
                   "won=%" PRIu64 " promised=%" PRIu64
                   " do=\"etcd was restored from an older snapshot: maroonctl term-base --raise\"",
                   term, health->term_floor);
-    return true;
 }
 
 /* ---- raising term_base ---- */

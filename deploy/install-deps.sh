@@ -11,7 +11,7 @@ run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
   libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
   libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev"
 test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
-  etcd-server etcd-client iproute2 nftables ethtool"
+  etcd-server etcd-client iproute2 nftables ethtool systemd"
 compose_packages="docker.io docker-compose debootstrap iptables python3 curl jq iproute2 nftables util-linux procps"
 
 case "${1:-test}" in

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "config/config.h"
 #include "dataplane/stages/stage.h"
@@ -99,13 +100,19 @@ static void addresses(uint32_t node_count, char *text, size_t room) {
 }
 
 static int configure(struct perf_cluster *c, uint32_t index, char *ret_error) {
-    char nodes[512], own[32], error[CONFIG_ERROR_BYTES];
-    const char *arguments[KEYS_MAX + 5] = {
+    char nodes[512], own[32], directory[512], error[CONFIG_ERROR_BYTES];
+    const char *arguments[KEYS_MAX + 8] = {
         "perf", nodes, own,
         "--etcd-endpoints=http://127.0.0.1:1"}; /* never asked: the arbiter is here */
     int count = 4;
     addresses(c->config.node_count, nodes, sizeof nodes);
     snprintf(own, sizeof own, "--index=%u", index);
+    if (c->config.data_dir) {
+        snprintf(directory, sizeof directory, "--data-dir=%.400s/n%u", c->config.data_dir, index);
+        arguments[count++] = "--durability=disk";
+        arguments[count++] = directory;
+        (void)mkdir(directory + strlen("--data-dir="), 0700); /* the node says why it cannot */
+    }
     for (uint32_t i = 0; i < c->config.key_count && count < KEYS_MAX; i++)
         arguments[count++] = c->config.keys[i];
     int result = config_load(&c->nodes[index].config, CONFIG_NODE, count,

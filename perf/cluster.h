@@ -21,6 +21,7 @@ struct perf_cluster_config {
     uint32_t transaction_max_bytes; /* of each gateway */
     const char *const *keys;        /* flags for the nodes' config, e.g. "--epoch-cap=256" */
     uint32_t key_count;
+    const char *data_dir; /* of all nodes, each in a directory there; NULL: durability = memory */
     perf_client_done done;
     void *context;
 };

@@ -20,27 +20,60 @@ NAMES = {"memory": "af_packet over veth, memory", "disk": "af_packet over veth, 
 
 
 class Bench(c.Cluster):
-    """A cluster with hosts for clients and echo servers."""
+    """A cluster with hosts for clients and echo servers. `build`: its programs; `fabric`: af_packet, or a point-to-point one
+    (memif, vhost), whose links are sockets in the work directory: net namespaces then carry only etcd and admin HTTP."""
+
+    def __init__(self, build=None, fabric="af_packet", etcd_members=3):
+        super().__init__()
+        self.build = build or bench.BUILD
+        self.fabric, self.etcd_members = fabric, etcd_members
+        self.marks = None
+        self.hosts = 0
 
     def __enter__(self):
         super().__enter__()
-        self.hosts = 0
+        self.marks = self.workdir / "marks"
+        self.marks.write_bytes(bytes(4096))
         return self
+
+    def _environment(self, name):
+        return {**super()._environment(name), "PERF_MARKS_FILE": str(self.marks)}
+
+    def links(self, own, count):
+        """Flags of host `own` (nodes first) with a link to each of `count` hosts. Host i has 10.99.0.(i + 1)."""
+        peers = []
+        for peer in range(count):
+            low, high = min(own, peer), max(own, peer)
+            if peer != own:
+                peers.append(f"10.99.0.{peer + 1}={self.workdir}/link-{low}-{high}.sock{':server' if own == low else ''}")
+        fabric = "virtio_user" if self.fabric == "vhost" else self.fabric
+        return {"fabric": fabric, "links": ",".join(peers), "address": f"10.99.0.{own + 1}/24"}
+
+    def _node(self, index, keys):
+        if self.fabric != "af_packet":
+            count = len(self.node_addresses)
+            keys = {**keys, **self.links(index, count + 1), "interface": "",
+                    "nodes": ",".join(f"/ip4/10.99.0.{i + 1}/udp/{c.PORT}" for i in range(count))}
+        process = super()._node(index, keys)
+        process.command[0] = str(self.build / "maroon-node")
+        return process
 
     def host(self):
         self.hosts += 1
         name = f"p{self.hosts}"
         return name, self.network.add_host(name, 100 + self.hosts)
 
-    def command(self, host, address, measurement, **options):
-        self._environment(host)
-        return ["ip", "netns", "exec", self.network.namespace(host), "env", f"XDG_RUNTIME_DIR={self.workdir}/{host}.run",
-                str(bench.NET), measurement, "--fabric=af_packet", "--interface=eth0", f"--address={address}/24"] \
+    def command(self, host, own_address, measurement, **options):
+        environment = [f"{key}={value}" for key, value in self._environment(host).items()]
+        if "links" not in options:
+            options = {"fabric": "af_packet", "interface": "eth0", "address": f"{own_address}/24", **options}
+        return ["ip", "netns", "exec", self.network.namespace(host), "env", *environment,
+                str(self.build / "perf/maroon-perf-net"), measurement] \
             + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
 
-    def run(self, host, address, measurement, **options):
+    def run(self, host, own_address, measurement, **options):
         try:
-            done = subprocess.run(self.command(host, address, measurement, **options), capture_output=True, text=True,
+            done = subprocess.run(self.command(host, own_address, measurement, **options), capture_output=True, text=True,
                                   timeout=bench.PROBE_SECONDS)
         except subprocess.TimeoutExpired:
             return None
@@ -50,18 +83,26 @@ class Bench(c.Cluster):
         return json.loads(done.stdout)
 
     def node_list(self):
+        if self.fabric != "af_packet":
+            return ",".join(f"10.99.0.{i + 1}:{c.PORT}" for i in range(len(self.node_addresses)))
         return ",".join(f"{address}:{c.PORT}" for address in self.node_addresses)
 
     def client(self, host, **options):
+        if self.fabric != "af_packet":
+            count = len(self.node_addresses)
+            options = {**self.links(count, count + 1), **options}
         return self.run(*host, "client", nodes=self.node_list(), **options)
 
     def echo(self, host, servers, **options):
         """The floor: a round trip of empty packets, with as many processes polling and yielding as the cluster has."""
-        running = [subprocess.Popen(self.command(*server, "echo", server=1, seconds=30, port=ECHO_PORT),
-                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for server in servers]
+        links, to = [{}] * (len(servers) + 1), servers[0][1]
+        if self.fabric != "af_packet":
+            links, to = [self.links(i, len(servers) + 1) for i in range(len(servers) + 1)], "10.99.0.1"
+        running = [subprocess.Popen(self.command(*server, "echo", server=1, seconds=30, port=ECHO_PORT, **links[i]),
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for i, server in enumerate(servers)]
         time.sleep(1.0)
         try:
-            return self.run(*host, "echo", to=f"{servers[0][1]}:{ECHO_PORT}", port=ECHO_PORT, **options)
+            return self.run(*host, "echo", to=f"{to}:{ECHO_PORT}", port=ECHO_PORT, **links[-1], **options)
         finally:
             for process in running:
                 process.kill()

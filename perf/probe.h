@@ -5,6 +5,8 @@
  *   client    a gateway against running nodes             probe_client.c
  *   echo      the fabric alone: packets to a peer that sends them back    probe_echo.c
  *   hops, memcpy, sync, udp   floors of memory, disk and kernel           probe_floor.c
+ *   http, http-floor          a client, and the HTTP library alone        probe_http.c
+ *   snapshot, ranges          the runtime's and the replica's memory      probe_state.c
  *
  * Every option is --name=value; an unknown one ends the program. Threads: one, but for udp. */
 #ifndef MAROON_PERF_PROBE_H
@@ -40,5 +42,9 @@ int probe_hops(void);
 int probe_memcpy(void);
 int probe_sync(void);
 int probe_udp(void);
+int probe_http(void);
+int probe_http_floor(void);
+int probe_snapshot(void);
+int probe_ranges(void);
 
 #endif

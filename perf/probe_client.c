@@ -7,6 +7,7 @@
 
 #include "perf/client.h"
 #include "perf/clock.h"
+#include "perf/hops.h"
 #include "perf/load.h"
 #include "perf/probe_net.h"
 #include <maroon/error.h>
@@ -22,10 +23,13 @@ struct run {
     uint64_t now_ns, last_ns, epoch_last, epochs;
     bool worked;
     json_t *gaps;
+    struct perf_hops hops;
 };
 
 static void on_done(void *context, void *user, const struct gateway_core_done *done) {
     struct run *run = context;
+    if (run->load.config.flight == 1)
+        perf_hops_result(&run->hops);
     uint64_t now_ns = perf_clock_ns();
     perf_load_done(&run->load, (uint32_t)(uintptr_t)user, now_ns, done->code);
     if (run->last_ns && now_ns - run->last_ns > GAP_NS && json_array_size(run->gaps) < GAPS_MAX)
@@ -49,6 +53,7 @@ static void submit(struct run *run) {
             return;
         }
         perf_load_take(&run->load, run->now_ns);
+        stage_mark(STAGE_MARK_SUBMIT);
         run->worked = true;
     }
 }
@@ -111,11 +116,12 @@ int probe_client(void) {
     perf_client_facts(run.client, run.now_ns / 1000, &facts);
     double count = (double)run.load.latency.count;
     probe_print(json_pack(
-        "{ss si sf sf sf sI sI sI so so}", "app", echo ? "echo" : "bank", "flight",
+        "{ss si sf sf sf sI sI sI so so so}", "app", echo ? "echo" : "bank", "flight",
         (int)load.flight, "offered_per_s", load.rate_per_s, "per_s", count * 1e9 / took_ns,
         "cpu_ns_per_tx", (double)(perf_clock_cpu_ns() - cpu_ns) / (count > 0 ? count : 1), "resent",
         (json_int_t)facts.resent, "refused", (json_int_t)run.load.refused, "epochs",
-        (json_int_t)run.epochs, "gaps", run.gaps, "latency", probe_latency(&run.load.latency)));
+        (json_int_t)run.epochs, "gaps", run.gaps, "latency", probe_latency(&run.load.latency),
+        "hops", perf_hops_table(&run.hops)));
     probe_net_close(net);
     return 0;
 }

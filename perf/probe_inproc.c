@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dataplane/stages/marks.h"
 #include "perf/clock.h"
 #include "perf/cluster.h"
 #include "perf/fabric.h"
+#include "perf/hops.h"
 #include "perf/load.h"
 #include <maroon/error.h>
 #include <sodium.h>
@@ -18,28 +18,14 @@ struct run {
     struct perf_cluster *cluster;
     struct perf_load load;
     uint32_t gateway_count, turn, answer_count;
-    uint64_t step_ns;
+    uint64_t step_ns, window_count, window_at, window_cpu_ns;
+    json_t *windows; /* CPU ns of a transaction, one for each part of the run */
     struct {
         uint32_t ticket, code;
         uint64_t at_ns; /* 0: at the end of the pass */
     } answers[8192];
-    struct perf_histogram hops[STAGE_MARK_COUNT];
+    struct perf_hops hops;
 };
-
-/* What hop took how long, of the one transaction that is under way. */
-static void hops(struct run *run) {
-#ifdef MAROON_PERF_MARKS
-    uint64_t at[STAGE_MARK_COUNT];
-    stage_mark(STAGE_MARK_RESULT);
-    if (!stage_marks_read(at))
-        return;
-    for (uint32_t i = 1; i < STAGE_MARK_COUNT; i++)
-        perf_histogram_add(&run->hops[i],
-                           (uint64_t)((double)(at[i] - at[i - 1]) / perf_clock_tsc_per_ns()));
-#else
-    (void)run;
-#endif
-}
 
 static void on_done(void *context, void *user, const struct gateway_core_done *done) {
     struct run *run = context;
@@ -47,7 +33,7 @@ static void on_done(void *context, void *user, const struct gateway_core_done *d
         probe_die("more answers in a pass than there are tickets");
     bool alone = run->load.config.flight == 1;
     if (alone)
-        hops(run);
+        perf_hops_result(&run->hops);
     run->answers[run->answer_count].at_ns = alone ? perf_clock_ns() : 0;
     run->answers[run->answer_count].ticket = (uint32_t)(uintptr_t)user;
     run->answers[run->answer_count++].code = done->code;
@@ -87,6 +73,13 @@ static void pass(struct run *run) {
                        run->answers[i].at_ns ? run->answers[i].at_ns : now_ns,
                        run->answers[i].code);
     run->answer_count = 0;
+    if (run->window_count && run->load.latency.count >= run->window_at) {
+        uint64_t cpu_ns = perf_clock_cpu_ns();
+        json_array_append_new(run->windows, json_real((double)(cpu_ns - run->window_cpu_ns) /
+                                                      (double)run->window_count));
+        run->window_cpu_ns = cpu_ns;
+        run->window_at += run->window_count;
+    }
 }
 
 /* The part that callgrind collects, by its name. */
@@ -132,19 +125,6 @@ static json_t *counts(const struct perf_cluster_facts *before,
                      (json_int_t)after->slots_used, "drops", drops);
 }
 
-static json_t *hop_table(const struct run *run) {
-    static const char *const names[] = {STAGE_MARK_NAMES};
-    json_t *table = json_array();
-    for (uint32_t i = 1; i < STAGE_MARK_COUNT; i++)
-        if (run->hops[i].count)
-            json_array_append_new(
-                table, json_pack("{ss sI sI sf}", "hop", names[i], "p50_ns",
-                                 (json_int_t)perf_histogram_at(&run->hops[i], 0.5), "p99_ns",
-                                 (json_int_t)perf_histogram_at(&run->hops[i], 0.99), "mean_ns",
-                                 (double)run->hops[i].sum / (double)run->hops[i].count));
-    return table;
-}
-
 int probe_inproc(void) {
     static struct run run;
     static char keys[16][64];
@@ -163,7 +143,8 @@ int probe_inproc(void) {
                                          .transaction_max_bytes = 65536,
                                          .done = on_done,
                                          .context = &run,
-                                         .keys = key_list};
+                                         .keys = key_list,
+                                         .data_dir = probe_text("data-dir", NULL)};
     for (; config.key_count < 16; config.key_count++) { /* --key0=--epoch-cap=256 ... */
         char name[16];
         snprintf(name, sizeof name, "key%u", config.key_count);
@@ -174,6 +155,9 @@ int probe_inproc(void) {
         key_list[config.key_count] = keys[config.key_count];
     }
     run.step_ns = probe_number("virtual-step-ns", 0);
+    uint64_t windows = probe_number("windows", 0);
+    run.window_count = run.window_at = windows ? load.count / windows : 0;
+    run.windows = json_array();
     probe_options_end();
     if (load.payload_bytes > PERF_LOAD_REQUEST_MAX || !load.flight || load.flight > 8192 ||
         !config.gateway_count || config.gateway_count > PERF_CLUSTER_GATEWAYS_MAX ||
@@ -200,22 +184,22 @@ int probe_inproc(void) {
         pass(&run);
     struct perf_cluster_facts before, after;
     perf_cluster_facts(run.cluster, 0, &before);
-    uint64_t cpu_ns = perf_clock_cpu_ns();
+    uint64_t cpu_ns = run.window_cpu_ns = perf_clock_cpu_ns();
     perf_inproc_measured(&run);
     cpu_ns = perf_clock_cpu_ns() - cpu_ns;
     perf_cluster_facts(run.cluster, 0, &after);
     uint64_t tx_full, no_buffer, other = perf_cluster_lost(run.cluster, &tx_full, &no_buffer);
     double took_ns = (double)(run.load.end_ns - run.load.first_ns);
     double count = (double)run.load.latency.count;
-    probe_print(json_pack("{ss ss si si si sf sf sf sI sI sI sI so so so}", "fabric",
-                          perf_fabric_name(), "app", echo ? "echo" : "bank", "nodes",
-                          (int)config.node_count, "gateways", (int)config.gateway_count, "flight",
-                          (int)load.flight, "offered_per_s", load.rate_per_s, "per_s",
-                          count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
-                          (json_int_t)run.load.refused, "lost_tx_full", (json_int_t)tx_full,
-                          "lost_no_buffer", (json_int_t)no_buffer, "lost_other", (json_int_t)other,
-                          "latency", probe_latency(&run.load.latency), "node0",
-                          counts(&before, &after), "hops", hop_table(&run)));
+    probe_print(json_pack(
+        "{ss ss si si si sf sf sf sI sI sI sI so so so so}", "fabric", perf_fabric_name(), "app",
+        echo ? "echo" : "bank", "nodes", (int)config.node_count, "gateways",
+        (int)config.gateway_count, "flight", (int)load.flight, "offered_per_s", load.rate_per_s,
+        "per_s", count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
+        (json_int_t)run.load.refused, "lost_tx_full", (json_int_t)tx_full, "lost_no_buffer",
+        (json_int_t)no_buffer, "lost_other", (json_int_t)other, "latency",
+        probe_latency(&run.load.latency), "node0", counts(&before, &after), "windows", run.windows,
+        "hops", perf_hops_table(&run.hops)));
     perf_cluster_close(run.cluster);
     perf_load_close(&run.load);
     return 0;

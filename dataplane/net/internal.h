@@ -86,6 +86,10 @@ void net_udp_flush(struct net_endpoint *endpoint);
 int net_guard_open(struct net_endpoint *endpoint);
 void net_guard_rearm(struct net_endpoint *endpoint); /* what comes from now on makes it readable */
 
+/* links.c: removes what dead processes left where this one serves, and waits (up to 20 s) until
+ * the others' sockets are served. Links must not form a circle; lower to higher index never do. */
+int net_links_prepare(const struct net_config *config, char *ret_error);
+
 /* ports.c */
 int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BYTES],
                         const char **ret_arguments);

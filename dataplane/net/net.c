@@ -73,7 +73,9 @@ int net_start(const struct net_config *config, struct net **ret_net, char *ret_e
     net_memory_plan(config, &net->memory);
     for (uint32_t i = 0; i < NET_ENDPOINTS_MAX; i++)
         net->endpoints[i].fd = -1;
-    error = eal_for(config, net->memory.memory_mb, ret_error);
+    error = net_links_prepare(config, ret_error);
+    if (!error)
+        error = eal_for(config, net->memory.memory_mb, ret_error);
     if (!error) {
         net->pool = pool_make(&net->memory);
         if (!net->pool) {

@@ -11,6 +11,14 @@ uint64_t replica_hop_ns(const struct replica *r) {
 
 /* ---- vectors ---- */
 
+uint64_t replica_vector_pause_ns(const struct replica *r, uint64_t bodies_then) {
+    bool busy = r->bodies_stored - bodies_then >= min_u32(BUSY_BODIES, r->config.window / 2) ||
+                r->slots_used > replica_slots_room(r) / 4 ||
+                r->last_seq - r->base_seq > r->config.log_epochs / 4;
+    return busy ? r->config.vector_interval_ns
+                : max_u64(r->config.vector_idle_ns, r->config.vector_interval_ns);
+}
+
 void replica_fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_vector *v = (const void *)frame->payload;
     const struct wire_vector_entry *entries = (const void *)(v + 1);
@@ -383,9 +391,11 @@ void replica_fetch_tick(struct replica *r) {
         return;
     }
     bool news = r->vector_dirty.count || r->vector_news;
-    if ((news && r->now_ns >= r->next_vector_ns) || r->now_ns >= r->forced_vector_ns) {
+    if ((news && r->now_ns - r->vector_ns >= replica_vector_pause_ns(r, r->bodies_at_vector)) ||
+        r->now_ns >= r->forced_vector_ns) {
         vector_send(r);
-        r->next_vector_ns = r->now_ns + r->config.vector_interval_ns;
+        r->vector_ns = r->now_ns;
+        r->bodies_at_vector = r->bodies_stored;
     }
     if (r->behind.count && r->now_ns >= r->next_fetch_ns) {
         r->next_fetch_ns = UINT64_MAX;

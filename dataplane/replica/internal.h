@@ -39,6 +39,7 @@
 #define REPEAT_MIN_NS 50000u
 #define RTT_INITIAL_NS 200000u
 #define VECTOR_FORCED_NS 50000000u /* a vector at least this often */
+#define BUSY_BODIES 64u            /* new since the last vector: busy, not idle (protocol.md §3) */
 #define ROTATE_NS 5000000u         /* the next ranges of the full vector */
 #define ROTATE_RANGES 32
 #define PING_CALM_NS 500000000u
@@ -225,7 +226,8 @@ struct replica {
     uint64_t ack_sent, again_at_ns;
 
     /* dissemination */
-    uint64_t next_vector_ns, next_progress_ns, next_rotate_ns, forced_vector_ns, next_fetch_ns;
+    uint64_t vector_ns, progress_ns, next_rotate_ns, forced_vector_ns, next_fetch_ns;
+    uint64_t bodies_stored, bodies_at_vector, bodies_at_progress;
     bool vector_news;
     struct wire_vector_entry vector_entries[VECTOR_ENTRIES_MAX];
     struct epoch_fetch epoch_fetch;
@@ -346,6 +348,8 @@ void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, u
                           uint64_t to_seq);
 void replica_fetch_tick(struct replica *r);
 uint64_t replica_hop_ns(const struct replica *r);
+/* How long after the last one positions are told again, by the bodies that came since. */
+uint64_t replica_vector_pause_ns(const struct replica *r, uint64_t bodies_then);
 
 /* ---- divergence.c ---- */
 void replica_divergence_vector(struct replica *r, uint8_t peer, uint64_t seq,

@@ -432,6 +432,15 @@ static void send_heartbeat(struct replica *r) {
     r->next_heartbeat_ns = r->now_ns + r->config.heartbeat_interval_ns;
 }
 
+/* A proposal says all that a heartbeat does; but who does not answer gets few of them. */
+static void told_with_proposals(struct replica *r, uint64_t before) {
+    for (uint8_t i = 0; i < peers_count(r); i++)
+        if (is_peer(r, i) &&
+            (r->peers[i].sent != before || r->peers[i].acked + r->config.epochs_in_flight < before))
+            return;
+    r->next_heartbeat_ns = r->now_ns + r->config.heartbeat_interval_ns;
+}
+
 void replica_order_tick_leader(struct replica *r) {
     replica_order_quorum(r);
     uint64_t before = r->last_seq;
@@ -444,6 +453,7 @@ void replica_order_tick_leader(struct replica *r) {
             if (is_peer(r, i) && r->peers[i].acked >= before)
                 r->peers[i].repeat_at_ns =
                     r->now_ns + max_u64(r->peers[i].repeat_ns, REPEAT_MIN_NS);
+        told_with_proposals(r, before);
     }
     for (uint8_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i))

@@ -322,6 +322,7 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
     c->parts[i] = b->parts_following;
     c->used++;
     r->slots_used++;
+    r->bodies_stored++;
     r->bodies_changed += offset < g->named;
     g->highest = max_u32(g->highest, offset + 1);
     if (r->config.durable) {
@@ -563,13 +564,15 @@ static void purge_tick(struct replica *r) {
 }
 
 void replica_ranges_tick(struct replica *r) {
-    if (r->progress_dirty.count && r->now_ns >= r->next_progress_ns) {
+    if (r->progress_dirty.count &&
+        r->now_ns - r->progress_ns >= replica_vector_pause_ns(r, r->bodies_at_progress)) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
             struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
             progress_tell(r, g);
         }
-        r->next_progress_ns = r->now_ns + r->config.vector_interval_ns;
+        r->progress_ns = r->now_ns;
+        r->bodies_at_progress = r->bodies_stored;
     }
     if (r->range_count && r->now_ns >= r->next_rotate_ns) {
         r->next_rotate_ns = r->now_ns + ROTATE_NS;

@@ -201,6 +201,7 @@ struct stage {
     struct delivery *deliveries; /* by seq modulo deliver_max */
     struct mailbox_status *status;
     _Atomic bool stop, failed, failed_told, leads, pressed;
+    _Atomic uint64_t body_ns; /* when the last body came, to a millisecond */
     int failed_error;
     char failed_text[MAILBOX_PATH_MAX];
 };

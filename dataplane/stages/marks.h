@@ -2,7 +2,9 @@
  * latency by hop. Off by default (meson option perf_marks): then it is nothing at all.
  *
  * A mark is taken only when the one before it was, so that heartbeats and later copies of the same
- * event do not count. SUBMIT begins anew. Threads: one process with one lcore for everything. */
+ * event do not count. SUBMIT begins anew. Threads: one process with one lcore for everything; or
+ * several processes of one machine, whose time stamp counters agree, when the environment's
+ * PERF_MARKS_FILE names a file of at least a page that all of them map. */
 #ifndef MAROON_STAGE_MARKS_H
 #define MAROON_STAGE_MARKS_H
 
@@ -26,15 +28,16 @@ enum stage_mark {
 
 #ifdef MAROON_PERF_MARKS
 #    include <x86intrin.h>
-extern uint64_t stage_marks[STAGE_MARK_COUNT];
+extern uint64_t *stage_marks;
 
 static inline void stage_mark(enum stage_mark mark) {
+    volatile uint64_t *marks = stage_marks; /* perhaps another process's, too */
     if (mark == STAGE_MARK_SUBMIT) {
         for (uint32_t i = 1; i < STAGE_MARK_COUNT; i++)
-            stage_marks[i] = 0;
-        stage_marks[mark] = __rdtsc();
-    } else if (!stage_marks[mark] && stage_marks[mark - 1])
-        stage_marks[mark] = __rdtsc();
+            marks[i] = 0;
+        marks[mark] = __rdtsc();
+    } else if (!marks[mark] && marks[mark - 1])
+        marks[mark] = __rdtsc();
 }
 
 /* False when a mark is missing. */

@@ -13,6 +13,8 @@
 #define IDLE_PASSES_BEFORE_SLEEP 256
 #define IDLE_PASSES_AT_REST 1
 #define REST_PPM 50000 /* share of work below which it is no use to spin for more */
+#define REST_AFTER_BODY_NS UINT64_C(20000000)
+#define BODY_NOTE_NS 1000000u
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
 /* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
@@ -97,6 +99,8 @@ bool stage_take_body(struct stage *s, const struct worker *worker, struct port *
         return false;
     }
     stage_bodies_fill(&s->bodies, slot, head.id, bytes, length);
+    if (worker->now_ns - atomic_load_explicit(&s->body_ns, memory_order_relaxed) > BODY_NOTE_NS)
+        atomic_store_explicit(&s->body_ns, worker->now_ns, memory_order_relaxed);
     memcpy(&header, bytes, sizeof header);
     *ret_body = (struct replica_event_body){
         .id = head.id,
@@ -160,8 +164,9 @@ static uint64_t may_sleep_us(const struct worker *w) {
     return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
-/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who
- * has had little work sleeps at once: spinning after each heartbeat costs a tenth of a core. */
+/* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who has
+ * had no body and little other work of late sleeps at once: spinning after each heartbeat costs a
+ * tenth of a core. While transactions come, even few, their next hop is near. */
 static void idle(struct worker *w) {
     struct stage *s = w->stage;
     if (s->setup.config->poll == CONFIG_POLL_BUSY ||
@@ -190,7 +195,9 @@ static void share_of_work(struct worker *w) {
     w->shared_ns = w->now_ns + 10000000;
     uint64_t ppm = w->loop_ns ? w->busy_ns * 1000000 / w->loop_ns : 0;
     atomic_store_explicit(&w->stage->status->lcore_busy_ppm[w->number], ppm, memory_order_relaxed);
-    w->rests = ppm < REST_PPM;
+    w->rests = ppm < REST_PPM &&
+               w->now_ns > REST_AFTER_BODY_NS +
+                               atomic_load_explicit(&w->stage->body_ns, memory_order_relaxed);
     w->busy_ns = w->loop_ns = 0;
 }
 

@@ -109,9 +109,13 @@ static void part_send(struct gateway_core *c, struct part *p, const struct segme
     uint32_t low = low_water(c, s);
     if (!again) /* a resend must be the same bytes */
         memcpy(p->bytes + offsetof(struct wire_body_header, low_water), &low, sizeof low);
-    for (uint8_t i = 0; i < c->config.node_count; i++)
-        if (!again || s->received[i] <= wire_tx_offset(p->id))
-            c->shell.send(c->shell.context, i, WIRE_TX, &tx, sizeof tx, p->bytes, p->length_bytes);
+    uint8_t node = c->leader < c->config.node_count ? c->leader : 0; /* everybody waits for it */
+    for (uint8_t i = 0; i < c->config.node_count; i++) {
+        if (!again || s->received[node] <= wire_tx_offset(p->id))
+            c->shell.send(c->shell.context, node, WIRE_TX, &tx, sizeof tx, p->bytes,
+                          p->length_bytes);
+        node = (uint8_t)(node + 1u) < c->config.node_count ? (uint8_t)(node + 1u) : 0;
+    }
 }
 
 static void send_new(struct gateway_core *c, uint64_t now_us) {

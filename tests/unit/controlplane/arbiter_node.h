@@ -32,6 +32,14 @@ void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_
 void arbiter_node_open(struct arbiter_node *node, struct loop *loop, struct http_client *http);
 void arbiter_node_close(struct arbiter_node *node);
 /* Runs the loop until *flag or the limit; returns *flag. */
+/* Runs the loop until `condition` holds, for `limit_ms` at most; true when it holds. */
+#define arbiter_await(loop, condition, limit_ms)             \
+    ({                                                       \
+        uint64_t until_ms_ = fixture_now_ms() + (limit_ms);  \
+        while (!(condition) && fixture_now_ms() < until_ms_) \
+            loop_run_once(loop, 20);                         \
+        (condition);                                         \
+    })
 bool arbiter_run_until(struct loop *loop, const bool *flag, int limit_ms);
 void arbiter_run_for(struct loop *loop, int ms);
 /* Runs until node has `count` grants. */

@@ -142,6 +142,7 @@ bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const c
     char cluster[256] = "";
     for (int i = 0; i < count; i++) {
         struct fixture_etcd *etcd = &members[i];
+        etcd->paused = false;
         fixture_make_dir(etcd->dir, sizeof etcd->dir);
         etcd->port = fixture_free_port();
         etcd->peer_port = fixture_free_port();
@@ -178,6 +179,9 @@ void fixture_etcd_stop(struct fixture_etcd *etcd) {
 
 void fixture_etcd_pause(struct fixture_etcd *etcd, bool paused) {
     int status;
+    if (etcd->paused == paused)
+        return;
+    etcd->paused = paused;
     kill(etcd->pid, paused ? SIGSTOP : SIGCONT);
     /* The signal takes effect after kill() has returned: what is sent meanwhile would be answered.
      */
@@ -197,14 +201,29 @@ struct fixture_proxy {
     _Atomic int cut_percent, delay_ms;
     _Atomic uint64_t cuts;
     struct {
-        int client, server; /* -1: free */
+        int client, server;         /* -1: free */
+        struct chunk *first, **end; /* on their way, oldest first */
     } pairs[PAIRS_MAX];
     unsigned seed;
+};
+
+/* Bytes that were read and are written when they are due. */
+struct chunk {
+    struct chunk *next;
+    uint64_t due_ms;
+    int to;
+    size_t count;
+    char bytes[];
 };
 
 static void pair_close(struct fixture_proxy *proxy, int i) {
     close(proxy->pairs[i].client);
     close(proxy->pairs[i].server);
+    while (proxy->pairs[i].first) {
+        struct chunk *first = proxy->pairs[i].first;
+        proxy->pairs[i].first = first->next;
+        free(first);
+    }
     proxy->pairs[i].client = proxy->pairs[i].server = -1;
 }
 
@@ -220,23 +239,43 @@ static void pair_accept(struct fixture_proxy *proxy) {
     }
     proxy->pairs[i].client = client;
     proxy->pairs[i].server = server;
+    proxy->pairs[i].end = &proxy->pairs[i].first;
 }
 
 /* Returns false when the pair is to be closed. */
-static bool forward(struct fixture_proxy *proxy, int from, int to, bool is_answer) {
+static bool take(struct fixture_proxy *proxy, int i, int from, int to, bool is_answer) {
     char bytes[65536];
     ssize_t got = read(from, bytes, sizeof bytes);
     if (got <= 0)
         return false;
-    if (proxy->delay_ms)
-        usleep((useconds_t)proxy->delay_ms * 1000 / 2);
     if (is_answer && (int)(rand_r(&proxy->seed) % 100) < proxy->cut_percent) {
         proxy->cuts++;
         return false;
     }
-    for (ssize_t put, sent = 0; sent < got; sent += put)
-        if ((put = write(to, bytes + sent, (size_t)(got - sent))) <= 0)
-            return false;
+    struct chunk *chunk = malloc(sizeof *chunk + (size_t)got);
+    *chunk =
+        (struct chunk){NULL, fixture_now_ms() + (uint64_t)proxy->delay_ms / 2, to, (size_t)got};
+    memcpy(chunk->bytes, bytes, (size_t)got);
+    *proxy->pairs[i].end = chunk;
+    proxy->pairs[i].end = &chunk->next;
+    return true;
+}
+
+/* Writes what is due; false when the pair is to be closed. */
+static bool pass_on(struct fixture_proxy *proxy, int i, uint64_t now_ms) {
+    while (proxy->pairs[i].first && proxy->pairs[i].first->due_ms <= now_ms) {
+        struct chunk *first = proxy->pairs[i].first;
+        for (size_t sent = 0; sent < first->count;) {
+            ssize_t put = write(first->to, first->bytes + sent, first->count - sent);
+            if (put <= 0)
+                return false;
+            sent += (size_t)put;
+        }
+        proxy->pairs[i].first = first->next;
+        if (!first->next)
+            proxy->pairs[i].end = &proxy->pairs[i].first;
+        free(first);
+    }
     return true;
 }
 
@@ -251,15 +290,17 @@ static void *proxy_run(void *context) {
             polled[1 + 2 * i] = (struct pollfd){proxy->pairs[i].client, POLLIN, 0};
             polled[2 + 2 * i] = (struct pollfd){proxy->pairs[i].server, POLLIN, 0};
         }
-        poll(polled, 1 + 2 * PAIRS_MAX, 20);
+        poll(polled, 1 + 2 * PAIRS_MAX, proxy->delay_ms ? 1 : 20);
+        uint64_t now_ms = fixture_now_ms();
         for (int i = 0; i < PAIRS_MAX; i++) {
             bool good = true;
             if (proxy->pairs[i].client < 0)
                 continue;
             if (polled[1 + 2 * i].revents)
-                good = forward(proxy, proxy->pairs[i].client, proxy->pairs[i].server, false);
+                good = take(proxy, i, proxy->pairs[i].client, proxy->pairs[i].server, false);
             if (good && polled[2 + 2 * i].revents)
-                good = forward(proxy, proxy->pairs[i].server, proxy->pairs[i].client, true);
+                good = take(proxy, i, proxy->pairs[i].server, proxy->pairs[i].client, true);
+            good = good && pass_on(proxy, i, now_ms + !proxy->delay_ms);
             if (!good)
                 pair_close(proxy, i);
         }

@@ -12,6 +12,7 @@ struct fixture_etcd {
     int port, peer_port;
     char endpoint[64]; /* http://127.0.0.1:port */
     char dir[64];
+    bool paused;
 };
 
 /* Starts one member and waits until it answers. `argument`: one more, or NULL. Returns false, with

@@ -65,8 +65,7 @@ static void test_watch_on_a_member_without_quorum_ends_and_resumes(void **state)
     uint64_t revision = put(etcd, "/q", "1").revision;
     struct etcd_watch *watch =
         etcd_watch_start(etcd, "/q", NULL, revision + 1, on_change, &watched);
-    arbiter_run_for(loop, 500);
-    assert_int_equal(watched.created, 1);
+    assert_true(arbiter_await(loop, watched.created == 1, 5000));
     fixture_etcd_pause(&members[1], true);
     fixture_etcd_pause(&members[2], true);
     const uint64_t *lost =
@@ -84,8 +83,8 @@ static void test_watch_on_a_member_without_quorum_ends_and_resumes(void **state)
     for (int i = 0; i < 20 && written != 0; i++)
         written = put(etcd, "/q", "3").error;
     assert_int_equal(written, 0);
-    arbiter_run_for(loop, 1500);
     /* "3", and "2" if it was applied after all. */
+    assert_true(arbiter_await(loop, watched.events > 0, 10000));
     assert_in_range(watched.events, 1, 2 + 20);
     etcd_watch_stop(watch);
     etcd_destroy(etcd);
@@ -110,7 +109,7 @@ static void test_one_member_lost_goes_unnoticed(void **state) {
     assert_true(arbiter_run_until(loop, &nodes[0].campaigned, 5000));
     assert_true(nodes[0].won);
     fixture_etcd_pause(&members[0], true); /* the endpoint in use hangs; maybe it led, too */
-    arbiter_run_for(loop, 9000);
+    arbiter_run_for(loop, 6500);           /* longer than the lease */
     uint64_t revision = nodes[1].leader.revision;
     uint8_t node = nodes[1].leader.node;
     arbiter_range_request(nodes[1].arbiter, 3, 4, WIRE_RANGE_NONE, 0);
@@ -121,7 +120,6 @@ static void test_one_member_lost_goes_unnoticed(void **state) {
     assert_int_equal(revision, nodes[0].campaign.revision);
     for (int i = 0; i < 3; i++)
         arbiter_node_close(&nodes[i]);
-    arbiter_run_for(loop, 1000);
 }
 
 static void test_token_is_fetched_and_renewed(void **state) {
@@ -140,10 +138,9 @@ static void test_token_is_fetched_and_renewed(void **state) {
                      put(good, "/auth", "1").error, 0};
     struct seen watched = {0};
     struct etcd_watch *watch = etcd_watch_start(good, "/auth", NULL, 1, on_change, &watched);
-    arbiter_run_for(loop, 1000);
     arbiter_run_for(loop, 4000); /* --auth-token-ttl is 2 s here: the token expires unused */
     errors[3] = put(good, "/auth", "2").error;
-    arbiter_run_for(loop, 500);
+    arbiter_await(loop, watched.events == 2, 5000);
     etcd_watch_stop(watch);
     etcd_destroy(bare);
     etcd_destroy(good);

@@ -1,0 +1,67 @@
+/* Links over sockets (memif, virtio-user with vhost): the serving side makes the socket, the other
+ * can only be opened while it is there, and a process that was killed leaves its file behind. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dataplane/net/internal.h"
+#include <maroon/error.h>
+
+#define WAIT_MS 20000
+#define STEP_MS 50
+
+/* Does somebody listen there? Asked by connecting, since sockets of other namespaces are in no
+ * list. memif's are SEQPACKET and refuse the type, but only while they are alive: so its server
+ * never sees us, and it would not survive the end of such a connection (DPDK 22.11). */
+static bool listens(const char *path) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length >= sizeof a.sun_path)
+        return true; /* the driver will refuse it, and say so */
+    memcpy(a.sun_path, path, length + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool alive =
+        fd >= 0 && (connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EPROTOTYPE);
+    if (fd >= 0)
+        close(fd);
+    return alive;
+}
+
+static bool is_socket(const char *path) {
+    struct stat s;
+    return lstat(path, &s) == 0 && S_ISSOCK(s.st_mode);
+}
+
+static void sleep_ms(uint32_t ms) {
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+int net_links_prepare(const struct net_config *c, char *ret_error) {
+    uint32_t waited_ms = 0;
+    if (c->fabric != NET_FABRIC_MEMIF && c->fabric != NET_FABRIC_VIRTIO_USER &&
+        c->fabric != NET_FABRIC_VHOST)
+        return 0;
+    for (uint32_t i = 0; i < c->port_count; i++) {
+        const struct net_port_config *p = &c->ports[i];
+        if (p->server || c->fabric == NET_FABRIC_VHOST) {
+            if (is_socket(p->device) && !listens(p->device))
+                (void)unlink(p->device); /* or the driver says why it cannot bind */
+            continue;
+        }
+        for (; !is_socket(p->device) || !listens(p->device); waited_ms += STEP_MS) {
+            if (waited_ms >= WAIT_MS) {
+                net_text(ret_error,
+                         "%s: nobody has served this link for %u s: start its other side",
+                         p->device, WAIT_MS / 1000);
+                return MRN_ERR_UNAVAILABLE;
+            }
+            sleep_ms(STEP_MS);
+        }
+    }
+    return 0;
+}
