@@ -179,11 +179,13 @@ class Load:
         self.failures, self.wrong, self.accounts = result["failures"], result["wrong"], result["accounts"]
         return self
 
+    def gaps(self, begin=None, end=None):
+        """(a, b) of every two answers in a row of which the time between reaches into begin..end."""
+        return [(a, b) for a, b in zip(self.answers, self.answers[1:]) if (begin is None or b >= begin) and (end is None or a <= end)]
+
     def longest_gap(self, begin=None, end=None):
-        """(seconds, its beginning): the longest time between two answers, of those that reach into begin..end."""
-        pairs = zip(self.answers, self.answers[1:])
-        return max(((b - a, a) for a, b in pairs if (begin is None or b >= begin) and (end is None or a <= end)),
-                   default=(0.0, 0.0))
+        """(seconds, its beginning) of the longest of them."""
+        return max(((b - a, a) for a, b in self.gaps(begin, end)), default=(0.0, 0.0))
 
     def check_accounts(self):
         """Reads every account through every gateway; adds what is not as acknowledged to `wrong`. Returns how many."""

@@ -1,13 +1,14 @@
 """The cluster a drill works on: containers of docker-compose.yml, or the network namespaces of `make cluster`.
 
 Both offer: nodes (how many), admin (address of each node), gateways (addresses), and for node i: pause, resume, kill, stop,
-start, isolate; heal; delay_etcd(ms), ms 0 takes it back. kill and stop leave the node down until start."""
+start, isolate; heal; disk (a directory where their journals are); delay_etcd(ms), ms 0 takes it back. kill and stop leave the node down until start."""
 import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -69,6 +70,11 @@ class Compose:
 
     def _docker(self, *arguments):
         return run(*self.docker, *arguments)
+
+    def disk(self):
+        """A directory on the disk of the volumes, or of this machine's temporary files."""
+        path = self._docker("info", "--format", "{{.DockerRootDir}}")
+        return path if os.access(path, os.W_OK) else tempfile.gettempdir()
 
     def _node(self, index):
         return self.containers[f"node-{index}"]
@@ -134,6 +140,9 @@ class Namespaces:
         self.nodes = len(facts["admin"])
         self.admin = facts["admin"]
         self.gateways = facts["gateways"]
+
+    def disk(self):
+        return tempfile.gettempdir()
 
     def _pids(self, index):
         return [int(pid) for pid in run("ip", "netns", "pids", f"{self.base}-n{index}").split()]
