@@ -26,6 +26,8 @@ for entry in deploy/*; do
     esac
 done
 cp deploy/docker/Dockerfile "$context"
+mkdir "$context/s3"
+cp tests/store/package.json tests/store/package-lock.json "$context/s3"
 cat /etc/ssl/certs/ca-certificates.crt >"$context/ca-certificates.crt" 2>/dev/null || true
 
 sh deploy/docker/base-image.sh "$BASE_IMAGE" "$DEBIAN_SUITE"
@@ -39,7 +41,7 @@ for pair in "maroon $MAROON_IMAGE" "etcd $ETCD_IMAGE" "s3 $S3_IMAGE" "prometheus
     began=$(date +%s)
     # The host's network: over a bridge whose MTU is larger than that of the way out, downloads stall.
     $DOCKER build --network "${BUILD_NETWORK:-host}" --build-arg BASE_IMAGE="$BASE_IMAGE" \
-        --build-arg S3RVER_VERSION="$S3RVER_VERSION" --target "$target" -t "$image" "$context" >"$context/log" 2>&1 || {
+        --target "$target" -t "$image" "$context" >"$context/log" 2>&1 || {
         tail -n 40 "$context/log" >&2
         echo "build: $image failed" >&2
         exit 1
