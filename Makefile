@@ -8,12 +8,13 @@ SIM ?= $(BUILD)/tests/sim/sim
 SEEDS ?= 10000
 SEED_BASE ?= 1
 ROUNDS ?= 50
+MODEL ?= all
 
 # Given on the command line (make run-local PORT=3001) these reach the programs through the environment.
 export BUILD BUILD_ASAN NODE GATEWAY CTL
 
-.PHONY: help deps deps-test build build-test demo run-local run-gateway cluster stop-cluster test sim sim-mutants soak \
-  bench bench-check docs format tidy clean deps-compose build-mn run-compose stop-compose compose-logs test-compose
+.PHONY: help deps deps-test deps-compose build build-test build-mn demo run-local run-gateway cluster stop-cluster \
+  run-compose stop-compose compose-logs test-compose test sim sim-mutants model soak bench bench-check docs format tidy clean
 
 help: ## lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +80,9 @@ sim: build-test ## longer simulation: SEEDS, SEED_BASE; SEED=n replays one with 
 
 sim-mutants: build-test ## every planted bug is caught, a line each
 	@sh tests/sim/mutants.sh
+
+model: ## the exhaustive model of the protocol's core; 12 to 20 minutes, 6 GB
+	@sh tests/model/run.sh $(MODEL) $(abspath $(BUILD))/model
 
 soak: build-test ## the scenarios at the sizes the issues state: ROUNDS (root); takes long
 	@sh tests/soak.sh $(ROUNDS)
