@@ -240,6 +240,16 @@ static void ask_range(struct stage *s, const struct ask *a) {
         stage_port_drop(&s->gossip.port, WIRE_DROP_RING_FULL); /* the gateway asks again */
 }
 
+/* The leader renews the lease of a gateway that it hears whenever it is asked to. It may not hear
+ * one that the others do, so they renew it too, now and then, each at its own time. */
+static bool renews_lease(const struct stage *s, uint64_t range) {
+    if (atomic_load_explicit(&s->leads, memory_order_relaxed) || s->setup.identity->node_count == 1)
+        return true;
+    uint64_t period_s = s->setup.config->range_ttl_s / 2;
+    uint64_t now_s = s->gossip.worker->now_us / 1000000;
+    return (now_s + range + 2 * s->setup.identity->node_index) % period_s < 2;
+}
+
 static void take_ask(struct stage *s, const struct ask *a) {
     struct replica_event event = {0};
     switch ((enum ask_kind)a->kind) {
@@ -259,9 +269,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
         event.range_hello.range = a->renew.range;
         event.range_hello.owner = a->renew.owner;
         event.range_hello.gateway = a->gateway;
-        /* One renewal in the arbiter is enough. */
-        if (atomic_load_explicit(&s->leads, memory_order_relaxed) ||
-            s->setup.identity->node_count == 1)
+        if (renews_lease(s, a->renew.range))
             ask_range(s, a);
         break;
     case ASK_RANGE_REQUEST:

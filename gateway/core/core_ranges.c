@@ -21,7 +21,7 @@ static void segment_open(struct gateway_core *c, uint64_t range, uint32_t start)
     memset(s, 0, sizeof *s);
     s->range = range;
     s->first_number = c->placed;
-    s->first_offset = s->next_offset = s->committed = start;
+    s->first_offset = s->next_offset = s->committed = s->head = start;
     s->limit = start < WIRE_RANGE_OFFSETS - 64 ? start + 64
                                                : WIRE_RANGE_OFFSETS; /* until a node says more */
     s->live = true;

@@ -12,6 +12,13 @@ void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_by
     c->queries++;
 }
 
+void gateway_results_ask_all(struct gateway_core *c, uint64_t id) {
+    struct wire_tx_query query = {id, 0, PIECES_AHEAD_BYTES};
+    for (uint8_t i = 0; i < c->config.node_count; i++)
+        c->shell.send(c->shell.context, i, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
+    c->queries++;
+}
+
 struct part *gateway_results_part(const struct gateway_core *c, uint64_t id) {
     const struct segment *s = segment_of(c, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
@@ -34,6 +41,8 @@ static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
         .bytes = bytes,
         .length_bytes = r->total_bytes,
     };
+    if (done.latency_us < c->quickest_us)
+        c->quickest_us = done.latency_us;
     /* An answer after a resend tells how late nodes are at most: it may raise the timer, not lower
      * it. */
     if (p->try_count == 1 || done.latency_us > c->latency_us)
@@ -178,10 +187,7 @@ void gateway_core_query(struct gateway_core *c, uint64_t now_us, uint64_t id) {
         gateway_results_ask(c, id, c->asked.have, (uint32_t)c->queries);
         return;
     }
-    struct wire_tx_query query = {id, 0, PIECES_AHEAD_BYTES};
-    for (uint8_t i = 0; i < c->config.node_count; i++)
-        c->shell.send(c->shell.context, i, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
-    c->queries++;
+    gateway_results_ask_all(c, id);
 }
 
 static void query_tick(struct gateway_core *c, uint64_t now_us) {

@@ -26,6 +26,7 @@ struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_c
     c->next_range = WIRE_RANGE_NONE;
     c->leader = 255;
     c->latency_us = 1000;
+    c->quickest_us = RESEND_MIN_US;
     c->ask_at_us = now_us;
     c->range_nonce = 1;
     c->own.id = c->asked.id = c->query.id = NO_ID;
@@ -129,6 +130,44 @@ static void part_send(struct gateway_core *c, struct part *p, const struct segme
     }
 }
 
+static uint64_t first_wait_us(const struct gateway_core *c) {
+    uint64_t wait_us = 4 * c->latency_us;
+    return wait_us < RESEND_MIN_US         ? RESEND_MIN_US
+           : wait_us > RESEND_FIRST_MAX_US ? RESEND_FIRST_MAX_US
+                                           : wait_us;
+}
+
+/* The body that a range's head waits for, if it was sent. */
+static struct part *head_part(const struct gateway_core *c, const struct segment *s) {
+    if (s->head < s->first_offset || s->head >= s->next_offset)
+        return NULL;
+    uint64_t number = s->first_number + (s->head - s->first_offset);
+    struct part *p = part_at(c, number);
+    return number >= c->low && number < c->sent && !p->answered ? p : NULL;
+}
+
+static void head_wait(struct gateway_core *c, struct segment *s) {
+    const struct part *p = head_part(c, s);
+    uint64_t wait_us = 2 * c->quickest_us > RESEND_MIN_US ? 2 * c->quickest_us : RESEND_MIN_US;
+    s->head_tries = 0;
+    s->head_at_us = p ? p->sent_us + wait_us : UINT64_MAX;
+}
+
+/* A body that no node holds keeps all behind it waiting, whose answers then come so late that the
+ * timers of the others rise. It does not wait for those. */
+static void resend_heads(struct gateway_core *c, uint64_t now_us) {
+    for (uint32_t i = 0; i < c->segment_count; i++) {
+        struct segment *s = segment_at(c, i);
+        struct part *p = now_us < s->head_at_us ? NULL : head_part(c, s);
+        if (!p || now_us < p->sent_us + RESEND_MIN_US || s->head_tries == HEAD_TRIES_MAX)
+            continue;
+        part_send(c, p, s, true);
+        p->sent_us = now_us;
+        c->resent++;
+        s->head_at_us = now_us + (RESEND_MIN_US << s->head_tries++);
+    }
+}
+
 static void send_new(struct gateway_core *c, uint64_t now_us) {
     while (c->sent < c->placed) {
         struct part *p = part_at(c, c->sent);
@@ -137,9 +176,12 @@ static void send_new(struct gateway_core *c, uint64_t now_us) {
             return;
         part_send(c, p, s, false);
         p->try_count = 1;
-        p->at_us = now_us + (4 * c->latency_us > RESEND_MIN_US ? 4 * c->latency_us : RESEND_MIN_US);
+        p->sent_us = now_us;
+        p->at_us = now_us + first_wait_us(c);
         c->resend_at_us = p->at_us < c->resend_at_us ? p->at_us : c->resend_at_us;
         c->sent++;
+        if (wire_tx_offset(p->id) == s->head)
+            head_wait(c, s);
         if (p->first)
             event_tell(c, GATEWAY_CORE_SENT, p);
     }
@@ -160,8 +202,10 @@ static void resend(struct gateway_core *c, uint64_t now_us) {
             continue;
         }
         part_send(c, p, s, true);
-        if (p->first && p->id != c->own.id)
-            gateway_results_ask(c, p->id, 0, p->try_count);
+        p->sent_us = now_us;
+        if (p->first && p->id != c->own.id) /* the leader may not be reached, nor reach us */
+            p->try_count < 2 ? gateway_results_ask(c, p->id, 0, 0)
+                             : gateway_results_ask_all(c, p->id);
         uint64_t wait = RESEND_MIN_US << (p->try_count < 8 ? p->try_count : 8);
         p->at_us = now_us + (wait < RESEND_MAX_US ? wait : RESEND_MAX_US);
         next_us = p->at_us < next_us ? p->at_us : next_us;
@@ -200,6 +244,10 @@ static void vector(struct gateway_core *c, uint8_t node, const struct wire_frame
         if (!s)
             continue;
         s->received[node] = entries[i].received;
+        if (entries[i].received > s->head) {
+            s->head = entries[i].received;
+            head_wait(c, s);
+        }
         if (v.commit_seq < s->limit_commit_seq)
             continue;
         s->limit_commit_seq = v.commit_seq;
@@ -250,6 +298,7 @@ void gateway_core_abandon(struct gateway_core *c) {
 void gateway_core_tick(struct gateway_core *c, uint64_t now_us) {
     gateway_ranges_tick(c, now_us);
     send_new(c, now_us);
+    resend_heads(c, now_us);
     resend(c, now_us);
     gateway_results_tick(c, now_us);
 }

@@ -9,7 +9,9 @@
 #include "gateway/core/gateway_core.h"
 
 #define RESEND_MIN_US 3000
+#define RESEND_FIRST_MAX_US 200000
 #define RESEND_MAX_US 500000
+#define HEAD_TRIES_MAX 4     /* 3, 6, 12, 24 ms; then as any other */
 #define RESENDS_MAX 64       /* at once */
 #define RESEND_PAUSE_US 1000 /* after so many: nodes that are late are not helped by more */
 #define RANGE_ASK_US 200000
@@ -23,8 +25,8 @@
 
 struct part {
     uint64_t id;
-    uint64_t at_us; /* next resend; first send while try_count is 0 */
-    uint64_t since_us;
+    uint64_t at_us;             /* next resend; first send while try_count is 0 */
+    uint64_t since_us, sent_us; /* submitted; last sent */
     uint16_t length_bytes, parts_following;
     uint8_t try_count;
     bool first, answered, committed; /* committed: an event said so */
@@ -39,7 +41,10 @@ struct segment { /* numbers first_number .. of one range */
     uint32_t committed, limit;
     uint64_t limit_commit_seq;
     uint32_t received[WIRE_NODES_MAX];
-    bool live; /* held: renewed; false once it is sealed */
+    uint32_t head; /* position that some node has reached: the next body is what all wait for */
+    uint32_t head_tries;
+    uint64_t head_at_us; /* when it goes again */
+    bool live;           /* held: renewed; false once it is sealed */
 };
 
 struct assembly { /* one result that is longer than a packet */
@@ -63,7 +68,8 @@ struct gateway_core {
     uint64_t range_nonce, ask_at_us, renew_at_us, resend_at_us; /* of any part, at the earliest */
     uint8_t ask_node, leader;
     uint64_t heard_us[WIRE_NODES_MAX], latency_us;
-    struct { /* gateway_core_query; id NO_ID: none */
+    uint64_t quickest_us; /* of all answers */
+    struct {              /* gateway_core_query; id NO_ID: none */
         uint64_t id, since_us, until_us;
         uint32_t answered, outcome; /* nodes, a bit each; the best they said */
     } query;
@@ -119,6 +125,8 @@ enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_s
 /* The part that begins the transaction of this id, sent and not answered; or NULL. */
 struct part *gateway_results_part(const struct gateway_core *c, uint64_t id);
 void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_bytes, uint32_t turn);
+/* Of every node; that which has it answers. */
+void gateway_results_ask_all(struct gateway_core *c, uint64_t id);
 void gateway_results_tick(struct gateway_core *c, uint64_t now_us);
 enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
                                      const struct wire_frame *frame);

@@ -120,6 +120,41 @@ static void resends_back_off_go_where_it_lacks_and_repeat_the_same_bytes(void **
     assert_true(world_count(w, WIRE_TX) >= 1);
 }
 
+/* With answers that come late the timers are long; what all wait for does not wait for them. */
+static void a_body_that_no_node_holds_goes_again_soon(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    for (uint32_t i = 0; i < 200; i++) { /* each takes a second */
+        world_submit(w, 1, i);
+        world_tick(w, 1);
+        world_vector(w, 0, i + 1, R, i + 1, i, 64);
+        world_tick(w, 1000000);
+        world_result(w, ID(i), 0);
+        w->sent_count = 0;
+    }
+    for (uint32_t i = 0; i < 10; i++)
+        world_submit(w, 1, 1000 + i);
+    world_tick(w, 1);
+    world_vector(w, 0, 300, R, 203, 200, 64); /* 203 was lost on its way */
+    w->sent_count = 0;
+    uint32_t seen_ms = 0;
+    for (uint32_t ms = 1; ms <= 150; ms++) {
+        world_tick(w, 1000);
+        for (uint32_t i = 0; i < w->sent_count; i++)
+            assert_true(w->sent[i].kind != WIRE_TX || w->sent[i].id == ID(203));
+        if (!seen_ms && world_count(w, WIRE_TX))
+            seen_ms = ms;
+    }
+    assert_in_range(seen_ms, 1, 8);
+    assert_in_range(world_count(w, WIRE_TX), 3 * 3, 4 * 3); /* it backs off */
+    w->sent_count = 0;
+    world_vector(w, 1, 300, R, 207, 200, 64); /* and 207, long ago: at once */
+    world_tick(w, 1);
+    assert_true(world_last(w, WIRE_TX)->id == ID(207));
+    world_tick(w, 300000);
+    assert_true(world_count(w, WIRE_TX) > 9); /* the timers of the others are not without end */
+}
+
 static void the_low_water_mark_stays_behind(void **state) {
     struct world *w = *state;
     world_grant(w, R, 0);
@@ -471,6 +506,7 @@ int main(void) {
         TEST(nothing_is_sent_beyond_the_window_whose_limit_never_goes_back),
         TEST(a_full_core_says_so_and_takes_again),
         TEST(resends_back_off_go_where_it_lacks_and_repeat_the_same_bytes),
+        TEST(a_body_that_no_node_holds_goes_again_soon),
         TEST(the_low_water_mark_stays_behind),
         TEST(a_long_result_is_put_together_from_pieces),
         TEST(a_query_returns_the_whole_of_a_long_result),
