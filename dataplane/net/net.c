@@ -165,6 +165,7 @@ static uint32_t ethdev_rx(struct net_endpoint *e, struct net_packet *ret_packets
     struct net *net = e->net;
     uint32_t count = 0;
     net_lcores_send(net);
+    net_links_mend(net);
     if (!e->fifo_count)
         net_ethdev_poll(net);
     for (; count < max_count && e->fifo_count; e->fifo_count--)
