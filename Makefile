@@ -8,11 +8,12 @@ SIM ?= $(BUILD)/tests/sim/sim
 SEEDS ?= 10000
 SEED_BASE ?= 1
 ROUNDS ?= 50
+PACKAGE_DIR ?= build-package
 
 # Given on the command line (make run-local PORT=3001) these reach the programs through the environment.
 export BUILD BUILD_ASAN NODE GATEWAY CTL
 
-.PHONY: help deps deps-test build build-test demo run-local run-gateway cluster stop-cluster test sim sim-mutants soak \
+.PHONY: help deps deps-test build build-test demo run-local run-gateway cluster stop-cluster test package test-package sim sim-mutants soak \
   bench bench-check docs format tidy clean
 
 help: ## lists these commands
@@ -54,6 +55,14 @@ stop-cluster: ## ends what `make cluster` left running
 
 test: deps-test ## all tests, as CI runs them
 	@sh tests/run.sh
+
+package: ## Debian packages, into PACKAGE_DIR
+	@sh deploy/install-deps.sh package
+	@bash deploy/package.sh build $(PACKAGE_DIR)
+
+test-package: ## builds them, installs them in a clean root, and asks a node there (root, network); leaves nothing
+	@sh deploy/install-deps.sh package
+	@bash deploy/package.sh test
 
 sim: build-test ## longer simulation: SEEDS, SEED_BASE; SEED=n replays one with a trace
 	@if [ -n "$(SEED)" ]; then exec $(SIM) --seed $(SEED) --trace; \

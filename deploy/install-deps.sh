@@ -2,6 +2,7 @@
 # Installs the Debian or Ubuntu packages that maroon needs, and only those that are missing.
 #   install-deps.sh run    to build and run a node and a gateway
 #   install-deps.sh test   the same, and what the tests need (default)
+#   install-deps.sh package  what builds run, and what makes and tries the Debian package
 # Silent, fast and offline when nothing is missing. Uses sudo only when something is. Starts no service.
 set -eu
 
@@ -12,10 +13,13 @@ run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
 test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
   etcd-server etcd-client iproute2 nftables ethtool systemd"
 
+package_packages="debhelper dpkg-dev fakeroot lintian debootstrap util-linux iproute2 procps"
+
 case "${1:-test}" in
 run) packages=$run_packages ;;
+package) packages="$run_packages $package_packages" ;;
 test) packages="$run_packages $test_packages" ;;
-*) echo "usage: $0 run|test" >&2; exit 2 ;;
+*) echo "usage: $0 run|test|package" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
