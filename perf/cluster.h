@@ -46,8 +46,8 @@ bool perf_cluster_ready(const struct perf_cluster *cluster, uint64_t now_us);
 /* Sums and positions of node `index`, for the report. */
 struct perf_cluster_facts {
     uint64_t epochs_committed, transactions_executed, rx_packets, tx_packets, fetch_requests,
-        dropped, slots_used;
-    uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
+        dropped, slots_used, ranges_opened; /* the arbiter agreed */
+    uint64_t drops[WIRE_DROP_COUNT];        /* by enum wire_drop */
 };
 /* Packets that the fabric lost, over all hosts: no room to send, no buffer, other reasons. */
 uint64_t perf_cluster_lost(const struct perf_cluster *cluster, uint64_t *ret_tx_full,
