@@ -247,6 +247,12 @@ static int read_flags(struct config_reader *reader, int argc, char *const argv[]
         if (strcmp(argument, "--check-config") == 0) {
             reader->config->action = CONFIG_CHECK;
             i++;
+        } else if (reader->config->program == CONFIG_NODE &&
+                   (strcmp(argument, "--preflight") == 0 ||
+                    strncmp(argument, "--preflight=", 12) == 0)) {
+            reader->config->action = CONFIG_PREFLIGHT;
+            reader->config->preflight_root = argument[11] == '=' ? argument + 12 : "";
+            i++;
         } else if (strcmp(argument, "--config") == 0) {
             i += 2; /* read before */
         } else if (strncmp(argument, "--config=", 9) == 0) {
@@ -291,6 +297,7 @@ int config_load(struct config *ret_config, enum config_program program, int argc
     memset(config, 0, sizeof *config);
     config->program = program;
     config->eal_args = no_args;
+    config->preflight_root = "";
     *ret_error = '\0';
     for (uint32_t i = 0; i < config_key_count; i++)
         if (config_keys[i].field != NULL)

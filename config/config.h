@@ -2,7 +2,8 @@
  *
  *   flag > environment > file (--config FILE) > default
  *
- *   config_load --> config->action: RUN, or what the user asked for instead (HELP, VERSION, CHECK)
+ *   config_load --> config->action: RUN, or what the user asked for instead (HELP, VERSION, CHECK,
+ *                                     PREFLIGHT)
  *
  * Vocabulary
  *   key       "heartbeat-interval-us": flag --heartbeat-interval-us V or =V, environment
@@ -35,7 +36,7 @@
 
 enum config_program { CONFIG_NODE = 1, CONFIG_GATEWAY = 2, CONFIG_CTL = 4 }; /* bits in the table */
 
-enum config_action { CONFIG_RUN = 0, CONFIG_HELP, CONFIG_VERSION, CONFIG_CHECK };
+enum config_action { CONFIG_RUN = 0, CONFIG_HELP, CONFIG_VERSION, CONFIG_CHECK, CONFIG_PREFLIGHT };
 
 enum config_source {
     CONFIG_SOURCE_DEFAULT = 0,
@@ -101,6 +102,7 @@ struct config {
     uint32_t cpu[CONFIG_CPUS_MAX];
     uint32_t cpu_count;          /* 0: threads are not pinned */
     char config_file[256];       /* "" when none was read */
+    const char *preflight_root;  /* of --preflight=ROOT, into argv; else "" */
     uint64_t digest;             /* of all values; equal configs have equal digests */
     const char *const *eal_args; /* what followed "--"; NULL-terminated */
     uint32_t eal_arg_count;

@@ -71,6 +71,15 @@ static int check_arbiter(struct config *config, char *error) {
     return 0;
 }
 
+static int check_store(const struct config *config, char *error) {
+    const char *url = config->store_url;
+    if (*url && strncmp(url, "s3://", 5) != 0 && strncmp(url, "dir:/", 5) != 0)
+        return refuse(error, "store-url = %s: neither s3://BUCKET/PREFIX nor dir:/PATH", url);
+    if (strchr(config->store_endpoint, ',') || strchr(config->store_metadata_url, ','))
+        return refuse(error, "store-endpoint and store-metadata-url: one URL each");
+    return 0;
+}
+
 static int check_sizes(const struct config *config, char *error) {
     const struct {
         const char *key;
@@ -184,7 +193,7 @@ static int check_node(struct config *config, char *error) {
     if (config->durability == CONFIG_DURABILITY_DISK && config->data_dir[0] == '\0')
         return refuse(error, "durability = disk needs data-dir");
     if ((code = check_arbiter(config, error)) != 0 || (code = check_sizes(config, error)) != 0 ||
-        (code = check_times(config, error)) != 0)
+        (code = check_store(config, error)) != 0 || (code = check_times(config, error)) != 0)
         return code;
     return check_fabric(config, error);
 }
@@ -204,7 +213,9 @@ static int check_gateway(struct config *config, char *error) {
 }
 
 static int check_ctl(struct config *config, char *error) {
-    (void)error;
+    int code = check_store(config, error);
+    if (code != 0)
+        return code;
     config->node_count =
         (uint32_t)config_urls_parse(config->node_urls, config->node, CONFIG_NODES_MAX);
     derive_addresses(config);

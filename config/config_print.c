@@ -64,9 +64,15 @@ void config_print_help(enum config_program program, FILE *out) {
           "in brackets),\nor by a line `key = value` of a config file; the first of these that "
           "sets it counts.\n\n"
           "  --config FILE     read a config file (environment: MAROON_CONFIG)\n"
-          "  --check-config    check, print every value with its source, and end\n"
-          "  --help, --version\n",
+          "  --check-config    check, print every value with its source, and end\n",
           out);
+    if (program == CONFIG_NODE)
+        fputs("  --preflight[=ROOT]  is this machine prepared for the config? A line for each "
+              "subject: ok, warn, fail;\n"
+              "                    status 1 when one fails. ROOT/sys and ROOT/proc are read "
+              "instead of the machine's (tests)\n",
+              out);
+    fputs("  --help, --version\n", out);
     for (uint32_t i = 0; i < config_key_count; i++) {
         const struct config_key *key = &config_keys[i];
         if (key->section != NULL)

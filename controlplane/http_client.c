@@ -169,6 +169,32 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
     return more ? total : (total ? 0 : 1); /* anything but total ends the transfer */
 }
 
+static CURLcode configure_request(struct http_call *call, const struct http_options *options) {
+    CURL *easy = call->easy;
+    CURLcode bad = CURLE_OK;
+    if (options->body) {
+        const char *body = options->body;
+        if (!options->body_borrowed) {
+            call->request_body = malloc(options->body_bytes + 1);
+            if (!call->request_body)
+                return CURLE_OUT_OF_MEMORY;
+            memcpy(call->request_body, options->body, options->body_bytes);
+            body = call->request_body;
+        }
+        bad |= curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
+        bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)options->body_bytes);
+    }
+    if (options->method && strcmp(options->method, "HEAD") == 0)
+        bad |= curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    else if (options->method)
+        bad |= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, options->method);
+    if (options->send_max_bytes_per_s)
+        bad |= curl_easy_setopt(easy, CURLOPT_MAX_SEND_SPEED_LARGE,
+                                (curl_off_t)options->send_max_bytes_per_s);
+    return bad;
+}
+
 static int call_configure(struct http_call *call, const struct http_options *options) {
     CURL *easy = call->easy;
     for (int i = 0; i < HTTP_HEADERS_MAX && options->headers[i]; i++) {
@@ -199,15 +225,11 @@ static int call_configure(struct http_call *call, const struct http_options *opt
         bad |= curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
         bad |= curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)options->stall_timeout_s);
     }
-    if (options->body) {
-        call->request_body = malloc(options->body_bytes + 1);
-        if (!call->request_body)
-            return MRN_ERR_NO_MEMORY;
-        memcpy(call->request_body, options->body, options->body_bytes);
-        bad |= curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->request_body);
-        bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)options->body_bytes);
-    }
+    bad |= curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    CURLcode refused = configure_request(call, options);
+    if (refused == CURLE_OUT_OF_MEMORY)
+        return MRN_ERR_NO_MEMORY;
+    bad |= refused;
     const struct http_tls *tls = options->tls;
     if (tls && tls->ca_file && *tls->ca_file)
         bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, tls->ca_file);
@@ -296,11 +318,25 @@ static void call_finish(struct http_call *call, CURLcode code) {
         .body_bytes = call->answer_bytes,
         .latency_us = (uint64_t)total_us,
         .text = code == CURLE_OK ? "" : (call->text[0] ? call->text : curl_easy_strerror(code)),
+        .call = call,
     };
     call_unlink(call);
     if (call->done)
         call->done(call->context, &answer);
     call_free(call);
+}
+
+const char *http_answer_header(const struct http_answer *answer, const char *name) {
+    struct curl_header *header = NULL;
+    if (curl_easy_header(answer->call->easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+        return NULL;
+    return header->value;
+}
+
+char *http_answer_take_body(const struct http_answer *answer) {
+    char *body = answer->call->answer_body;
+    answer->call->answer_body = NULL;
+    return body;
 }
 
 static void collect_finished(struct http_client *client) {

@@ -16,7 +16,7 @@
 
 #include "controlplane/loop.h"
 
-#define HTTP_HEADERS_MAX 6
+#define HTTP_HEADERS_MAX 16
 
 struct http_client;
 struct http_call;
@@ -32,13 +32,17 @@ struct http_answer {
     const char *body; /* NUL-terminated */
     size_t body_bytes;
     uint64_t latency_us;
-    const char *text; /* libcurl's words for a failure, "" otherwise */
+    const char *text;       /* libcurl's words for a failure, "" otherwise */
+    struct http_call *call; /* for the functions below */
 };
 
 struct http_options {
     const char *url;
-    const char *body; /* NULL: GET, otherwise POST */
+    const char *method; /* NULL: GET without a body, otherwise POST */
+    const char *body;
     size_t body_bytes;
+    bool body_borrowed; /* not copied: stays the caller's until `done`, or until the client ends */
+    uint64_t send_max_bytes_per_s;         /* 0: no limit */
     const char *headers[HTTP_HEADERS_MAX]; /* "Name: value"; NULL ends */
     uint32_t connect_timeout_ms;           /* 0: 1 s */
     uint32_t timeout_ms;                   /* 0: none */
@@ -60,6 +64,12 @@ void http_client_destroy(struct http_client *client);
  * called before this returns. */
 int http_client_call(struct http_client *client, const struct http_options *options,
                      struct http_call **ret_call);
+
+/* Inside `done`: a header of the answer, NULL when there is none; valid until `done` returns. After
+ * a failure the headers are those that came, as is the part of the body. */
+const char *http_answer_header(const struct http_answer *answer, const char *name);
+/* Inside `done`: hands over the kept body, malloc'ed, NULL when it is empty. */
+char *http_answer_take_body(const struct http_answer *answer);
 
 /* Ends a call; `done` will not be called. */
 void http_client_cancel(struct http_client *client, struct http_call *call);

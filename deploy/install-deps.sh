@@ -8,9 +8,11 @@ set -eu
 run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
   libdpdk-dev libnuma-dev libbsd-dev libsodium-dev liburing-dev
   libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-  libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev"
+  libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libexpat1-dev libmd-dev"
 test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
-  etcd-server etcd-client iproute2 nftables ethtool"
+  etcd-server etcd-client iproute2 nftables ethtool openssl systemd"
+# For the S3 server of the tests; a node that came another way serves as well.
+command -v node >/dev/null && command -v npm >/dev/null || test_packages="$test_packages nodejs npm"
 
 case "${1:-test}" in
 run) packages=$run_packages ;;

@@ -3,14 +3,15 @@
  *
  *   open --> { put, get, head, list, remove, clean }* --> close
  *
- * An object is whole or absent: a reader never sees a part of one. What a get hands over has been
- * compared with the hash taken when it was put. Broken connections, 5xx answers and "slow down" are
- * tried again with a growing, random pause; what is left then is an error with a sentence that says
- * what is wrong and, where it can be known, what to do. One failed call says nothing about the
- * next: a store that was away is simply asked again.
+ * An object is whole or absent: a reader never sees a part of one, as far as the store keeps that
+ * promise (S3 does). What a get of s3 hands over has been compared with the hash taken when it was
+ * put, which travels as the object's metadata; dir trusts its disk. Broken connections, 5xx answers
+ * and "slow down" are tried again with a growing, random pause; what is left then is an error with
+ * a sentence that says what is wrong and, where it can be known, what to do. One failed call says
+ * nothing about the next: a store that was away is simply asked again.
  *
- * Names: relative to the URL's prefix; [A-Za-z0-9._-] in parts joined by single '/', no part "." or
- * "..", at most OBJECT_NAME_MAX - 1 bytes.
+ * Names: relative to the URL's prefix; [A-Za-z0-9._-] in parts joined by single '/', no part begins
+ * with '.', at most OBJECT_NAME_MAX - 1 bytes.
  * Threads: everything happens on the loop's thread. `dir` reads and writes files there, blocking,
  * so the loop must be one that may wait (the dump thread's; never the control thread's). `s3` never
  * blocks, apart from reading the credentials file. Any number of calls may be open at once; at most
@@ -121,8 +122,8 @@ int object_store_get(struct object_store *store, const char *name, uint64_t max_
 int object_store_head(struct object_store *store, const char *name, object_store_done done,
                       void *context);
 
-/* Calls `each` for every object whose name begins with `prefix` ("" for all), in the order of
- * their names as bytes, before `done`. */
+/* Calls `each` for every object whose name begins with `prefix` ("" for all), before `done`, in
+ * no particular order. */
 int object_store_list(struct object_store *store, const char *prefix,
                       void (*each)(void *context, const struct object_store_entry *entry),
                       object_store_done done, void *context);

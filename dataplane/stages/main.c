@@ -13,6 +13,7 @@
 #include "controlplane/log.h"
 #include "controlplane/notify.h"
 #include "dataplane/net/from_config.h"
+#include "dataplane/preflight/preflight.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
 #include "runtime/applications/applications.h"
@@ -209,6 +210,8 @@ int main(int argc, char **argv) {
                (unsigned long long)taken.state_bytes >> 20);
         return 0;
     }
+    if (g.action == CONFIG_PREFLIGHT)
+        return preflight(&g, &(struct system){g.preflight_root}, stdout).fail ? 1 : 0;
     mrn_log_set_level((enum mrn_log_level)(MRN_LOG_ERROR - (int)g.log_level));
     if (sodium_init() < 0 || pipe(wake_pipe)) {
         fprintf(stderr, "maroon-node: no random numbers or no pipe\n");

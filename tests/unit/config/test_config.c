@@ -319,6 +319,15 @@ static void test_words_of_maroonctl(void **state) {
 }
 
 /* What --check-config prints is a config file that gives the same config. */
+static void test_store(void **state) {
+    (void)state;
+    assert_int_equal(load(CONFIG_NODE, "--store-url s3://b/p --store-endpoint https://h:1"), 0);
+    assert_int_equal(load(CONFIG_NODE, "--store-url dir:/var/dumps"), 0);
+    assert_refused(CONFIG_NODE, "--store-url dir:dumps", MRN_ERR_INVALID, "store-url");
+    assert_refused(CONFIG_CTL, "--store-url http://b", MRN_ERR_INVALID, "store-url");
+    assert_refused(CONFIG_NODE, "--store-endpoint http://a,http://b", MRN_ERR_INVALID, "one URL");
+}
+
 static void test_print_reads_back(void **state) {
     (void)state;
     char line[160];
@@ -372,6 +381,7 @@ int main(void) {
         cmocka_unit_test(test_help_version_and_check),
         cmocka_unit_test(test_eal_arguments_follow),
         cmocka_unit_test(test_words_of_maroonctl),
+        cmocka_unit_test(test_store),
         cmocka_unit_test(test_print_reads_back),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
