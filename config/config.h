@@ -46,7 +46,11 @@ enum config_source {
 };
 
 /* Values of the keys that take a word, in the order of the words in config_keys.def. */
-enum config_durability { CONFIG_DURABILITY_MEMORY = 0, CONFIG_DURABILITY_DISK };
+enum config_durability { /* AUTO is resolved when the config is checked */
+                         CONFIG_DURABILITY_AUTO = 0,
+                         CONFIG_DURABILITY_MEMORY,
+                         CONFIG_DURABILITY_DISK
+};
 enum config_fabric {
     CONFIG_FABRIC_UDP = 0,
     CONFIG_FABRIC_AF_PACKET,

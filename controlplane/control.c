@@ -243,7 +243,7 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
         arbiter_range_check(arbiter, message->owner, message->range);
         return;
     case MAILBOX_UP_RANGE_SEALED:
-        arbiter_range_sealed(arbiter, message->range, message->end);
+        arbiter_range_sealed(arbiter, message->owner, message->range, message->end);
         return;
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;

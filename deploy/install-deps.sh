@@ -2,6 +2,7 @@
 # Installs the Debian or Ubuntu packages that maroon needs, and only those that are missing.
 #   install-deps.sh run    to build and run a node and a gateway
 #   install-deps.sh test   the same, and what the tests need (default)
+#   install-deps.sh compose  what docker-compose.yml, its images and the drills on it need
 # Silent, fast and offline when nothing is missing. Uses sudo only when something is. Starts no service.
 set -eu
 
@@ -13,11 +14,19 @@ test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev va
   etcd-server etcd-client iproute2 nftables ethtool openssl systemd"
 # For the S3 server of the tests; a node that came another way serves as well.
 command -v node >/dev/null && command -v npm >/dev/null || test_packages="$test_packages nodejs npm"
+compose_packages="docker.io docker-compose debootstrap iptables python3 curl jq iproute2 nftables util-linux procps"
 
 case "${1:-test}" in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
-*) echo "usage: $0 run|test" >&2; exit 2 ;;
+compose)
+    packages=$compose_packages
+    if ! dpkg-query -W docker.io >/dev/null 2>&1 && docker info >/dev/null 2>&1; then # another Docker serves as well
+        packages=$(echo $packages | sed 's/docker.io//')
+        ! docker compose version >/dev/null 2>&1 || packages=$(echo $packages | sed 's/docker-compose//')
+    fi
+    ;;
+*) echo "usage: $0 run|test|compose" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -113,6 +113,8 @@ static int configure(struct perf_cluster *c, uint32_t index, char *ret_error) {
         arguments[count++] = "--durability=disk";
         arguments[count++] = directory;
         (void)mkdir(directory + strlen("--data-dir="), 0700); /* the node says why it cannot */
+    } else {
+        arguments[count++] = "--durability=memory";
     }
     for (uint32_t i = 0; i < c->config.key_count && count < KEYS_MAX; i++)
         arguments[count++] = c->config.keys[i];

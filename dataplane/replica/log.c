@@ -265,10 +265,12 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
         struct range *g = replica_range_find(r, controls[i].range);
         if (controls[i].kind == WIRE_CONTROL_OPEN) {
+            g->previous_owner = g->executed_owner;
+            g->open_at = g->executed;
             g->executed_owner = controls[i].value;
             continue;
         }
-        if (g->state == RANGE_SEALED) {
+        if (g->state == RANGE_SEALED && g->owner == g->executed_owner) { /* not a later holding's */
             g->sealed_executed = true;
             if (g->hello_owner == g->owner)
                 g->hello_owner = 0;
