@@ -69,7 +69,7 @@ struct perf_client *perf_client_open(const struct perf_client_config *config) {
                                     .parts_max = config->parts_max,
                                     .transaction_max_bytes = config->transaction_max_bytes,
                                     .result_max_bytes = config->transaction_max_bytes + 4096};
-    struct gateway_core_shell shell = {c, core_send, core_done, core_state, core_ranges};
+    struct gateway_core_shell shell = {c, core_send, core_done, core_state, core_ranges, NULL};
     size_t bytes = gateway_core_size(&g);
     void *memory = bytes ? take(bytes) : NULL;
     if (memory && open_sessions(c)) {
