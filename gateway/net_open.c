@@ -10,12 +10,12 @@
 #define SETTING_BYTES 1100
 #define OUTSTANDING_MAX 4096
 
-_Static_assert(MRN_GATEWAY_TEXT_BYTES >= CONFIG_ERROR_BYTES, "a config's sentence fits");
-_Static_assert(MRN_GATEWAY_TEXT_BYTES >= NET_TEXT_BYTES, "a net's sentence fits");
+_Static_assert(MRN_NET_TEXT_BYTES >= CONFIG_ERROR_BYTES, "a config's sentence fits");
+_Static_assert(MRN_NET_TEXT_BYTES >= NET_TEXT_BYTES, "a net's sentence fits");
 _Static_assert(MRN_GATEWAY_NODES_MAX == CONFIG_NODES_MAX, "one limit of nodes");
 
 static int refuse(char *error, const char *text, const char *word) {
-    snprintf(error, MRN_GATEWAY_TEXT_BYTES, "%s%.80s", text, word);
+    snprintf(error, MRN_NET_TEXT_BYTES, "%s%.80s", text, word);
     return MRN_ERR_INVALID;
 }
 

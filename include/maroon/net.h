@@ -9,10 +9,12 @@
 
 #include <maroon/gateway.h>
 
+#define MRN_NET_TEXT_BYTES 512
+
 /* Starts DPDK and the port. `settings`: "key=value", NULL-terminated, owned by the caller;
  * environment and files are not read, unless "config=FILE" says so. Fills *ret_config for
  * mrn_gateway_open; it may be changed. Names are resolved, which may block. Returns 0, or an error
- * of maroon/error.h with a sentence in `ret_error` (MRN_GATEWAY_TEXT_BYTES). */
+ * of maroon/error.h with a sentence in `ret_error` (MRN_NET_TEXT_BYTES). */
 int mrn_net_open(const char *const settings[], struct mrn_gateway_config *ret_config,
                  struct net **ret_net, char *ret_error);
 

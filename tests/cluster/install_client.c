@@ -23,10 +23,14 @@ static void on_answer(void *user, const struct mrn_gateway_answer *answer) {
 int main(int argc, char **argv) {
     const char *settings[] = {argc > 1 ? argv[1] : "node-urls", NULL};
     static const unsigned char deposit[] = {0x08, 7, 0x10, 100}; /* account 7, amount 100 */
+    const struct mrn_gateway_request request = {.service = "bank.v1.Bank",
+                                                .method = "Deposit",
+                                                .bytes = deposit,
+                                                .length_bytes = sizeof deposit};
     struct mrn_gateway_config config;
     struct mrn_gateway *gateway;
     struct net *net;
-    char error[MRN_GATEWAY_TEXT_BYTES];
+    char error[MRN_NET_TEXT_BYTES];
     if (mrn_net_open(settings, &config, &net, error)) {
         printf("%s\n", error);
         return 2;
@@ -34,8 +38,7 @@ int main(int argc, char **argv) {
     sem_init(&answered, 0, 0);
     int code = mrn_gateway_open(&config, net, &gateway);
     if (!code)
-        code = mrn_gateway_submit(gateway, "bank.v1.Bank", "Deposit", deposit, sizeof deposit, NULL,
-                                  0, on_answer, NULL);
+        code = mrn_gateway_submit(gateway, &request, on_answer, NULL);
     if (code) {
         printf("%s\n", mrn_error_text(code));
         return 2;
