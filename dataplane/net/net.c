@@ -165,13 +165,9 @@ static uint32_t ethdev_rx(struct net_endpoint *e, struct net_packet *ret_packets
     struct net *net = e->net;
     uint32_t count = 0;
     net_lcores_send(net);
-<<<<<<< HEAD
-    net_links_mend(net);
-    if (!e->fifo_count)
-=======
     /* The ports are polled once for all endpoints of a pass: again by whoever has seen it all. */
     if (!e->fifo_count && e->polls_seen == net->poll_count) {
->>>>>>> main
+        net_links_mend(net);
         net_ethdev_poll(net);
         net->poll_count++;
     }
