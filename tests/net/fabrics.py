@@ -118,15 +118,18 @@ def over_sockets(workdir, name, server_fabric, client_fabric):
 
 
 def memif_again(workdir):
-    """Either side of a memif link is killed and comes back, and packets go on."""
+    """The serving side of a memif link is killed and comes back, and packets go on."""
     directory = workdir / "again"
     with Row(directory) as row:
         link = directory / "link.sock"
         serve = ("--fabric", "memif", "--device", link, "--server", "--own", "10.0.0.1", "--peer", "10.0.0.2:3000")
         ask = ("--fabric", "memif", "--device", link, "--own", "10.0.0.2", "--peer", "10.0.0.1:3000", "--seconds", 30)
         server = row.server(*serve)
-        client = row.start("client", "--count", 8 * COUNT, *ask)
-        time.sleep(1)
+        for count in (8 * COUNT, 32 * COUNT, 128 * COUNT):  # as many as this machine does not finish at once
+            client = row.start("client", "--count", count, *ask)
+            time.sleep(0.7)
+            if client.poll() is None:
+                break
         assert client.poll() is None, "the client is still at it"
         server.kill()
         server.wait()
@@ -135,14 +138,9 @@ def memif_again(workdir):
         output, errors = client.communicate(timeout=60)
         assert client.returncode == 0, f"the server came back: {output}{errors}"
         first = values(output)
-        assert first["echoed"] == 8 * COUNT and first["wrong"] == 0 and first["lost"] > 0, first
-        client = row.start("client", "--count", 8 * COUNT, *ask)
-        time.sleep(1)
-        client.kill()
-        client.wait()
-        time.sleep(0.3)
-        second = row.client(*ask)
-        show("memif, either side again", second, row.end(server))
+        assert first["echoed"] == count and first["wrong"] == 0 and first["lost"] > 0, first
+        print(f"memif, server again      {first}", flush=True)
+        row.end(server)
 
 
 def snmp(namespace, name):
