@@ -332,7 +332,7 @@ static void test_a_writer_killed_at_any_point(void **state) {
     struct dump_report report;
     char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES];
     uint64_t seq = 0, last = 0;
-    int moved = 0;
+    int moved = 0, killed = 0;
     assert_int_equal(write_once(1, 1, &report), 0);
     fill_page(1, 299);
     for (uint64_t page = 0; page < PAGES; page += 5)
@@ -341,7 +341,7 @@ static void test_a_writer_killed_at_any_point(void **state) {
     assert_int_equal(write_once(1, 2, &report), 0);
     uint64_t took_ms = fixture_now_ms() - since_ms;
     open_store(&store, url);
-    for (uint32_t round = 3; round <= 15; round++) {
+    for (uint32_t round = 3; round <= 11; round++) {
         for (uint64_t page = round % 5; page < PAGES; page += 5)
             fill_page(page, 300 + round);
         write_snapshot(round, 1);
@@ -356,16 +356,20 @@ static void test_a_writer_killed_at_any_point(void **state) {
             int fd = open(file, O_RDONLY);
             _exit(dump_write(&writer, fd, &report, text) != 0);
         }
-        usleep((useconds_t)(took_ms * 1000 * (round * 7 % 13) / 9)); /* 0 to 1.3 of what it takes */
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
+        int status;
+        if (round <= 9) { /* 0 to 1.2 of what one took */
+            usleep((useconds_t)(took_ms * 1000 * (round * 5 % 7) / 5));
+            kill(pid, SIGKILL);
+        }
+        waitpid(pid, &status, 0);
+        killed += WIFSIGNALED(status);
         assert_int_equal(dump_latest(&store, path, &seq, text), 0);
         if (dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text))
             fail_msg("after a kill in round %u: %s", round, text);
         moved += seq != last;
         last = seq;
     }
-    assert_in_range(moved, 2, 11); /* some were killed before, some had finished */
+    assert_true(moved >= 3 && killed >= 2);
     struct dump_pruned pruned;
     assert_int_equal(dump_prune(&store, &no_key, 1, 0, &pruned, text), 0);
     assert_int_equal(dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text), 0);
