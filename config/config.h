@@ -46,7 +46,11 @@ enum config_source {
 };
 
 /* Values of the keys that take a word, in the order of the words in config_keys.def. */
-enum config_durability { CONFIG_DURABILITY_MEMORY = 0, CONFIG_DURABILITY_DISK };
+enum config_durability { /* AUTO is resolved when the config is checked */
+                         CONFIG_DURABILITY_AUTO = 0,
+                         CONFIG_DURABILITY_MEMORY,
+                         CONFIG_DURABILITY_DISK
+};
 enum config_fabric {
     CONFIG_FABRIC_UDP = 0,
     CONFIG_FABRIC_AF_PACKET,
@@ -131,6 +135,9 @@ void config_print_version(enum config_program program, FILE *out);
 
 /* Writes docs/configuration.md. */
 void config_print_markdown(FILE *out);
+
+/* Writes the man page of a program, as roff. False for an unknown name. */
+bool config_print_man(const char *name, FILE *out);
 
 /* "maroon-node", "maroon-gateway", "maroonctl". */
 const char *config_program_name(enum config_program program);

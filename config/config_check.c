@@ -190,6 +190,9 @@ static int check_node(struct config *config, char *error) {
         snprintf(config->admin, sizeof config->admin, "127.0.0.1:%" PRIu32, 9100 + config->index);
     else if (strchr(config->admin, ',') != NULL)
         return refuse(error, "admin = \"%s\": a node has one", config->admin);
+    if (config->durability == CONFIG_DURABILITY_AUTO)
+        config->durability =
+            config->node_count > 1 ? CONFIG_DURABILITY_DISK : CONFIG_DURABILITY_MEMORY;
     if (config->durability == CONFIG_DURABILITY_DISK && config->data_dir[0] == '\0')
         return refuse(error, "durability = disk needs data-dir");
     if ((code = check_arbiter(config, error)) != 0 || (code = check_sizes(config, error)) != 0 ||

@@ -63,7 +63,10 @@ static json_t *peers_json(const struct admin_setup *setup, const struct mailbox_
         set(peer, "node", json_integer(i));
         set(peer, "address", json_string(members[i].address));
         set(peer, "admin", json_string(members[i].admin));
-        set_number(peer, "incarnation", members[i].incarnation);
+        set_number(peer, "incarnation",
+                   members[i].incarnation > facts->peer_incarnation[i]
+                       ? members[i].incarnation
+                       : facts->peer_incarnation[i]); /* etcd may have been restored */
         set_number(peer, "genesis", arbiter_genesis(setup->arbiter)->incarnations[i]);
         if (i != setup->config->node_index) {
             set_number(peer, "commitSeq", facts->peer_commit_seq[i]);

@@ -273,6 +273,6 @@ void arbiter_range_check(struct arbiter *arbiter, uint64_t owner, uint64_t range
     arbiter->operations->range_check(arbiter, owner, range);
 }
 
-void arbiter_range_sealed(struct arbiter *arbiter, uint64_t range, uint32_t end) {
-    arbiter->operations->range_sealed(arbiter, range, end);
+void arbiter_range_sealed(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end) {
+    arbiter->operations->range_sealed(arbiter, owner, range, end);
 }

@@ -146,7 +146,7 @@ void arbiter_range_request(struct arbiter *arbiter, uint64_t owner, uint64_t non
 void arbiter_range_renew(struct arbiter *arbiter, uint64_t owner, uint64_t range);
 void arbiter_range_close(struct arbiter *arbiter, uint64_t owner, uint64_t range);
 void arbiter_range_check(struct arbiter *arbiter, uint64_t owner, uint64_t range);
-void arbiter_range_sealed(struct arbiter *arbiter, uint64_t range, uint32_t end);
+void arbiter_range_sealed(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
 
 /* ---- for implementations ---- */
 
@@ -160,7 +160,7 @@ struct arbiter_operations {
     void (*range_renew)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_close)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_check)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
-    void (*range_sealed)(struct arbiter *arbiter, uint64_t range, uint32_t end);
+    void (*range_sealed)(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
     const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
     void (*destroy)(struct arbiter *arbiter);
 };

@@ -389,10 +389,10 @@ static void range_check(struct arbiter *base, uint64_t owner, uint64_t number) {
     sink->range_checked(sink->context, number, owner, owns(find(embedded_of(base), number), owner));
 }
 
-static void range_sealed(struct arbiter *base, uint64_t number, uint32_t end) {
+static void range_sealed(struct arbiter *base, uint64_t owner, uint64_t number, uint32_t end) {
     struct embedded *embedded = embedded_of(base);
     struct embedded_range *range = find(embedded, number);
-    if (!range || range->record.sealed)
+    if (!owns(range, owner)) /* told late: it has another owner by now */
         return;
     range->record.sealed = true;
     range->record.end = end;

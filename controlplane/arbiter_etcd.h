@@ -161,7 +161,8 @@ void arbiter_etcd_range_request(struct arbiter *arbiter, uint64_t owner, uint64_
 void arbiter_etcd_range_renew(struct arbiter *arbiter, uint64_t owner, uint64_t range);
 void arbiter_etcd_range_close(struct arbiter *arbiter, uint64_t owner, uint64_t range);
 void arbiter_etcd_range_check(struct arbiter *arbiter, uint64_t owner, uint64_t range);
-void arbiter_etcd_range_sealed(struct arbiter *arbiter, uint64_t range, uint32_t end);
+void arbiter_etcd_range_sealed(struct arbiter *arbiter, uint64_t owner, uint64_t range,
+                               uint32_t end);
 
 /* A lease id as etcd takes it: below 2^63, not 0. */
 static inline uint64_t arbiter_etcd_draw_lease(void) {

@@ -376,6 +376,8 @@ static void op_write(struct range_op *op) {
     if (op->kind == OP_SEALED) {
         record.sealed = true;
         record.end = op->end;
+    } else if (op->kind == OP_RENEW && !own) {
+        record = (struct arbiter_range){.owner = op->owner};
     } else if (op->kind == OP_PIN && !own) {
         uint32_t start = op->record.sealed ? op->record.end : 0;
         record = (struct arbiter_range){.owner = op->owner, .nonce = op->nonce, .start = start};
@@ -401,7 +403,11 @@ static void op_write(struct range_op *op) {
         if (!own)
             writes[count++] = put_record;
         break;
-    case OP_RENEW: writes[count++] = put_lease; break;
+    case OP_RENEW:
+        writes[count++] = put_lease;
+        if (!op->record_revision) /* etcd was restored from a time before the grant */
+            writes[count++] = put_record;
+        break;
     case OP_CLOSE: writes[count++] = remove_lease; break;
     case OP_SEALED:
         writes[count++] = put_record;
@@ -466,13 +472,13 @@ static void op_decide(struct range_op *op) {
             op_end(op);
         return;
     case OP_SEALED:
-        if (op->record_revision && !op->record.sealed)
+        if (owned) /* else told late: it has another owner by now */
             op_write(op);
         else
             op_end(op);
         return;
     case OP_RENEW:
-        if (!owned)
+        if (!owned && op->record_revision)
             op_end(op);
         else if (!op->found_lease)
             lease_step(op);
@@ -610,8 +616,8 @@ void arbiter_etcd_range_check(struct arbiter *base, uint64_t owner, uint64_t ran
     op_add(base, &op);
 }
 
-void arbiter_etcd_range_sealed(struct arbiter *base, uint64_t range, uint32_t end) {
-    struct range_op op = {.kind = OP_SEALED, .range = range, .end = end};
+void arbiter_etcd_range_sealed(struct arbiter *base, uint64_t owner, uint64_t range, uint32_t end) {
+    struct range_op op = {.kind = OP_SEALED, .owner = owner, .range = range, .end = end};
     op_add(base, &op);
 }
 

@@ -232,7 +232,7 @@ static void authenticated(void *context, const struct http_answer *http) {
         int code;
         etcd_json_read_error(http->body, http->body_bytes, &code, message, sizeof message);
         bool refused = code == GRPC_INVALID_ARGUMENT || code == GRPC_UNAUTHENTICATED ||
-                       code == GRPC_PERMISSION_DENIED;
+                       code == GRPC_PERMISSION_DENIED || (code == 0 && http->status == 400);
         error = refused ? MRN_ERR_DENIED : MRN_ERR_UNAVAILABLE;
     }
     etcd_count(etcd, ETCD_METRIC_AUTHENTICATE,
@@ -318,7 +318,9 @@ static int error_of_refusal(struct etcd_call *call, long status, int code,
     case GRPC_PERMISSION_DENIED:
     case GRPC_UNAUTHENTICATED: return MRN_ERR_DENIED;
     }
-    if (status == 401 || status == 403)
+    /* 400 without a code is the gateway's own: a client certificate with a CommonName, together
+     * with a user (a fact of etcd: it would be ignored). */
+    if (status == 401 || status == 403 || (status == 400 && code == 0))
         return MRN_ERR_DENIED;
     if (answer->no_space)
         call->etcd->metrics.no_space++;

@@ -481,6 +481,10 @@ void etcd_json_read_error(const char *text, size_t bytes, int *ret_code, char *r
                           size_t room) {
     json_t *root = parse_object(text, bytes);
     const json_t *body = root;
+    size_t printable = 0;
+    while (printable < bytes && printable < room && text[printable] >= ' ' &&
+           text[printable] <= '~')
+        printable++;
     /* On a stream the same object is the member "error". */
     if (json_is_object(json_object_get(root, "error")))
         body = json_object_get(root, "error");
@@ -494,6 +498,8 @@ void etcd_json_read_error(const char *text, size_t bytes, int *ret_code, char *r
             : 0;
     if (json_is_string(message))
         copy_text(ret_message, room, json_string_value(message));
+    else if (!root && printable > 0) /* etcd's gateway itself answers with a plain line */
+        snprintf(ret_message, room, "%.*s", (int)printable, text);
     else
         snprintf(ret_message, room, "answer without a message");
     json_decref(root);

@@ -262,7 +262,8 @@ void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, u
 }
 
 static uint64_t epochs_from(const struct replica *r) {
-    return r->epoch_fetch.purpose == FETCH_ADOPT ? r->matched + 1 : r->last_seq + 1;
+    return r->epoch_fetch.purpose == FETCH_ADOPT ? max_u64(r->matched + 1, r->adopt_from)
+                                                 : r->last_seq + 1;
 }
 
 static void epochs_ask(struct replica *r) {
@@ -271,7 +272,8 @@ static void epochs_ask(struct replica *r) {
     struct wire_epoch_fetch ask = {from, min_u64(f->to_seq, from + SERVE_EPOCHS_MAX)};
     replica_send_frame(r, f->peer, WIRE_EPOCH_FETCH, 0, &ask, sizeof ask, NULL, 0);
     uint64_t timeout = max_u64(4 * max_u64(r->peers[f->peer].rtt_ns, RTT_INITIAL_NS / 2), 1000000);
-    f->retry_at_ns = r->now_ns + (timeout << min_u32(f->tries, 8));
+    f->retry_at_ns =
+        r->now_ns + min_u64(timeout << min_u32(f->tries, 8), max_u64(r->slice_ns, timeout));
     f->tries++;
 }
 
@@ -358,6 +360,16 @@ void replica_fetch_epoch_frame(struct replica *r, const struct replica_event_fra
 
 void replica_fetch_epoch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_epoch_gone *gone = (const void *)frame->payload;
+    if (frame->peer == r->leader) {
+        r->gone_below = gone->below_seq;
+        r->gone_term = r->promised_term;
+    }
+    if (r->epoch_fetch.purpose == FETCH_ADOPT && frame->peer == r->epoch_fetch.peer &&
+        gone->below_seq <= r->last_seq + 1 && gone->below_seq > r->adopt_from) {
+        r->adopt_from = gone->below_seq; /* its predecessor's hash tells whether ours is the same */
+        r->epoch_fetch.retry_at_ns = r->now_ns;
+        return;
+    }
     if (gone->below_seq <= r->last_seq + 1) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;

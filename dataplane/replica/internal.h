@@ -60,8 +60,10 @@ enum range_state { RANGE_UNOPENED = 0, RANGE_OPEN, RANGE_SEALED }; /* as the log
 struct range {
     uint64_t range;
     uint64_t executed_owner; /* by the last OPEN that was executed */
-    uint64_t owner;          /* by the log's last OPEN; 0 before */
-    uint64_t hello_owner;    /* who showed it to us; 0: nobody */
+    uint64_t
+        previous_owner;   /* whose holding ended at `open_at`, where that one began; 0: unknown */
+    uint64_t owner;       /* by the log's last OPEN; 0 before */
+    uint64_t hello_owner; /* who showed it to us; 0: nobody */
     uint64_t hello_ns;
     uint64_t fetch_at_ns, check_at_ns;
     uint32_t gateway;  /* handle of hello_owner's session */
@@ -69,6 +71,7 @@ struct range {
     uint32_t complete; /* position: end of the last whole transaction in them */
     uint32_t tx_end;   /* position: end of the transaction that holds `received` */
     uint32_t logged, committed, executed, released;
+    uint32_t open_at;    /* position: end of previous_owner's holding */
     uint32_t highest;    /* position: above the highest body held */
     uint32_t named;      /* position: bodies below it are named by an epoch */
     uint32_t purge_from; /* purging: bodies from here on are of an owner that was sealed */
@@ -82,8 +85,9 @@ struct range {
     uint8_t fetch_peer, fetch_tries;
     bool sealed_executed; /* the SEAL was executed: final */
     bool waiting, vector_dirty, progress_dirty, behind, open_waiting, seal_waiting;
-    bool restored; /* named by the snapshot that is being restored */
-    bool purging;  /* until they are gone no body of the range is taken */
+    bool restored;      /* named by the snapshot that is being restored */
+    uint64_t held_from; /* restoring: owner of the bodies above `logged`, as it was before */
+    bool purging;       /* until they are gone no body of the range is taken */
     bool in_use;
 };
 
@@ -218,11 +222,13 @@ struct replica {
     uint64_t prepare_at_ns, prepare_ns, next_ping_ns, started_ns, won_ns, extra_until_ns;
     uint8_t adopt_source;
     uint64_t adopt_seq;
+    uint64_t adopt_from; /* the source keeps no epoch below; 0: not known */
     struct wire_hash adopt_hash;
     bool adopting;
 
     /* follower */
     bool ack_due, again_due;
+    uint64_t gone_below, gone_term; /* the leader of that term keeps no epoch below */
     uint64_t ack_sent, again_at_ns;
 
     /* dissemination */

@@ -154,8 +154,6 @@ static void follower_tick(struct replica *r) {
 void replica_lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node,
                       bool ours) {
     (void)term;
-    if (revision < r->key_revision && node != REPLICA_NODE_NONE)
-        return; /* told out of order */
     r->key_known = true;
     r->key_revision = node == REPLICA_NODE_NONE ? 0 : revision;
     r->key_ours = ours;
@@ -320,6 +318,7 @@ static void adopt_or_establish(struct replica *r) {
     r->adopt_source = best;
     r->adopt_seq = b->last_seq;
     r->adopt_hash = b->last_hash;
+    r->adopt_from = 0;
     r->adopting = true;
     r->progress++;
     bool have = b->last_seq >= r->base_seq && b->last_seq <= r->last_seq &&
@@ -368,8 +367,8 @@ void replica_lead_promise_frame(struct replica *r, const struct replica_event_fr
 void replica_lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     uint64_t seq = head->seq;
-    if (r->role != REPLICA_ROLE_PREPARING || !r->adopting || seq != r->matched + 1 ||
-        seq > r->adopt_seq)
+    if (r->role != REPLICA_ROLE_PREPARING || !r->adopting ||
+        seq != max_u64(r->matched + 1, r->adopt_from) || seq > r->adopt_seq)
         return;
     if (memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
                sizeof head->previous_hash))
@@ -398,8 +397,15 @@ void replica_lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_
         established(r);
 }
 
+/* "If what it needs is gone at its peers ... it hands over": to the one whose log it was. */
 void replica_lead_adoption_failed(struct replica *r) {
-    replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
+    if (r->adopting && is_peer(r, r->adopt_source)) {
+        struct wire_handover handover = {r->promised_term};
+        replica_send_frame(r, r->adopt_source, WIRE_HANDOVER, 0, &handover, sizeof handover, NULL,
+                           0);
+    } else {
+        replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
+    }
     replica_lead_step_down(r);
     r->leader_heard_ns = r->now_ns;
 }

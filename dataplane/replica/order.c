@@ -102,6 +102,10 @@ void replica_order_propose_frame(struct replica *r, const struct replica_event_f
         return;
     enum taken taken = take(r, bytes, length);
     if (taken == TAKEN_AGAIN) {
+        /* our predecessor differs, and the leader has executed and released its own */
+        if (head->seq <= r->last_seq + 1 && head->seq == r->gone_below &&
+            r->gone_term == r->promised_term)
+            replica_recovery_want_snapshot(r, frame->peer);
         aside_keep(r, bytes, length);
         r->again_due = true;
     }

@@ -195,8 +195,10 @@ static void advance_over(struct range *g, uint16_t parts_following) {
 }
 
 void replica_range_advance(struct replica *r, struct range *g) {
-    uint32_t before = g->received;
-    while (g->received < g->highest) {
+    uint32_t before = g->received, end = g->highest;
+    if (g->purging) /* what is above is another's and on its way out */
+        end = min_u32(end, g->purge_from);
+    while (g->received < end) {
         struct chunk *c = chunk_find(r, g, g->received);
         uint32_t i = g->received & (CHUNK_BODIES - 1);
         if (!c || c->slot[i] == REPLICA_SLOT_NONE)
@@ -225,10 +227,25 @@ static void refuse(struct replica *r, const struct replica_event_body *b, enum w
     replica_dropped(r, reason);
 }
 
-static void answer_sealed(struct replica *r, const struct range *g, uint32_t gateway) {
+static void answer_sealed(struct replica *r, const struct range *g, uint32_t end,
+                          uint32_t gateway) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_SEALED);
     a->range = g->range;
-    a->end = g->logged;
+    a->end = end;
+    a->gateway = gateway;
+}
+
+/* A range that another holds. Who held it just before is told where his holding ended: that SEAL
+ * was executed here, and he never holds it again. */
+static void answer_not_owner(struct replica *r, const struct range *g, uint64_t owner,
+                             uint64_t asker, uint32_t gateway) {
+    if (asker && asker == g->previous_owner) {
+        answer_sealed(r, g, g->open_at, gateway);
+        return;
+    }
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
+    a->range = g->range;
+    a->owner = owner;
     a->gateway = gateway;
 }
 
@@ -254,17 +271,14 @@ static bool gateway_refused(struct replica *r, struct range *g,
             return false;
         if (!g->sealed_executed || b->owner == g->owner) {
             if (g->sealed_executed)
-                answer_sealed(r, g, b->gateway);
+                answer_sealed(r, g, g->logged, b->gateway);
             refuse(r, b, WIRE_DROP_SEALED);
             return true;
         } /* else a pinned range's next owner: on its HELLO's word */
     }
     uint64_t owner = g->state == RANGE_OPEN ? g->owner : g->hello_owner;
     if (owner && owner != b->owner) {
-        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
-        a->range = g->range;
-        a->owner = owner;
-        a->gateway = b->gateway;
+        answer_not_owner(r, g, owner, b->owner, b->gateway);
         refuse(r, b, WIRE_DROP_NOT_OWNER);
         return true;
     }
@@ -417,15 +431,12 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         return;
     }
     if (g->state == RANGE_OPEN && g->owner != owner) {
-        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
-        a->range = range;
-        a->owner = g->owner;
-        a->gateway = gateway;
+        answer_not_owner(r, g, g->owner, owner, gateway);
         if (r->now_ns < g->check_at_ns || r->role != REPLICA_ROLE_LEADER)
             return; /* else the arbiter may know of a change of owner */
     } else if (g->state == RANGE_SEALED && g->owner == owner) {
         if (g->sealed_executed)
-            answer_sealed(r, g, gateway);
+            answer_sealed(r, g, g->logged, gateway);
         return;
     } else {
         if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
@@ -468,6 +479,14 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
         g->open_waiting = true;
 }
 
+static void tell_arbiter_sealed(struct replica *r, const struct range *g, uint64_t owner,
+                                uint32_t end) {
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
+    a->range = g->range;
+    a->owner = owner;
+    a->end = end;
+}
+
 /* Granted, and its gateway ended before anything was opened. The arbiter must hear of an end, and
  * the end must be in the order, or another leader's OPEN might contradict it: the range is opened
  * for its owner, and sealed when its expiry is told again. */
@@ -490,6 +509,10 @@ void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
     if (g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && g->owner != owner)) {
         expired_unopened(r, g, owner);
         return;
+    }
+    if (g->sealed_executed && r->now_ns >= g->check_at_ns) { /* the arbiter forgot: restored */
+        g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
+        tell_arbiter_sealed(r, g, owner, g->logged);
     }
     if (g->state != RANGE_OPEN || g->owner != owner || g->seal_waiting)
         return;

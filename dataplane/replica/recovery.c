@@ -135,8 +135,8 @@ static void recovered(struct replica *r) {
 
 /* The answers were given before a newer term began: what was learned since does not fit them. */
 static bool answers_stale(struct replica *r) {
-    if (replica_log_term(r, r->last_seq) > r->recover_term)
-        return true;
+    if (replica_log_term(r, r->last_seq) > r->recover_term || r->last_frame_term > r->recover_term)
+        return true; /* also: a later leader speaks, who may not have that log's tail */
     return r->last_seq >= r->recover_seq && r->recover_seq >= r->base_seq &&
            memcmp(replica_log_hash(r, r->recover_seq), &r->recover_hash, sizeof r->recover_hash);
 }
@@ -182,6 +182,23 @@ void replica_recovery_want_snapshot(struct replica *r, uint8_t peer) {
     a->peer = peer;
 }
 
+/* Whose bodies lie above what the log names. */
+static uint64_t bodies_owner(const struct range *g) {
+    return g->state == RANGE_OPEN || (g->state == RANGE_SEALED && !g->sealed_executed)
+               ? g->owner
+               : g->hello_owner;
+}
+
+/* A range that changed hands between what was here and the snapshot: what is above is not the new
+ * owner's. */
+static void purge_other_owners(struct replica *r) {
+    for (uint32_t i = 0; i < r->range_count; i++) {
+        struct range *g = &r->ranges[i];
+        if (g->held_from != bodies_owner(g))
+            replica_range_purge(r, g);
+    }
+}
+
 void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
                                     uint32_t position, bool open) {
     struct range *g = replica_range_get(r, range);
@@ -191,6 +208,7 @@ void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t 
     }
     if (position < g->executed)
         return; /* we have gone further; RESTORED will say the same */
+    g->held_from = bodies_owner(g);
     /* What is held below the snapshot is of no more use; what is above stays. */
     if (g->below_from == g->below_to)
         g->below_from = g->released;
@@ -198,6 +216,7 @@ void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t 
     r->purge_place = 0;
     g->restored = true;
     g->owner = g->executed_owner = owner;
+    g->previous_owner = 0;
     g->state = open ? RANGE_OPEN : RANGE_SEALED;
     g->sealed_executed = !open;
     g->logged = g->committed = g->executed = g->released = position;
@@ -214,8 +233,9 @@ static void forget_other_ranges(struct replica *r) {
     for (uint32_t i = 0; i < r->range_count; i++) {
         struct range *g = &r->ranges[i];
         if (!g->restored) {
+            g->held_from = bodies_owner(g);
             g->state = RANGE_UNOPENED;
-            g->owner = g->executed_owner = 0;
+            g->owner = g->executed_owner = g->previous_owner = 0;
             g->sealed_executed = false;
             g->logged = g->committed = g->executed = g->released = g->named = 0;
         }
@@ -256,6 +276,7 @@ void replica_recovery_restored(struct replica *r, const struct replica_event_res
     r->release_interval = r->release_offset = 0;
     if (keep)
         replica_log_apply_above_base(r);
+    purge_other_owners(r);
     for (uint32_t i = 0; i < r->range_count; i++)
         r->ranges[i].restored = false;
     for (uint32_t i = 0; !keep && i < r->range_count; i++)

@@ -389,6 +389,7 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->slice_ns = r->slice_ns;
     f->takeover_delay_ns = f->ring_distance * r->slice_ns;
     for (uint32_t i = 0; i < peers_count(r); i++) {
+        f->peer_incarnation[i] = r->peers[i].incarnation;
         f->peer_rtt_ns[i] = r->peers[i].rtt_ns;
         f->peer_heard_ns[i] = r->peers[i].heard_ns;
         f->peer_commit_seq[i] = r->peers[i].commit_seq;

@@ -55,7 +55,7 @@
  * whose result differs from those of k others at one seq is quarantined until its process ends: it
  * delivers nothing more, neither leads nor campaigns, and asks for no RESULT_WANTED or TX_STATE; it
  * goes on storing and acknowledging while its log has room. The shell sees REPLICA_ROLE_QUARANTINED
- * in the facts, and from then on answers nobody, dumps nothing and serves no snapshot.
+ * in the facts, and from then on answers nobody, dumps nothing, serves no snapshot and takes none.
  *
  * Invariants (replica_check): I1 exec_seq <= delivered_seq <= commit_seq <= last_seq; commit_seq <=
  * matched for a follower. I2 base_seq <= exec_seq; epochs base_seq+1..last_seq form one hash chain.
@@ -108,7 +108,8 @@ enum replica_event_kind {
     REPLICA_EVENT_QUERY,           /* a gateway asks what became of an id */
     REPLICA_EVENT_STABLE,          /* everything appended below `position` is on stable storage */
     REPLICA_EVENT_EXECUTED,        /* the runtime has executed epoch `seq` */
-    REPLICA_EVENT_LEADER_KEY,      /* what the arbiter holds */
+    REPLICA_EVENT_LEADER_KEY,      /* what the arbiter holds; in the order of its changes, but a
+                                      revision may be lower than one before: it was restored */
     REPLICA_EVENT_CAMPAIGN_RESULT, /* our attempt was won or lost */
     REPLICA_EVENT_INCARNATIONS,    /* newest registered incarnation per index */
     REPLICA_EVENT_ETCD_LATENCY,
@@ -328,6 +329,7 @@ struct replica_facts {
     uint64_t append_position, stable_position;
     uint64_t slice_ns, takeover_delay_ns;
     uint64_t peer_rtt_ns[WIRE_NODES_MAX], peer_heard_ns[WIRE_NODES_MAX]; /* 0: never */
+    uint64_t peer_incarnation[WIRE_NODES_MAX]; /* newest that was heard of, by whomever */
     uint64_t peer_commit_seq[WIRE_NODES_MAX], peer_exec_seq[WIRE_NODES_MAX];
     uint32_t range_count, slots_used;
     uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,

@@ -175,6 +175,7 @@ void stage_facts_poll(struct stage *s) {
     m->takeover_delay_us = f.takeover_delay_ns / 1000;
     m->slice_us = f.slice_ns / 1000;
     for (uint32_t i = 0; i < WIRE_NODES_MAX; i++) {
+        m->peer_incarnation[i] = f.peer_incarnation[i];
         m->peer_rtt_ns[i] = f.peer_rtt_ns[i];
         m->peer_commit_seq[i] = f.peer_commit_seq[i];
         m->peer_silence_us[i] =

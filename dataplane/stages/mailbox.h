@@ -32,7 +32,8 @@ enum mailbox_up_kind {
     MAILBOX_UP_RANGE_CLOSE,    /* a gateway gives a range back at `end` */
     MAILBOX_UP_RANGE_CHECK,    /* the leader asks whether `owner` owns `range`; answer with
                                   DOWN_RANGE_CHECKED */
-    MAILBOX_UP_RANGE_SEALED,   /* SEAL(range, end) was executed here: record it in the arbiter */
+    MAILBOX_UP_RANGE_SEALED,   /* SEAL(range, end) of `owner` was executed here: record it in the
+                                  arbiter */
     MAILBOX_UP_SNAPSHOT_READY, /* answer to DOWN_SNAPSHOT_TAKE: the file at `text` is complete and
                                   holds the state at epoch `seq`, or error < 0 */
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
@@ -163,6 +164,7 @@ struct mailbox_facts {
     struct wire_hash state_hash;
     uint64_t takeover_delay_us; /* what this node would wait before it tries */
     uint64_t slice_us;
+    uint64_t peer_incarnation[WIRE_NODES_MAX]; /* newest that the replica has heard of */
     uint64_t peer_rtt_ns[WIRE_NODES_MAX];
     uint64_t peer_commit_seq[WIRE_NODES_MAX];
     uint64_t peer_silence_us[WIRE_NODES_MAX]; /* since its last frame; UINT64_MAX: never heard */

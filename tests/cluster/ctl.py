@@ -1,32 +1,138 @@
-"""maroonctl status shows the cluster to people and to tools."""
+"""maroonctl and the metrics, telemetry and logs behind it: tables for people, JSON for tools, every name that is promised.
+And who may join: a second process under a live node's index, and one with another configuration, are refused in words."""
 import json
+import re
+import socket
 import subprocess
 
 from lib import cluster as c
-from lib import scenario
+from lib import http, scenario
+from lib.process import Process, wait_until
+
+# Names that dashboards are written against.
+NODE_METRICS = """epochs_committed_total transactions_committed_total transactions_executed_total epoch_latency_seconds term
+is_leader takeovers_total leader_gap_seconds fetch_requests_total fetched_bodies_total rx_packets_total rx_dropped_total
+tx_packets_total log_sync_seconds log_bytes etcd_requests_total etcd_request_seconds publications_total ranges_active
+window_full_total divergence_total lcore_busy_ratio""".split()
+GATEWAY_METRICS = ["transaction_latency_seconds", "rx_packets_total", "tx_packets_total", "window_full_total"]
+LABELS = {"rx_dropped_total": {"reason"}, "etcd_requests_total": {"op", "outcome"}, "lcore_busy_ratio": {"lcore"}}
+TELEMETRY = ["/maroon/status", "/maroon/counters", "/maroon/drops", "/maroon/latency", "/maroon/ranges"]
+LOG_LINE = re.compile(r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (debug|info|warning|error) [a-z0-9_]+'
+                      r'( [a-z][a-z0-9_]*=("([^"\\]|\\.)*"|[^ "]*))*$')
+
+
+def check_metrics(address, names):
+    """Each metric is there with its type, each histogram with all its series, and labels where they are promised."""
+    text = http.request(address, "/metrics").body.decode()
+    for name in names:
+        series = re.findall(rf"^maroon_{name}(_bucket|_sum|_count)?(\{{[^}}]*\}})? (\S+)$", text, re.M)
+        assert series, f"maroon_{name} is missing at {address}"
+        if name.endswith("_seconds"):
+            assert {"_bucket", "_sum", "_count"} <= {part for part, _, _ in series}, f"{name} is no histogram"
+            assert '{le="+Inf"}' in {labels for part, labels, _ in series if part == "_bucket"}, name
+        for _, labels, value in series:
+            float(value)
+            assert set(re.findall(r"(\w+)=\"", labels)) >= LABELS.get(name, set()), (name, labels)
+
+
+def telemetry(cluster, index, command):
+    """What dpdk-telemetry.py would show."""
+    path = f"/var/run/dpdk/maroon-{cluster.nodes[index].pid}/dpdk_telemetry.v2"  # where root's is
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(5)
+        connection.connect(path)
+        connection.recv(16384)  # its greeting
+        connection.send(command.encode())
+        return json.loads(connection.recv(65536))[command]
+
+
+def check_telemetry(cluster):
+    for index in range(3):
+        for command in TELEMETRY:
+            assert telemetry(cluster, index, command), f"n{index}: {command} says nothing"
+        assert set(TELEMETRY) <= set(telemetry(cluster, index, "/")), "they are listed"
+    leader = cluster.leader()
+    counters = telemetry(cluster, leader, "/maroon/counters")
+    assert counters["transactions_executed_total"] == cluster.metric(leader, "maroon_transactions_executed_total"), counters
+
+
+def check_tables(run, leader):
+    people = run("status")
+    assert people.count("leader") >= 1 and people.count("follower") == 2, people
+    nodes = json.loads(run("status", "--json"))
+    assert [node["role"] == "leader" for node in nodes] == [index == leader for index in range(3)], nodes
+    shown = run("leader")
+    assert "RING" in shown and "SLICE" in shown and re.search(r"next to try\D+\d", shown), shown
+    nodes = json.loads(run("leader", "--json"))
+    assert len({node["ringPosition"] for node in nodes}) == 3, nodes
+    shown = run("ranges")
+    assert "RANGE" in shown and len(shown.splitlines()) >= 2, shown
+    assert any(node["ranges"] for node in json.loads(run("ranges", "--json"))), "the gateway's range"
+    shown = run("epochs")
+    assert re.search(r"^\d+ +\d+ +\d+ +[0-9a-f]{16} +[0-9a-f]{16}", shown, re.M), shown
+    epochs = json.loads(run("epochs", "--json"))["epochs"]
+    assert len(epochs[-1]["hash"]) == 64 and int(epochs[-1]["seq"]) > 0, epochs[-1]
+    assert "EPOCHS/S" in run("top", "--count", "1")
+    assert len(json.loads(run("top", "--count", "1", "--json").splitlines()[0])) == 3
+
+
+def refused(cluster, name, index, keys, words):
+    """Starts one more node process, of host `name`, under an index that is in use; it must end, and say why."""
+    process = cluster._node(index, keys)
+    newcomer = Process(name, process.command, cluster.workdir, cluster.network.namespace(name),
+                       environment=cluster._environment(name)).start()
+    cluster.others.append(newcomer)
+    wait_until(lambda: not newcomer.alive(), 20, f"{name} ends")
+    log = newcomer.log_path.read_text()
+    assert newcomer.popen.returncode not in (0, -6, -11), (newcomer.popen.returncode, log)
+    for word in words:
+        assert word in log, (word, log)
+
+
+def check_membership(cluster):
+    before = [cluster.status(index)["incarnation"] for index in range(3)]
+    own = {}
+    for name, number in (("x0", 50), ("x1", 51)):
+        address = cluster.network.add_host(name, number)
+        own[name] = {"address": f"{address}/24", "admin": f"{address}:{c.ADMIN_PORT}",
+                     "data-dir": cluster.workdir / f"{name}.data"}
+    refused(cluster, "x0", 1, own["x0"], ["index_taken", f"held_by={cluster.admin(1)}", "do="])
+    refused(cluster, "x1", 2, {**own["x1"], "results-kept": 2048}, ["what=results_kept", "ours=2048", "cluster=4096", "do="])
+    assert [cluster.status(index)["incarnation"] for index in range(3)] == before, "nobody was disturbed"
+    assert all(node.alive() for node in cluster.nodes)
+
+
+def check_logs(cluster):
+    for index in range(3):
+        lines = cluster.nodes[index].log_path.read_text().splitlines()
+        ours = [line for line in lines if re.match(r"^\d{4}-\d\d-\d\dT", line)]
+        assert any(" start " in line or " started " in line for line in ours), ours[:5]
+        for line in ours:
+            assert LOG_LINE.match(line), f"not key=value: {line}"
 
 
 def ctl(cluster):
     cluster.start(nodes=3, gateways=1)
+    cluster.load(count=2000, connections=4)
     leader = cluster.leader()
     admins = ",".join(cluster.admin(index) for index in range(3))
 
-    def run(*words):
-        return subprocess.run([str(c.absolute(c.CTL)), *words], capture_output=True, text=True, timeout=30)
+    def run(*words, status=0):
+        done = subprocess.run([str(c.absolute(c.CTL)), *words, "--admin", admins], capture_output=True, text=True, timeout=30)
+        assert done.returncode == status, (words, done)
+        return done.stdout if status == 0 else done.stderr
 
-    people = run("status", "--admin", admins)
-    assert people.returncode == 0, people.stderr
-    assert people.stdout.count("leader") >= 1 and "follower" in people.stdout, people.stdout
-
-    tools = run("status", "--json", "--admin", admins)
-    nodes = json.loads(tools.stdout)
-    nodes = nodes["nodes"] if isinstance(nodes, dict) else nodes
-    assert [node["role"] == "leader" for node in nodes] == [index == leader for index in range(3)], nodes
-
-    wrong = run("nonsense")
-    assert wrong.returncode != 0 and "nonsense" in wrong.stderr, "an unknown command is refused by name"
-    assert "status" in run("--help").stdout
+    wait_until(lambda: all(int(cluster.status(i)["publishedSeq"]) for i in range(3)), 10, "publications are heard")
+    check_tables(run, leader)
+    assert "nonsense" in run("nonsense", status=2), "an unknown command is refused by name"
+    assert "status" in run("--help")
+    for index in range(3):
+        check_metrics(cluster.admin(index), NODE_METRICS)
+    check_metrics(cluster.gateway_addresses[0], GATEWAY_METRICS)
+    check_telemetry(cluster)
+    check_membership(cluster)
+    check_logs(cluster)
 
 
 if __name__ == "__main__":
-    scenario.main(ctl, programs=(c.NODE, c.GATEWAY, c.CTL))
+    scenario.main(ctl, programs=(c.NODE, c.GATEWAY, c.CTL, c.LOAD))

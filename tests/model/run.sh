@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the checker three times and runs the lists below, one run at a time: about 20 minutes, under 6 GB.
-# usage: run.sh [bugs|readings|design|built|all] [DIRECTORY for programs and outputs, default build/model]    CXX (g++)
+# usage: run.sh [bugs|readings|design|all] [DIRECTORY for programs and outputs, default build/model]    CXX (g++)
 # Every run has limits of states and seconds (CAPPED: not exhaustive). Ends with status 1 when a run differs from what is expected.
 set -u
 cd "$(dirname "$0")" || exit 2

@@ -202,6 +202,7 @@ struct sim_record {
 };
 
 #define SIM_WRITES_MAX 2
+#define SIM_TOKENS 16 /* that a control plane remembers */
 
 struct sim_journal {
     struct sim_record *records; /* numbers first .. next-1 */
@@ -244,9 +245,15 @@ struct sim_control {
     uint64_t token, timeout_ns, campaign_revision;
     uint64_t told_revision, won_revision;
     uint8_t told_node;
+    uint64_t known_at; /* revision of the arbiter that showed what was told */
     bool told, told_incarnations;
     uint64_t cut_until_ns; /* from the arbiter */
     uint64_t attempt;
+    uint64_t tokens[SIM_TOKENS]; /* of this process's latest attempts; the newest is `token` */
+    uint64_t incarnation_max;    /* that the arbiter has shown */
+    uint64_t revision;           /* newest that the arbiter has shown */
+    uint64_t term_base;
+    uint64_t term_floor; /* a term that is led must be above it */
 };
 
 enum sim_request_kind {
@@ -270,6 +277,7 @@ struct sim_arbiter_range {
 
 struct sim_key {
     uint64_t revision, token; /* revision 0: absent */
+    uint64_t term_base;       /* as it was when the key was taken */
     uint8_t node;
     uint32_t life;
 };
@@ -278,6 +286,8 @@ struct sim_request {
     enum sim_request_kind kind;
     uint8_t node, gateway;
     uint64_t attempt, revision, token, range, owner, nonce;
+    uint64_t sent_at;            /* newest revision that its node had seen */
+    uint64_t seen_at, term_base; /* of the arbiter as it answered */
     uint32_t end, outcome;
     bool won, owned;
     struct sim_key key;
@@ -288,16 +298,26 @@ struct sim_request {
     } expired[SIM_RANGES_MAX];
 };
 
-struct sim_arbiter {
-    uint64_t revision;
+struct sim_arbiter_store { /* what a backup holds */
+    uint64_t revision, term_base;
     struct sim_key key;
-    uint64_t lease_until_ns[WIRE_NODES_MAX];
     uint32_t lease_life[WIRE_NODES_MAX];
     uint64_t newest[WIRE_NODES_MAX];
     uint32_t newest_life[WIRE_NODES_MAX]; /* process that asked for it */
-    uint64_t away_until_ns, slow_until_ns, lossy_until_ns;
     struct sim_arbiter_range ranges[SIM_RANGES_MAX];
     uint32_t range_count;
+};
+
+struct sim_arbiter {
+    struct sim_arbiter_store store;
+    uint64_t lease_until_ns[WIRE_NODES_MAX];
+    uint64_t away_until_ns, slow_until_ns, lossy_until_ns;
+    struct sim_arbiter_store backup;
+    bool backed_up;
+    bool went_back;    /* restored, and no operator has raised term_base */
+    uint64_t raise_ns; /* when he will look after it */
+    uint64_t restores;
+    uint64_t granted; /* ranges, ever */
 };
 
 /* ---- nodes ---- */
@@ -558,6 +578,8 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
 void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_request *request);
 void sim_arbiter_leases(struct sim *sim);
 uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range); /* 0: nobody's */
+/* Takes a backup, or restores the one that was taken; later an operator raises term_base. */
+void sim_arbiter_backup(struct sim *sim, uint64_t raise_after_ns);
 void sim_control_start(struct sim *sim, struct sim_node *node);
 void sim_control_timer(struct sim *sim, struct sim_node *node);
 void sim_control_campaign(struct sim *sim, struct sim_node *node, uint64_t revision);
@@ -583,6 +605,7 @@ void sim_gateway_core_frame(struct sim *sim, struct sim_gateway *gateway, uint8_
 void sim_check_init(struct sim *sim);
 void sim_check_free(struct sim *sim);
 void sim_check_started(struct sim *sim, struct sim_node *node);
+void sim_check_replayed(struct sim_node *node);
 void sim_check_step(struct sim *sim, struct sim_node *node);
 void sim_check_sent(struct sim *sim, struct sim_node *node, const struct replica_action *action);
 void sim_check_deliver(struct sim *sim, struct sim_node *node, uint64_t seq);

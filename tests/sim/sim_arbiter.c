@@ -37,6 +37,7 @@ static struct sim_request *copied(const struct sim_request *request) {
 
 void sim_arbiter_ask(struct sim *sim, struct sim_node *node, struct sim_request *request) {
     request->node = node->index;
+    request->sent_at = node->control.revision;
     if (swallowed(sim))
         return;
     sim_at(sim, sim->now_ns + one_way(sim), SIM_EVENT_REQUEST, node->index, node->life, 0,
@@ -44,6 +45,8 @@ void sim_arbiter_ask(struct sim *sim, struct sim_node *node, struct sim_request 
 }
 
 static void reply(struct sim *sim, struct sim_request *request, uint32_t life) {
+    request->seen_at = sim->arbiter.store.revision;
+    request->term_base = sim->arbiter.store.term_base;
     if (!reachable(sim, &sim->nodes[request->node]) || swallowed(sim)) {
         free(request);
         return;
@@ -51,80 +54,152 @@ static void reply(struct sim *sim, struct sim_request *request, uint32_t life) {
     sim_at(sim, sim->now_ns + one_way(sim), SIM_EVENT_ANSWER, request->node, life, 0, request);
 }
 
+static void operator_looks(struct sim *sim); /* restored from a backup */
+
+static uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
 /* ---- what it holds ---- */
 
 static void key_changed(struct sim *sim) {
     SIM_TRACE(sim, "etc", "key: revision %llu node %s",
-              (unsigned long long)sim->arbiter.key.revision,
-              sim->arbiter.key.revision ? sim_name(sim->arbiter.key.node) : "none");
+              (unsigned long long)sim->arbiter.store.key.revision,
+              sim->arbiter.store.key.revision ? sim_name(sim->arbiter.store.key.node) : "none");
     for (uint8_t i = 0; i < sim_nodes(sim); i++) {
-        struct sim_request told = {.kind = SIM_REQUEST_WATCH, .node = i, .key = sim->arbiter.key};
-        memcpy(told.newest, sim->arbiter.newest, sizeof told.newest);
+        struct sim_request told = {
+            .kind = SIM_REQUEST_WATCH, .node = i, .key = sim->arbiter.store.key};
+        memcpy(told.newest, sim->arbiter.store.newest, sizeof told.newest);
         reply(sim, copied(&told), sim->nodes[i].life);
     }
 }
 
 static void key_delete(struct sim *sim) {
-    sim->arbiter.revision++;
-    memset(&sim->arbiter.key, 0, sizeof sim->arbiter.key);
+    sim->arbiter.store.revision++;
+    memset(&sim->arbiter.store.key, 0, sizeof sim->arbiter.store.key);
     key_changed(sim);
 }
 
 static bool lease_lives(const struct sim *sim, uint8_t node, uint32_t life) {
-    return sim->arbiter.lease_life[node] == life && sim->arbiter.lease_until_ns[node] > sim->now_ns;
+    return sim->arbiter.store.lease_life[node] == life &&
+           sim->arbiter.lease_until_ns[node] > sim->now_ns;
 }
 
 void sim_arbiter_leases(struct sim *sim) {
     struct sim_arbiter *arbiter = &sim->arbiter;
     sim_at(sim, sim->now_ns + sim->config.lease_ns / 4, SIM_EVENT_LEASES, 0, 0, 0, NULL);
+    if (arbiter->went_back && arbiter->away_until_ns <= sim->now_ns &&
+        arbiter->raise_ns <= sim->now_ns)
+        operator_looks(sim);
     if (arbiter->away_until_ns > sim->now_ns) { /* leases get their full time after an outage */
         uint64_t until = arbiter->away_until_ns + sim->config.lease_ns;
         for (uint32_t i = 0; i < WIRE_NODES_MAX; i++)
             if (arbiter->lease_until_ns[i] > sim->now_ns)
                 arbiter->lease_until_ns[i] = until;
-        for (uint32_t i = 0; i < arbiter->range_count; i++)
-            if (arbiter->ranges[i].lease_until_ns > sim->now_ns)
-                arbiter->ranges[i].lease_until_ns =
+        for (uint32_t i = 0; i < arbiter->store.range_count; i++)
+            if (arbiter->store.ranges[i].lease_until_ns > sim->now_ns)
+                arbiter->store.ranges[i].lease_until_ns =
                     arbiter->away_until_ns + sim->config.range_lease_ns;
         return;
     }
-    if (arbiter->key.revision && !lease_lives(sim, arbiter->key.node, arbiter->key.life))
+    if (arbiter->store.key.revision &&
+        !lease_lives(sim, arbiter->store.key.node, arbiter->store.key.life))
         key_delete(sim);
 }
 
 void sim_arbiter_init(struct sim *sim) {
     struct sim_arbiter *arbiter = &sim->arbiter;
-    arbiter->revision = sim_random_between(&sim->random[SIM_STREAM_ARBITER], 1, 50);
+    arbiter->store.revision = sim_random_between(&sim->random[SIM_STREAM_ARBITER], 1, 50);
+    arbiter->store.term_base = sim->config.term_base;
     for (uint8_t i = 0; i < sim_nodes(sim); i++) {
-        arbiter->newest[i] = ++arbiter->revision;
-        sim->nodes[i].incarnation = arbiter->newest[i];
+        arbiter->store.newest[i] = sim->config.term_base + ++arbiter->store.revision;
+        sim->nodes[i].incarnation = arbiter->store.newest[i];
         if (i < sim->config.listed)
-            sim->nodes[i].listed = arbiter->newest[i];
+            sim->nodes[i].listed = arbiter->store.newest[i];
     }
     sim_at(sim, sim->config.lease_ns, SIM_EVENT_LEASES, 0, 0, 0, NULL);
+}
+
+/* ---- restored from a backup ---- */
+
+/* `maroonctl term-base --raise`: above every term and incarnation that a node has seen. It asks
+ * all, also those that are down and will come back with their disk. */
+static void operator_looks(struct sim *sim) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    uint64_t floor = 0;
+    for (uint32_t i = 0; i < sim_nodes(sim); i++) {
+        const struct sim_node *node = &sim->nodes[i];
+        if (!node->up && node->incarnation) {
+            arbiter->raise_ns = sim->now_ns + 10 * SIM_MS;
+            return;
+        }
+        if (!node->up) /* waits for its first number: knows nothing */
+            continue;
+        floor = larger(floor, larger(node->incarnation, node->seen.facts.promised_term));
+        floor = larger(floor, larger(node->control.term_floor, node->control.incarnation_max));
+        floor = larger(floor, node->control.term_base + node->control.revision);
+        struct replica_facts facts;
+        replica_facts(node->replica, &facts);
+        for (uint32_t p = 0; p < sim_nodes(sim); p++)
+            floor = larger(floor, facts.peer_incarnation[p]);
+    }
+    arbiter->went_back = false;
+    arbiter->store.term_base = larger(arbiter->store.term_base, floor + 1);
+    arbiter->store.revision++;
+    SIM_TRACE(sim, "etc", "term_base raised to %llu", (unsigned long long)arbiter->store.term_base);
+}
+
+void sim_arbiter_backup(struct sim *sim, uint64_t raise_after_ns) {
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    if (!arbiter->backed_up) {
+        arbiter->backup = arbiter->store;
+        arbiter->backed_up = true;
+        SIM_TRACE(sim, "etc", "BACKUP at revision %llu",
+                  (unsigned long long)arbiter->store.revision);
+        return;
+    }
+    if (arbiter->went_back)
+        return;
+    for (uint32_t i = 0; i < sim_nodes(sim); i++) /* "do not restart nodes": docs/operations.md */
+        if (!sim->nodes[i].up && !sim->nodes[i].incarnation)
+            return;
+    SIM_TRACE(sim, "etc", "RESTORE of revision %llu, was %llu",
+              (unsigned long long)arbiter->backup.revision,
+              (unsigned long long)arbiter->store.revision);
+    arbiter->store = arbiter->backup;
+    arbiter->backed_up = false;
+    arbiter->went_back = true;
+    arbiter->restores++;
+    arbiter->raise_ns = sim->now_ns + raise_after_ns;
+    for (uint32_t i = 0; i < WIRE_NODES_MAX; i++) /* leases begin anew */
+        arbiter->lease_until_ns[i] = sim->now_ns + sim->config.lease_ns;
+    for (uint32_t i = 0; i < arbiter->store.range_count; i++)
+        arbiter->store.ranges[i].lease_until_ns = sim->now_ns + sim->config.range_lease_ns;
 }
 
 /* ---- requests ---- */
 
 static void campaign(struct sim *sim, struct sim_request *request, uint32_t life) {
     struct sim_arbiter *arbiter = &sim->arbiter;
-    if (arbiter->key.revision != request->revision || !lease_lives(sim, request->node, life)) {
-        request->key = arbiter->key;
+    if (arbiter->store.key.revision != request->revision ||
+        !lease_lives(sim, request->node, life)) {
+        request->key = arbiter->store.key;
         return;
     }
-    arbiter->key = (struct sim_key){.revision = ++arbiter->revision,
-                                    .token = request->token,
-                                    .node = request->node,
-                                    .life = life};
+    arbiter->store.key = (struct sim_key){.revision = ++arbiter->store.revision,
+                                          .token = request->token,
+                                          .term_base = arbiter->store.term_base,
+                                          .node = request->node,
+                                          .life = life};
     request->won = true;
-    request->key = arbiter->key;
+    request->key = arbiter->store.key;
     key_changed(sim);
 }
 
 static struct sim_arbiter_range *range_of(struct sim *sim, uint64_t range) {
-    for (uint32_t i = 0; i < sim->arbiter.range_count; i++)
-        if (sim->arbiter.ranges[i].range == range)
-            return &sim->arbiter.ranges[i];
+    for (uint32_t i = 0; i < sim->arbiter.store.range_count; i++)
+        if (sim->arbiter.store.ranges[i].range == range)
+            return &sim->arbiter.store.ranges[i];
     return NULL;
 }
 
@@ -133,23 +208,26 @@ uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range) {
     return r ? r->owner : 0;
 }
 
+/* No range: a new one, above all that were granted; a control plane keeps that number in memory. */
 static struct sim_arbiter_range *range_new(struct sim *sim, uint64_t range) {
     struct sim_arbiter *arbiter = &sim->arbiter;
-    if (arbiter->range_count == SIM_RANGES_MAX)
+    if (arbiter->store.range_count == SIM_RANGES_MAX)
         return NULL;
-    struct sim_arbiter_range *r = &arbiter->ranges[arbiter->range_count++];
+    struct sim_arbiter_range *r = &arbiter->store.ranges[arbiter->store.range_count++];
     memset(r, 0, sizeof *r);
-    r->range = range == WIRE_RANGE_NONE ? 1000 + arbiter->range_count : range;
+    arbiter->granted++;
+    r->range = range == WIRE_RANGE_NONE ? 1000 + arbiter->granted : range;
     r->sealed = true;
     return r;
 }
 
 static void grant(struct sim *sim, struct sim_request *request) {
     struct sim_arbiter_range *r = NULL;
-    for (uint32_t i = 0; i < sim->arbiter.range_count; i++) /* asked twice, granted once */
-        if (sim->arbiter.ranges[i].owner == request->owner &&
-            sim->arbiter.ranges[i].nonce == request->nonce && !sim->arbiter.ranges[i].sealed)
-            r = &sim->arbiter.ranges[i];
+    for (uint32_t i = 0; i < sim->arbiter.store.range_count; i++) /* asked twice, granted once */
+        if (sim->arbiter.store.ranges[i].owner == request->owner &&
+            sim->arbiter.store.ranges[i].nonce == request->nonce &&
+            !sim->arbiter.store.ranges[i].sealed)
+            r = &sim->arbiter.store.ranges[i];
     if (!r) {
         r = request->range == WIRE_RANGE_NONE ? NULL : range_of(sim, request->range);
         if (!r)
@@ -167,7 +245,7 @@ static void grant(struct sim *sim, struct sim_request *request) {
         r->owner = request->owner;
         r->nonce = request->nonce;
         r->lease_until_ns = sim->now_ns + sim->config.range_lease_ns;
-        sim->arbiter.revision++;
+        sim->arbiter.store.revision++;
         SIM_TRACE(sim, "etc", "range %llu granted to g%u at %u", (unsigned long long)r->range,
                   request->gateway, r->end);
     }
@@ -178,11 +256,11 @@ static void grant(struct sim *sim, struct sim_request *request) {
 
 static void read_all(struct sim *sim, struct sim_request *request) {
     struct sim_arbiter *arbiter = &sim->arbiter;
-    request->key = arbiter->key;
-    memcpy(request->newest, arbiter->newest, sizeof request->newest);
+    request->key = arbiter->store.key;
+    memcpy(request->newest, arbiter->store.newest, sizeof request->newest);
     request->expired_count = 0;
-    for (uint32_t i = 0; i < arbiter->range_count; i++) {
-        const struct sim_arbiter_range *r = &arbiter->ranges[i];
+    for (uint32_t i = 0; i < arbiter->store.range_count; i++) {
+        const struct sim_arbiter_range *r = &arbiter->store.ranges[i];
         if (r->sealed || r->lease_until_ns > sim->now_ns)
             continue;
         request->expired[request->expired_count].range = r->range;
@@ -209,16 +287,24 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     }
     switch (request->kind) {
     case SIM_REQUEST_REGISTER:
-        if (life != sim->nodes[request->node].life)
-            break;
-        if (arbiter->newest_life[request->node] != life) /* asked twice, one number */
-            arbiter->newest[request->node] = ++arbiter->revision;
-        arbiter->newest_life[request->node] = life;
-        request->revision = arbiter->newest[request->node];
+        if (life != sim->nodes[request->node].life || sim->nodes[request->node].up)
+            break;                /* asked before, and answered */
+        if (arbiter->went_back) { /* no new incarnations before term_base is raised */
+            free(request);
+            return;
+        }
+        if (arbiter->store.newest_life[request->node] != life) /* asked twice, one number */
+            arbiter->store.newest[request->node] =
+                arbiter->store.term_base + ++arbiter->store.revision;
+        arbiter->store.newest_life[request->node] = life;
+        request->revision = arbiter->store.newest[request->node];
         break;
     case SIM_REQUEST_KEEPALIVE:
-        if (life >= arbiter->lease_life[request->node]) {
-            arbiter->lease_life[request->node] = life;
+        if (arbiter->store.newest[request->node] <
+            request->revision) /* it registers itself again */
+            arbiter->store.newest[request->node] = request->revision;
+        if (life >= arbiter->store.lease_life[request->node]) {
+            arbiter->store.lease_life[request->node] = life;
             arbiter->lease_until_ns[request->node] = sim->now_ns + sim->config.lease_ns;
         }
         read_all(sim, request);
@@ -226,13 +312,17 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     case SIM_REQUEST_CAMPAIGN: campaign(sim, request, life); break;
     case SIM_REQUEST_READ: read_all(sim, request); break;
     case SIM_REQUEST_RESIGN:
-        if (arbiter->key.revision == request->revision && arbiter->key.node == request->node &&
-            arbiter->key.life == life)
+        if (arbiter->store.key.revision == request->revision &&
+            arbiter->store.key.node == request->node && arbiter->store.key.life == life)
             key_delete(sim);
         break;
     case SIM_REQUEST_GRANT: grant(sim, request); break;
     case SIM_REQUEST_RENEW:
         r = range_of(sim, request->range);
+        if (!r && (r = range_new(sim, request->range)) != NULL) { /* granted after a backup */
+            r->owner = request->owner;
+            r->sealed = false;
+        }
         if (r && r->owner == request->owner && !r->sealed)
             r->lease_until_ns = sim->now_ns + sim->config.range_lease_ns;
         break;
@@ -276,6 +366,7 @@ void sim_control_campaign(struct sim *sim, struct sim_node *node, uint64_t revis
     control->unknown = false;
     control->attempt++;
     control->token = sim_random_next(&sim->random[SIM_STREAM_ARBITER]) | 1;
+    control->tokens[control->attempt % SIM_TOKENS] = control->token;
     control->campaign_revision = revision;
     control->timeout_ns = sim->now_ns + 10 * sim->config.arbiter_ns;
     send_campaign(sim, node);
@@ -285,14 +376,22 @@ static void tell_result(struct sim *sim, struct sim_node *node, const struct sim
                         bool won) {
     struct sim_control *control = &node->control;
     struct replica_event event = {.kind = REPLICA_EVENT_CAMPAIGN_RESULT};
+    uint64_t term = key->term_base + key->revision;
     if (won && control->won_revision == key->revision)
         return;
+    if (won && term <= control->term_floor) { /* of a past that was restored: given back */
+        struct sim_request resign = {.kind = SIM_REQUEST_RESIGN, .revision = key->revision};
+        sim_arbiter_ask(sim, node, &resign);
+        if (!control->campaigning)
+            return;
+        won = false;
+    }
     control->campaigning = control->unknown = false;
     event.campaign.won = won;
     if (won) {
         control->won_revision = key->revision;
         event.campaign.revision = key->revision;
-        event.campaign.term = sim->config.term_base + key->revision;
+        event.campaign.term = term;
         event.campaign.token = key->token;
     }
     SIM_TRACE(sim, sim_name(node->index), "campaign %s, revision %llu", won ? "won" : "lost",
@@ -303,17 +402,24 @@ static void tell_result(struct sim *sim, struct sim_node *node, const struct sim
 /* Tells what the key is; a key with our own token is a campaign won, whatever was heard before. */
 static void tell_key(struct sim *sim, struct sim_node *node, const struct sim_key *key) {
     struct sim_control *control = &node->control;
-    bool ours = key->revision && (key->token == control->token || MUTANT(term_resumed)) &&
-                key->node == node->index;
-    if (ours)
+    bool mine = false; /* of any attempt of this process */
+    for (uint32_t i = 0; i < SIM_TOKENS; i++)
+        mine |= key->token && key->token == control->tokens[i];
+    bool ours = key->revision && (mine || MUTANT(term_resumed)) && key->node == node->index;
+    if (ours && !MUTANT(term_resumed) &&
+        key->term_base + key->revision < node->seen.facts.promised_term) { /* ended long ago */
+        struct sim_request resign = {.kind = SIM_REQUEST_RESIGN, .revision = key->revision};
+        sim_arbiter_ask(sim, node, &resign);
+    } else if (ours) {
         tell_result(sim, node, key, true);
+    }
     if (control->told && control->told_revision == key->revision)
         return;
     control->told = true;
     control->told_revision = key->revision;
     struct replica_event event = {.kind = REPLICA_EVENT_LEADER_KEY};
     event.leader_key.revision = key->revision;
-    event.leader_key.term = key->revision ? sim->config.term_base + key->revision : 0;
+    event.leader_key.term = key->revision ? key->term_base + key->revision : 0;
     event.leader_key.node = key->revision ? key->node : REPLICA_NODE_NONE;
     event.leader_key.ours = ours;
     sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
@@ -321,6 +427,12 @@ static void tell_key(struct sim *sim, struct sim_node *node, const struct sim_ke
 
 static void tell_rest(struct sim *sim, struct sim_node *node, const struct sim_request *request) {
     struct replica_event event = {.kind = REPLICA_EVENT_INCARNATIONS};
+    /* Its number was asked for twice and answered late, across a restore: it ends and begins anew.
+     */
+    if (request->newest[node->index] > node->incarnation && !node->recovered) {
+        sim_node_crash(sim, node, sim->config.replica.durable);
+        return;
+    }
     memcpy(event.incarnations.newest, request->newest, sizeof event.incarnations.newest);
     sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
     event = (struct replica_event){.kind = REPLICA_EVENT_ETCD_LATENCY};
@@ -334,9 +446,9 @@ static void tell_rest(struct sim *sim, struct sim_node *node, const struct sim_r
     }
 }
 
-/* A key of an older revision than one already told is old news. */
-static bool old_news(const struct sim_control *control, const struct sim_key *key) {
-    return control->told && key->revision && key->revision < control->told_revision;
+/* Told before by a younger arbiter. */
+static bool old_news(const struct sim_control *control, const struct sim_request *request) {
+    return control->told && request->seen_at < control->known_at;
 }
 
 static void tell_checked(struct sim *sim, struct sim_node *node, const struct sim_request *r) {
@@ -366,6 +478,30 @@ static void answered(struct sim *sim, struct sim_node *node, const struct sim_re
     }
 }
 
+/* "A read that was sent after revision R was seen, and answers with less": the arbiter was
+ * restored. What it says is read anew, but no term is led that is not above all that were seen. */
+static void store_seen(struct sim *sim, struct sim_node *node, const struct sim_request *request) {
+    struct sim_control *control = &node->control;
+    if (request->kind == SIM_REQUEST_WATCH)
+        return;
+    control->term_floor = larger(control->term_floor, node->seen.facts.promised_term);
+    if (request->seen_at >= request->sent_at) {
+        control->revision = larger(control->revision, request->seen_at);
+    } else {
+        SIM_TRACE(sim, sim_name(node->index), "the arbiter went back to revision %llu",
+                  (unsigned long long)request->seen_at);
+        control->term_floor = larger(control->term_floor, control->term_base + control->revision);
+        control->term_floor = larger(control->term_floor, control->incarnation_max);
+        control->revision = request->seen_at;
+        control->told = false;
+        control->known_at = 0;
+        control->won_revision = 0;
+    }
+    control->term_base = request->term_base;
+    for (uint32_t i = 0; i < sim_nodes(sim); i++)
+        control->incarnation_max = larger(control->incarnation_max, request->newest[i]);
+}
+
 void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_request *request) {
     if (request->kind == SIM_REQUEST_REGISTER) {
         if (!node->starting)
@@ -376,11 +512,14 @@ void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_reque
     }
     if (!node->up)
         return;
+    store_seen(sim, node, request);
     switch (request->kind) {
     case SIM_REQUEST_KEEPALIVE:
     case SIM_REQUEST_WATCH:
-        if (!old_news(&node->control, &request->key))
+        if (!old_news(&node->control, request)) {
+            node->control.known_at = request->seen_at;
             tell_key(sim, node, &request->key);
+        }
         if (request->kind == SIM_REQUEST_KEEPALIVE)
             tell_rest(sim, node, request);
         break;
@@ -406,7 +545,7 @@ void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_reque
 
 void sim_control_timer(struct sim *sim, struct sim_node *node) {
     struct sim_control *control = &node->control;
-    struct sim_request keepalive = {.kind = SIM_REQUEST_KEEPALIVE};
+    struct sim_request keepalive = {.kind = SIM_REQUEST_KEEPALIVE, .revision = node->incarnation};
     sim_arbiter_ask(sim, node, &keepalive);
     if (control->campaigning && sim->now_ns >= control->timeout_ns) {
         control->unknown = true;

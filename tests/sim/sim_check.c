@@ -296,8 +296,12 @@ static void check_monotone(struct sim *sim, struct sim_node *node, const struct 
 
 void sim_check_started(struct sim *sim, struct sim_node *node) {
     replica_facts(node->replica, &node->seen.facts);
-    node->seen.valid = false; /* until the first TICK: replay is under way */
+    node->seen.valid = false; /* until its journal is replayed */
     (void)sim;
+}
+
+void sim_check_replayed(struct sim_node *node) {
+    node->seen.valid = true;
 }
 
 /* "Nothing is cut": a log gets shorter only when another epoch takes the place of one of its own,
@@ -305,7 +309,8 @@ void sim_check_started(struct sim *sim, struct sim_node *node) {
 static void check_cut(struct sim *sim, struct sim_node *node, const struct replica_facts *f) {
     const struct replica_facts *before = &node->seen.facts;
     uint64_t *terms = node->terms;
-    bool shorter = f->last_seq < before->last_seq && f->last_seq > f->base_seq;
+    bool restored = f->last_seq == f->base_seq && f->base_seq != before->base_seq;
+    bool shorter = f->last_seq < before->last_seq && !restored;
     bool adopted = f->role == REPLICA_ROLE_LEADER && before->role != f->role;
     if (shorter && node->seen.valid && node->recovered && !adopted &&
         terms[f->last_seq % SIM_TERMS] == f->last_term)

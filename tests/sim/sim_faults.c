@@ -214,6 +214,7 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault) {
         some_node(sim, random)->full_until_ns = sim->now_ns + lasting(random, 100 * SIM_MS);
         break;
     case SIM_FAULT_DIVERGE: diverge_fault(sim, random); break;
+    case SIM_FAULT_BACKUP: sim_arbiter_backup(sim, lasting(random, 100 * SIM_MS)); break;
     case SIM_FAULT_LOSS:
     case SIM_FAULT_DUPLICATE:
     case SIM_FAULT_CORRUPT:

@@ -625,7 +625,8 @@ void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_r
 
 static void snapshot_item(struct sim *sim, struct sim_node *node,
                           const struct sim_runtime *snapshot) {
-    if (snapshot->exec_seq <= node->runtime->exec_seq)
+    if (snapshot->exec_seq <= node->runtime->exec_seq ||
+        node->seen.facts.role == REPLICA_ROLE_QUARANTINED)
         return;
     sim->snapshots++;
     if (sim->config.replica.durable)
@@ -827,6 +828,7 @@ void sim_node_start(struct sim *sim, struct sim_node *node) {
     node->journal.base = node->journal.next;
     if (durable)
         sim_replay(sim, node);
+    sim_check_replayed(node);
     sim_node_flush(sim, node);
     sim_control_start(sim, node);
     next_pass(sim, node);

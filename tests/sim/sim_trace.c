@@ -192,8 +192,9 @@ void sim_dump(struct sim *sim) {
                    g->open[t].parts);
         putchar('\n');
     }
-    for (uint32_t i = 0; i < sim->arbiter.range_count; i++)
-        printf("arbiter: range %llu owner %llx %s at %u\n", U(sim->arbiter.ranges[i].range),
-               U(sim->arbiter.ranges[i].owner),
-               sim->arbiter.ranges[i].sealed ? "sealed" : "granted", sim->arbiter.ranges[i].end);
+    for (uint32_t i = 0; i < sim->arbiter.store.range_count; i++)
+        printf("arbiter: range %llu owner %llx %s at %u\n", U(sim->arbiter.store.ranges[i].range),
+               U(sim->arbiter.store.ranges[i].owner),
+               sim->arbiter.store.ranges[i].sealed ? "sealed" : "granted",
+               sim->arbiter.store.ranges[i].end);
 }

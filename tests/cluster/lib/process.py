@@ -1,6 +1,7 @@
 """Child processes of a test: started with a log each, ended for certain."""
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -55,6 +56,8 @@ class Process:
         self.signal(signal.SIGKILL)
         if self.popen is not None:
             self.popen.wait()
+            # What EAL leaves of a process that was killed, as root.
+            shutil.rmtree(f"/var/run/dpdk/maroon-{self.pid}", ignore_errors=True)
 
     def pause(self):
         """Returns once it stands still: the signal alone takes effect some time later."""

@@ -79,6 +79,18 @@ static void test_defaults_are_a_single_node(void **state) {
     assert_null(config.eal_args[0]);
 }
 
+static void test_a_cluster_keeps_what_it_acknowledges_on_disk(void **state) {
+    (void)state;
+    const char *cluster = "--nodes /ip4/10.0.0.1/udp/3000,/ip4/10.0.0.2/udp/3000,/ip4/10.0.0.3/udp/"
+                          "3000 --etcd-endpoints http://10.0.0.9:2379";
+    char line[256];
+    assert_int_equal(load(CONFIG_NODE, cluster), 0);
+    assert_int_equal(config.durability, CONFIG_DURABILITY_DISK);
+    snprintf(line, sizeof line, "%s --durability memory", cluster);
+    assert_int_equal(load(CONFIG_NODE, line), 0);
+    assert_int_equal(config.durability, CONFIG_DURABILITY_MEMORY);
+}
+
 static void test_flag_over_environment_over_file(void **state) {
     (void)state;
     write_file("# a comment\nwindow = 1000   # of offsets\nepoch_cap = 2000\nport=3100\n"
@@ -369,6 +381,7 @@ static int remove_file(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_a_single_node),
+        cmocka_unit_test(test_a_cluster_keeps_what_it_acknowledges_on_disk),
         cmocka_unit_test(test_flag_over_environment_over_file),
         cmocka_unit_test(test_full_name_goes_over_the_short_one),
         cmocka_unit_test(test_short_names_of_the_gateway),

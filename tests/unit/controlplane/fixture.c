@@ -91,10 +91,11 @@ void fixture_remove_dir(const char *dir) {
 
 /* ---- etcd ---- */
 
-static void run_etcd(const struct fixture_etcd *etcd, const char *cluster, const char *argument) {
+static void run_etcd(const struct fixture_etcd *etcd, const char *scheme, const char *cluster,
+                     const char *argument) {
     char client[64], peer[64], log[96], name[16];
     snprintf(name, sizeof name, "p%d", etcd->peer_port);
-    snprintf(client, sizeof client, "http://127.0.0.1:%d", etcd->port);
+    snprintf(client, sizeof client, "%s://127.0.0.1:%d", scheme, etcd->port);
     snprintf(peer, sizeof peer, "http://127.0.0.1:%d", etcd->peer_port);
     snprintf(log, sizeof log, "%s/log", etcd->dir);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -123,10 +124,17 @@ static bool answers(int port) {
     return strstr(answer, "\"true\"") != NULL;
 }
 
-static bool wait_for(struct fixture_etcd *etcd) {
+static bool listens(int port) {
+    int fd = connect_to(port);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+static bool wait_for(struct fixture_etcd *etcd, bool tls) {
     for (int i = 0; i < 400; i++) {
         int status;
-        if (answers(etcd->port))
+        if (tls ? listens(etcd->port) : answers(etcd->port))
             return true;
         if (waitpid(etcd->pid, &status, WNOHANG) == etcd->pid) {
             fprintf(stderr, "fixture: etcd ended with status %d\n", status);
@@ -138,7 +146,8 @@ static bool wait_for(struct fixture_etcd *etcd) {
     return false;
 }
 
-bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const char *argument) {
+static bool start_members(struct fixture_etcd *members, int count, const char *scheme,
+                          const char *argument) {
     char cluster[256] = "";
     for (int i = 0; i < count; i++) {
         struct fixture_etcd *etcd = &members[i];
@@ -146,7 +155,7 @@ bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const c
         fixture_make_dir(etcd->dir, sizeof etcd->dir);
         etcd->port = fixture_free_port();
         etcd->peer_port = fixture_free_port();
-        snprintf(etcd->endpoint, sizeof etcd->endpoint, "http://127.0.0.1:%d", etcd->port);
+        snprintf(etcd->endpoint, sizeof etcd->endpoint, "%s://127.0.0.1:%d", scheme, etcd->port);
         size_t used = strlen(cluster);
         snprintf(cluster + used, sizeof cluster - used, "%sp%d=http://127.0.0.1:%d", i ? "," : "",
                  etcd->peer_port, etcd->peer_port);
@@ -154,14 +163,22 @@ bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const c
     for (int i = 0; i < count; i++) {
         members[i].pid = fork();
         if (members[i].pid == 0)
-            run_etcd(&members[i], cluster, argument);
+            run_etcd(&members[i], scheme, cluster, argument);
     }
     bool good = true;
     for (int i = 0; i < count; i++)
-        good = good && wait_for(&members[i]);
+        good = good && wait_for(&members[i], strcmp(scheme, "https") == 0);
     for (int i = 0; i < count && !good; i++)
         fixture_etcd_stop(&members[i]);
     return good;
+}
+
+bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const char *argument) {
+    return start_members(members, count, "http", argument);
+}
+
+bool fixture_etcd_start_tls(struct fixture_etcd *etcd) {
+    return start_members(etcd, 1, "https", NULL);
 }
 
 bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument) {

@@ -20,6 +20,9 @@ struct fixture_etcd {
 bool fixture_etcd_start(struct fixture_etcd *etcd, const char *argument);
 /* The same with a cluster of `count` members, at most 3. */
 bool fixture_etcd_start_members(struct fixture_etcd *members, int count, const char *argument);
+/* One member that speaks TLS to clients, with what ETCD_CERT_FILE, ... of the environment name.
+ * Returns once it listens. */
+bool fixture_etcd_start_tls(struct fixture_etcd *etcd);
 /* Kills it and removes its directory. */
 void fixture_etcd_stop(struct fixture_etcd *etcd);
 void fixture_etcd_pause(struct fixture_etcd *etcd, bool paused);

@@ -100,10 +100,13 @@ static void test_ranges(void **state) {
     assert_int_equal(node.expired_range, 1); /* not renewed */
     arbiter_range_request(node.arbiter, 12, 1, 1, 0);
     assert_int_equal(node.grants[3].outcome, WIRE_RANGE_SEALING);
-    arbiter_range_sealed(node.arbiter, 1, 50);
+    arbiter_range_sealed(node.arbiter, 12, 1, 50); /* not its owner */
     arbiter_range_request(node.arbiter, 12, 1, 1, 0);
-    assert_int_equal(node.grants[4].outcome, WIRE_RANGE_GRANTED);
-    assert_int_equal(node.grants[4].start, 50);
+    assert_int_equal(node.grants[4].outcome, WIRE_RANGE_SEALING);
+    arbiter_range_sealed(node.arbiter, 11, 1, 50);
+    arbiter_range_request(node.arbiter, 12, 1, 1, 0);
+    assert_int_equal(node.grants[5].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(node.grants[5].start, 50);
     arbiter_range_check(node.arbiter, 11, 1);
     assert_false(node.checked_owned);
     arbiter_range_check(node.arbiter, 12, 1);

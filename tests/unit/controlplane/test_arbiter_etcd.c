@@ -516,8 +516,8 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     assert_true(arbiter_run_grants(loop, a, 5, 5000));
     assert_int_equal(a->grants[4].outcome, WIRE_RANGE_SEALING);
     /* Every node executes the SEAL and records it. */
-    arbiter_range_sealed(nodes[0].arbiter, 1, 4711);
-    arbiter_range_sealed(nodes[1].arbiter, 1, 4711);
+    arbiter_range_sealed(nodes[0].arbiter, 11, 1, 4711);
+    arbiter_range_sealed(nodes[1].arbiter, 11, 1, 4711);
     arbiter_run_for(loop, 300);
     uint32_t checked = a->checked_count;
     arbiter_range_check(a->arbiter, 11, 1);
@@ -530,6 +530,23 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     arbiter_range_request(a->arbiter, 12, 1, 1, 0); /* again, through another node */
     assert_true(arbiter_run_grants(loop, a, 6, 5000));
     assert_int_equal(a->grants[5].start, 4711);
+    /* A node that lags executes the old SEAL now: the new owner's holding goes on. */
+    arbiter_range_sealed(nodes[1].arbiter, 11, 1, 4711);
+    arbiter_run_for(loop, 300);
+    arbiter_range_check(a->arbiter, 12, 1);
+    arbiter_run_for(loop, 200);
+    assert_true(a->checked_owned);
+    /* A range that etcd does not know (it was restored) is its gateway's again by a renewal. */
+    arbiter_range_renew(a->arbiter, 14, 77);
+    arbiter_run_for(loop, 300);
+    arbiter_range_check(a->arbiter, 14, 77);
+    arbiter_run_for(loop, 200);
+    assert_true(a->checked_owned);
+    arbiter_range_renew(a->arbiter, 15, 77); /* and nobody else's */
+    arbiter_run_for(loop, 300);
+    arbiter_range_check(a->arbiter, 15, 77);
+    arbiter_run_for(loop, 200);
+    assert_false(a->checked_owned);
     close_cluster(nodes, 2);
 }
 

@@ -269,6 +269,36 @@ static void test_lost_answer_of_a_write_is_unknown_and_was_applied(void **state)
     fixture_proxy_stop(proxy);
 }
 
+/* 128 operations and 1.5 MiB a request, not more; both refused before anything is proposed. */
+static void test_limits_of_a_request(void **state) {
+    (void)state;
+    struct etcd *etcd = client(server.endpoint);
+    static char keys[ETCD_OPERATIONS_MAX + 1][16];
+    struct etcd_operation puts[ETCD_OPERATIONS_MAX];
+    for (int i = 0; i < ETCD_OPERATIONS_MAX; i++) {
+        snprintf(keys[i], sizeof keys[i], "/many/%03d", i);
+        puts[i] = (struct etcd_operation){.kind = ETCD_OP_PUT, .key = keys[i], .value = "v"};
+    }
+    struct etcd_txn most = {.success = puts, .success_count = ETCD_OPERATIONS_MAX};
+    struct seen seen = {0};
+    assert_int_equal(etcd_transaction(etcd, &most, on_done, &seen), 0);
+    run_until(&seen.done, 3000);
+    assert_int_equal(seen.answer.error, 0);
+    assert_true(seen.answer.succeeded);
+    assert_int_equal(range(etcd, "/many/127").kv_count, 1);
+    size_t size = 1700000;
+    char *value = malloc(size + 1);
+    memset(value, 'x', size);
+    value[size] = '\0';
+    struct seen big = put(etcd, "/big", value, 0);
+    free(value);
+    assert_true(big.answer.error != 0);
+    assert_int_equal(range(etcd, "/big").kv_count, 0);
+    /* It ends on this call alone: the client goes on. */
+    assert_int_equal(put(etcd, "/big", "small", 0).answer.error, 0);
+    etcd_destroy(etcd);
+}
+
 static void test_nobody_listens_is_a_definite_failure(void **state) {
     (void)state;
     char endpoint[64];
@@ -368,6 +398,7 @@ int main(void) {
         cmocka_unit_test(test_watch_below_compaction_is_told),
         cmocka_unit_test(test_watch_may_be_stopped_from_its_callback),
         cmocka_unit_test(test_lost_answer_of_a_write_is_unknown_and_was_applied),
+        cmocka_unit_test(test_limits_of_a_request),
         cmocka_unit_test(test_nobody_listens_is_a_definite_failure),
         cmocka_unit_test(test_next_endpoint_is_used_after_a_failure),
         cmocka_unit_test(test_back_off_is_bounded),
