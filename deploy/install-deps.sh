@@ -10,7 +10,7 @@ set -eu
 run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
   libdpdk-dev libnuma-dev libbsd-dev libsodium-dev liburing-dev
   libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-  libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libwslay-dev libexpat1-dev libmd-dev"
+  libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libwslay-dev libexpat1-dev libmd-dev libzstd-dev"
 test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
   etcd-server etcd-client iproute2 nftables ethtool openssl systemd"
 # For the S3 server of the tests; a node that came another way serves as well.
