@@ -131,6 +131,13 @@ void perf_client_flush(struct perf_client *c, uint64_t now_us) {
     stage_outbox_flush(&c->outbox, now_us);
 }
 
+void perf_client_claim(struct perf_client *c, uint64_t now_us, uint64_t range) {
+    struct wire_range_renew renew = {.owner = c->config.owner, .range = range};
+    c->now_us = now_us;
+    for (uint32_t i = 0; i < c->config.node_count; i++)
+        core_send(c, (uint8_t)i, WIRE_RANGE_RENEW, &renew, sizeof renew, NULL, 0);
+}
+
 bool perf_client_ready(const struct perf_client *c, uint64_t now_us) {
     struct gateway_core_facts f;
     gateway_core_facts(c->core, now_us, &f);

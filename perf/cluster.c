@@ -25,7 +25,7 @@ struct perf_cluster {
     struct net *nets[PERF_FABRIC_HOSTS_MAX];
     struct node nodes[WIRE_NODES_MAX];
     struct perf_client *clients[PERF_CLUSTER_GATEWAYS_MAX];
-    uint64_t key_revision, next_range;
+    uint64_t key_revision, next_range, ranges_checked;
     uint8_t key_node;
     uint32_t quiet_passes;
 };
@@ -74,6 +74,7 @@ static void arbitrate(struct perf_cluster *c, uint8_t index, const struct mailbo
         (void)mailbox_send_down(mailbox, &down);
         break;
     case MAILBOX_UP_RANGE_CHECK:
+        c->ranges_checked++;
         down.kind = MAILBOX_DOWN_RANGE_CHECKED;
         down.checked = true;
         (void)mailbox_send_down(mailbox, &down);
@@ -268,6 +269,7 @@ void perf_cluster_facts(const struct perf_cluster *c, uint32_t index,
         ret_facts->tx_packets += s->tx_packets[i];
     }
     ret_facts->slots_used = s->body_slots_used;
+    ret_facts->ranges_opened = c->ranges_checked;
     for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
         ret_facts->dropped += ret_facts->drops[i] = s->rx_dropped[i];
 }

@@ -50,6 +50,7 @@ bool perf_cluster_ready(const struct perf_cluster *cluster, uint64_t now_us);
 struct perf_cluster_facts {
     uint64_t epochs_committed, transactions_executed, rx_packets, tx_packets, fetch_requests,
         dropped, slots_used;
+    uint64_t ranges_opened;          /* the arbiter agreed */
     uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
     uint64_t commit_seq, exec_seq, last_seq;
     struct wire_hash result_hash;

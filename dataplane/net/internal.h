@@ -55,6 +55,7 @@ struct net_endpoint {
     bool quiet; /* UDP: net_wait has just found nothing here; the next receive need not look */
     struct net_packet fifo[NET_FIFO_COUNT];
     uint32_t fifo_head, fifo_count;
+    uint32_t polls_seen; /* the net's poll_count when it last looked */
     /* ethdev, an endpoint on another lcore than the ports': packets from and to their owner */
     struct rte_ring *rx_ring, *tx_ring;
     struct net_counters counters;
@@ -69,8 +70,9 @@ struct net {
     uint32_t port_count;
     struct net_lcore lcores[NET_LCORES_MAX];
     struct net_arp arp[NET_ARP_COUNT];
-    uint64_t now_us;
+    uint64_t now_us, mend_us;
     uint16_t ip_id;
+    uint32_t poll_count; /* of the ports */
 };
 
 /* plan.c */
@@ -89,6 +91,10 @@ void net_guard_rearm(struct net_endpoint *endpoint); /* what comes from now on m
 /* links.c: removes what dead processes left where this one serves, and waits (up to 20 s) until
  * the others' sockets are served. Links must not form a circle; lower to higher index never do. */
 int net_links_prepare(const struct net_config *config, char *ret_error);
+
+/* Connects memif links again whose serving process has gone and come back. The ports' thread, in
+ * each turn; looks ten times a second. */
+void net_links_mend(struct net *net);
 
 /* ports.c */
 int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BYTES],
