@@ -396,7 +396,7 @@ def markdown(rows):
 
 def targets(options):
     path = bench.OUT / "targets.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    fresh = {}
     wanted = options.rows.split(",") if options.rows else list(GROUPS)
     unknown = [name for name in wanted if name not in GROUPS]
     if unknown:
@@ -410,8 +410,9 @@ def targets(options):
         except (AssertionError, OSError, subprocess.SubprocessError, TypeError, KeyError, AttributeError) as error:
             print(f"  {name}: {type(error).__name__}: {error}", file=sys.stderr)
             continue
-        kept[name] = {"machine": machine.describe(), "rows": [vars(row) for row in rows], "results": results}
+        fresh[name] = {"machine": machine.describe(), "rows": [vars(row) for row in rows], "results": results}
     bench.OUT.mkdir(exist_ok=True)
+    kept = {**(json.loads(path.read_text()) if path.exists() else {}), **fresh}
     path.write_text(json.dumps(kept, indent=1) + "\n")
     rows = [Row(**row) for group in kept.values() for row in group["rows"]]
     rows.sort(key=lambda row: ORDER.index(row.name.split()[0]))
