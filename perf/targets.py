@@ -71,7 +71,8 @@ def inproc(options):
         full += runs(lambda: bench.probe(bench.NET, "inproc", flight=256, parts=4096, warm_up=100000, count=5 * count), 1)
         memcpy += runs(lambda: bench.probe(bench.PROBE, "memcpy", count=1000000), 1)
     rate = int(median(full, "per_s") / 2)
-    half = runs(lambda: bench.probe(bench.NET, "inproc", flight=4096, parts=4096, rate=rate, warm_up=rate // 2, count=2 * rate))
+    half = runs(lambda: bench.probe(bench.NET, "inproc", flight=4096, parts=4096, rate=rate, warm_up=rate // 4,
+                                     count=rate // 2 if options.quick else 2 * rate))
     floor, p50, p999 = (median(hops, "latency.p50") / 1000, median(alone, "latency.p50") / 1000,
                         median(alone, "latency.p999") / 1000)
     loaded = median(half, "latency.p99") / 1000
