@@ -551,25 +551,27 @@ void control_announce_stop(struct control *control) {
 }
 
 void control_stop(struct control *control) {
-    if (!control->thread_runs)
+    if (control->thread_runs) {
+        atomic_store(&control->stop, true);
+        wake(control);
+        pthread_join(control->thread, NULL);
+        control->thread_runs = false;
+    }
+    if (!control->mailbox)
         return;
-    atomic_store(&control->stop, true);
-    wake(control);
-    pthread_join(control->thread, NULL);
-    control->thread_runs = false;
+    publisher_stop(&control->publisher);
+    loop_fd_clear(control->loop, mailbox_wake_fd(control->mailbox));
+    control->mailbox = NULL; /* its owner may destroy it from now on */
 }
 
 void control_destroy(struct control *control) {
     if (!control)
         return;
     assert(!control->thread_runs);
-    if (control->mailbox)
-        publisher_stop(&control->publisher);
+    control_stop(control);
     snapshot_destroy(control->snapshot);
     admin_stop(control->admin);
     arbiter_destroy(control->arbiter);
-    if (control->mailbox)
-        loop_fd_clear(control->loop, mailbox_wake_fd(control->mailbox));
     while (control->pending_first) {
         struct pending *first = control->pending_first;
         control->pending_first = first->next;

@@ -1,6 +1,6 @@
 """maroon-perf: the profiles. Each prints a table and writes perf/out/PROFILE.json and PROFILE*.svg.
 
-    bench.py [--repeat N] [--quick] [epoch] [throughput] [failover] [scale] [floor]      default: floor epoch throughput
+    bench.py [--repeat N] [--quick] [epoch] [throughput] [failover] [scale] [floor] [targets]      default: floor epoch throughput
 
 Every figure is the median of N runs (spread: least and greatest), beside a floor measured in the same call. Runs of a
 profile alternate, so that a neighbour who comes and goes spoils a row, not a column. CPU time a transaction (the measuring
@@ -270,8 +270,14 @@ def failover(options):
     cluster.failover(options)
 
 
+def targets(options):
+    import targets as table_of_targets
+    table_of_targets.targets(options)
+
+
 def main():
-    profiles = {"floor": floor, "epoch": epoch, "throughput": throughput, "scale": scale, "failover": failover}
+    profiles = {"floor": floor, "epoch": epoch, "throughput": throughput, "scale": scale, "failover": failover,
+                "targets": targets}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profiles", nargs="*", default=[])
     parser.add_argument("--repeat", type=int, default=3)
@@ -279,6 +285,8 @@ def main():
     parser.add_argument("--no-cluster", dest="cluster", action="store_false",
                         help="only what runs in one process: no namespaces, no etcd (also when not root)")
     parser.add_argument("--directory", default=str(ROOT), help="where the floor of the disk is measured")
+    parser.add_argument("--rows", help="profile targets: only these groups, e.g. L1,B2")
+    parser.add_argument("--history", type=int, default=20000000, help="profile targets: transactions of history")
     options = parser.parse_args()
     unknown = [name for name in options.profiles if name not in profiles]
     if unknown:
@@ -297,4 +305,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["bench"] = sys.modules["__main__"]  # cluster.py and targets.py import it by its name
     sys.exit(main())

@@ -1,6 +1,6 @@
 /* bench_journal: the journal against its floors, in one run (targets L4, B3).
  *
- *   bench_journal [DIRECTORY] [SECONDS]
+ *   bench_journal [DIRECTORY] [SECONDS] [--three]      --three: only three journals at once
  *
  * Floors: a plain loop of one O_DIRECT + O_DSYNC block write at a time; sequential O_DIRECT writes
  * of 1 MiB over preallocated files. Prints one line per figure: name, p50, p99 (us) or rate. */
@@ -194,6 +194,53 @@ static void bandwidth(const char *name, uint32_t length, double floor_rate,
     remove_store();
 }
 
+/* Three nodes on one device: three journals that one thread feeds and polls by turns. */
+static void three(uint32_t length, double floor_rate) {
+    static const uint8_t bytes[2048];
+    const struct journal_piece body[2] = {{bytes, 8}, {bytes, length}};
+    char base[sizeof directory];
+    struct journal *journals[3];
+    snprintf(base, sizeof base, "%s", directory);
+    for (uint32_t i = 0; i < 3; i++) {
+        snprintf(directory, sizeof directory, "%.240s/%u", base, i);
+        mkdir(directory, 0700);
+        journals[i] = open_journal(JOURNAL_WRITER_AUTO);
+    }
+    uint64_t from_ns = 0, from_position = 0, time_ns;
+    uint64_t warm_ns = now_ns() + (uint64_t)(seconds * 1e9),
+             end_ns = warm_ns + (warm_ns - now_ns());
+    while ((time_ns = now_ns()) < end_ns) {
+        if (!from_ns && time_ns > warm_ns) {
+            from_ns = time_ns;
+            for (uint32_t i = 0; i < 3; i++)
+                from_position += journal_stable(journals[i]);
+        }
+        for (uint32_t i = 0; i < 3; i++) {
+            for (uint32_t k = 0; k < 64; k++)
+                if (journal_append(journals[i], JOURNAL_BODY, journal_next(journals[i]), body, 0,
+                                   time_ns))
+                    break;
+            journal_poll(journals[i], time_ns);
+            journal_release(journals[i], journal_stable(journals[i]));
+            check_ok(journals[i]);
+        }
+    }
+    double took = (double)(now_ns() - from_ns) / 1e9, records = 0;
+    for (uint32_t i = 0; i < 3; i++)
+        records += (double)journal_stable(journals[i]);
+    double rate = (records - (double)from_position) / took;
+    printf("three journals, %u B bodies: %.0f records/s each, %.0f MB/s together = %.0f %% of the "
+           "floor\n",
+           length, rate / 3, rate * (length + 8) / 1e6, rate * (length + 8) / 1e4 / floor_rate);
+    for (uint32_t i = 0; i < 3; i++) {
+        journal_close(journals[i]);
+        snprintf(directory, sizeof directory, "%.240s/%u", base, i);
+        remove_store();
+        rmdir(directory);
+    }
+    snprintf(directory, sizeof directory, "%s", base);
+}
+
 int main(int count, char **arguments) {
     snprintf(directory, sizeof(directory), "%s/maroon-bench-XXXXXX",
              count > 1 ? arguments[1] : "/tmp");
@@ -204,6 +251,13 @@ int main(int count, char **arguments) {
     void *buffer = aligned_alloc(4096, 1u << 20);
     memset(buffer, 0, 1u << 20);
     double block = floor_block(buffer), sequential = floor_sequential(buffer);
+    if (count > 3 && !strcmp(arguments[3], "--three")) {
+        three(1024, sequential);
+        three(64, sequential);
+        free(buffer);
+        rmdir(directory);
+        return 0;
+    }
     double one = latency("epoch alone -> stable", 0, JOURNAL_WRITER_AUTO);
     double both = latency("body and epoch in one write -> stable", 1, JOURNAL_WRITER_AUTO);
     yields = 1;

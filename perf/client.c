@@ -69,7 +69,7 @@ struct perf_client *perf_client_open(const struct perf_client_config *config) {
                                     .parts_max = config->parts_max,
                                     .transaction_max_bytes = config->transaction_max_bytes,
                                     .result_max_bytes = config->transaction_max_bytes + 4096};
-    struct gateway_core_shell shell = {c, core_send, core_done, core_state, core_ranges};
+    struct gateway_core_shell shell = {c, core_send, core_done, core_state, core_ranges, NULL};
     size_t bytes = gateway_core_size(&g);
     void *memory = bytes ? take(bytes) : NULL;
     if (memory && open_sessions(c)) {
@@ -129,6 +129,13 @@ void perf_client_flush(struct perf_client *c, uint64_t now_us) {
     c->now_us = now_us;
     gateway_core_tick(c->core, now_us);
     stage_outbox_flush(&c->outbox, now_us);
+}
+
+void perf_client_claim(struct perf_client *c, uint64_t now_us, uint64_t range) {
+    struct wire_range_renew renew = {.owner = c->config.owner, .range = range};
+    c->now_us = now_us;
+    for (uint32_t i = 0; i < c->config.node_count; i++)
+        core_send(c, (uint8_t)i, WIRE_RANGE_RENEW, &renew, sizeof renew, NULL, 0);
 }
 
 bool perf_client_ready(const struct perf_client *c, uint64_t now_us) {

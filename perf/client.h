@@ -38,6 +38,9 @@ int perf_client_submit(struct perf_client *client, uint64_t now_us, uint32_t ser
 /* Sends what was submitted and what must go again. Once per pass, after the poll. */
 void perf_client_flush(struct perf_client *client, uint64_t now_us);
 
+/* Says to every node that this gateway holds `range`, which opens it once the arbiter agrees. */
+void perf_client_claim(struct perf_client *client, uint64_t now_us, uint64_t range);
+
 /* Holds a range and has heard a leader. */
 bool perf_client_ready(const struct perf_client *client, uint64_t now_us);
 void perf_client_facts(const struct perf_client *client, uint64_t now_us,

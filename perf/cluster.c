@@ -25,7 +25,7 @@ struct perf_cluster {
     struct net *nets[PERF_FABRIC_HOSTS_MAX];
     struct node nodes[WIRE_NODES_MAX];
     struct perf_client *clients[PERF_CLUSTER_GATEWAYS_MAX];
-    uint64_t key_revision, next_range;
+    uint64_t key_revision, next_range, ranges_checked;
     uint8_t key_node;
     uint32_t quiet_passes;
 };
@@ -74,6 +74,7 @@ static void arbitrate(struct perf_cluster *c, uint8_t index, const struct mailbo
         (void)mailbox_send_down(mailbox, &down);
         break;
     case MAILBOX_UP_RANGE_CHECK:
+        c->ranges_checked++;
         down.kind = MAILBOX_DOWN_RANGE_CHECKED;
         down.checked = true;
         (void)mailbox_send_down(mailbox, &down);
@@ -171,7 +172,7 @@ static int open_client(struct perf_cluster *c, uint32_t number) {
 
 struct perf_cluster *perf_cluster_open(const struct perf_cluster_config *config, char *ret_error) {
     struct perf_cluster *c = calloc(1, sizeof *c);
-    uint32_t hosts = config->node_count + config->gateway_count;
+    uint32_t hosts = config->node_count + config->gateway_count + config->guest_count;
     snprintf(ret_error, NET_TEXT_BYTES, "no memory");
     if (!c)
         return NULL;
@@ -200,7 +201,8 @@ void perf_cluster_close(struct perf_cluster *c) {
         stage_close(c->nodes[i].stage);
         mailbox_destroy(c->nodes[i].mailbox);
     }
-    perf_fabric_close(c->nets, c->config.node_count + c->config.gateway_count);
+    perf_fabric_close(c->nets,
+                      c->config.node_count + c->config.gateway_count + c->config.guest_count);
     free(c);
 }
 
@@ -235,6 +237,10 @@ void perf_cluster_send(struct perf_cluster *c, uint64_t now_us) {
         perf_client_flush(c->clients[i], now_us);
 }
 
+struct net *perf_cluster_net(struct perf_cluster *c, uint32_t number) {
+    return c->nets[number];
+}
+
 struct perf_client *perf_cluster_client(struct perf_cluster *c, uint32_t number) {
     return c->clients[number];
 }
@@ -252,11 +258,18 @@ void perf_cluster_facts(const struct perf_cluster *c, uint32_t index,
     *ret_facts = (struct perf_cluster_facts){.epochs_committed = s->epochs_committed,
                                              .transactions_executed = s->transactions_executed,
                                              .fetch_requests = s->fetch_requests};
+    struct mailbox_facts facts;
+    mailbox_facts_read(s, &facts);
+    ret_facts->commit_seq = facts.commit_seq;
+    ret_facts->exec_seq = facts.exec_seq;
+    ret_facts->last_seq = facts.last_seq;
+    ret_facts->result_hash = facts.result_hash;
     for (uint32_t i = 0; i < WIRE_STAGE_COUNT; i++) {
         ret_facts->rx_packets += s->rx_packets[i];
         ret_facts->tx_packets += s->tx_packets[i];
     }
     ret_facts->slots_used = s->body_slots_used;
+    ret_facts->ranges_opened = c->ranges_checked;
     for (uint32_t i = 0; i < WIRE_DROP_COUNT; i++)
         ret_facts->dropped += ret_facts->drops[i] = s->rx_dropped[i];
 }

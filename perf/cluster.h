@@ -17,6 +17,7 @@ struct perf_cluster;
 
 struct perf_cluster_config {
     uint32_t node_count, gateway_count;
+    uint32_t guest_count;           /* hosts behind them with nothing on them: perf_cluster_net */
     uint32_t parts_max;             /* of each gateway; power of two */
     uint32_t transaction_max_bytes; /* of each gateway */
     const char *const *keys;        /* flags for the nodes' config, e.g. "--epoch-cap=256" */
@@ -38,6 +39,8 @@ void perf_cluster_receive(struct perf_cluster *cluster, uint64_t now_us);
 /* Sends what was submitted, and what must go again. */
 void perf_cluster_send(struct perf_cluster *cluster, uint64_t now_us);
 
+/* Host `number` of the fabric: nodes, gateways, guests. */
+struct net *perf_cluster_net(struct perf_cluster *cluster, uint32_t number);
 struct perf_client *perf_cluster_client(struct perf_cluster *cluster, uint32_t number);
 
 /* Every gateway holds a range and has heard a leader. */
@@ -47,7 +50,10 @@ bool perf_cluster_ready(const struct perf_cluster *cluster, uint64_t now_us);
 struct perf_cluster_facts {
     uint64_t epochs_committed, transactions_executed, rx_packets, tx_packets, fetch_requests,
         dropped, slots_used;
+    uint64_t ranges_opened;          /* the arbiter agreed */
     uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
+    uint64_t commit_seq, exec_seq, last_seq;
+    struct wire_hash result_hash;
 };
 /* Packets that the fabric lost, over all hosts: no room to send, no buffer, other reasons. */
 uint64_t perf_cluster_lost(const struct perf_cluster *cluster, uint64_t *ret_tx_full,

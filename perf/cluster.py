@@ -209,13 +209,15 @@ def hand_over(cluster, leader):
     return lambda: None
 
 
-def failover(options):
-    """F1, F2: time without any answer under 2,000 transactions/s, around each fault."""
-    rounds = 3 if options.quick else 10
+FAULTS = {"leader handed over": hand_over, "leader paused": pause, "leader killed": kill}
+
+
+def failover_gaps(rounds, faults=tuple(FAULTS)):
+    """The longest time without an answer around each fault, under 2,000 transactions/s; and etcd's transactions."""
     gaps = {}
     with Bench() as cluster:
         host = started(cluster)
-        for name, fault in (("leader handed over", hand_over), ("leader paused", pause), ("leader killed", kill)):
+        for name in faults:
             client = subprocess.Popen(cluster.command(*host, "client", nodes=cluster.node_list(), rate=2000, flight=4096,
                                                       seconds=rounds * 6 + 4), stdout=subprocess.PIPE, text=True)
             times = []
@@ -223,20 +225,26 @@ def failover(options):
             for _ in range(rounds):
                 leader = cluster.leader()
                 before = time.monotonic_ns()
-                undo = fault(cluster, leader)
+                undo = FAULTS[name](cluster, leader)
                 times.append((before, time.monotonic_ns()))
-                time.sleep(2.5)
+                time.sleep(2)
                 undo()
                 cluster.wait_node_ready(leader)
-                time.sleep(1.5)
+                time.sleep(1)
             output, _ = client.communicate(timeout=bench.PROBE_SECONDS)
             result = json.loads(output)
             gaps[name] = [max([length for at, length in result["gaps"] if before - 50e6 < at + length and at < after + 50e6],
                               default=0) for before, after in times]
-        peer = etcd_transactions(cluster)
+        return {"gaps_ns": gaps, "etcd": etcd_transactions(cluster)}
+
+
+def failover(options):
+    """F1, F2."""
+    measured = failover_gaps(3 if options.quick else 10)
+    gaps, peer = measured["gaps_ns"], measured["etcd"]
     rows = [[name, bench.us(sorted(values)[len(values) // 2]), bench.us(max(values)), len(values)] for name, values in gaps.items()]
     rows.append(["peer: etcd transaction", bench.us(peer["latency"]["p50"]), bench.us(peer["latency"]["max"]), 300])
     bench.table("Without an answer around a fault (gaps under 2 ms count as 0)", ["", "p50 us", "max us", "rounds"], rows)
-    bench.save("failover", bench.Rows(1), {"gaps_ns": gaps, "etcd": peer})
+    bench.save("failover", bench.Rows(1), measured)
     plot.lines(bench.OUT / "failover.svg", "Time without an answer, by round (sorted)", "round", "ms",
                {name: [(i + 1, value / 1e6) for i, value in enumerate(sorted(values))] for name, values in gaps.items()})

@@ -125,6 +125,27 @@ static json_t *counts(const struct perf_cluster_facts *before,
                      (json_int_t)after->slots_used, "drops", drops);
 }
 
+#define CLAIM_FIRST 1000000 /* above what the arbiter grants */
+#define CLAIMS_AHEAD 96     /* fewer than OPENs may wait at the leader */
+
+/* Opens so many ranges that then rest. */
+static void open_ranges(struct run *run, uint64_t count) {
+    struct perf_cluster_facts facts = {0};
+    uint64_t next = 0, passes = 0;
+    while (facts.ranges_opened < count) {
+        uint64_t now_us = perf_clock_ns() / 1000;
+        for (; next < count && next < facts.ranges_opened + CLAIMS_AHEAD; next++)
+            perf_client_claim(perf_cluster_client(run->cluster, 0), now_us, CLAIM_FIRST + next);
+        perf_cluster_send(run->cluster, now_us);
+        perf_cluster_nodes(run->cluster, now_us);
+        perf_clock_advance(run->step_ns);
+        perf_cluster_facts(run->cluster, 0, &facts);
+        if (++passes > 100000000)
+            probe_die("%llu of %llu ranges open", (unsigned long long)facts.ranges_opened,
+                      (unsigned long long)count);
+    }
+}
+
 int probe_inproc(void) {
     static struct run run;
     static char keys[16][64];
@@ -155,7 +176,7 @@ int probe_inproc(void) {
         key_list[config.key_count] = keys[config.key_count];
     }
     run.step_ns = probe_number("virtual-step-ns", 0);
-    uint64_t windows = probe_number("windows", 0);
+    uint64_t windows = probe_number("windows", 0), ranges = probe_number("ranges", 0);
     run.window_count = run.window_at = windows ? load.count / windows : 0;
     run.windows = json_array();
     probe_options_end();
@@ -178,6 +199,7 @@ int probe_inproc(void) {
         perf_cluster_nodes(run.cluster, now_us);
         perf_clock_advance(run.step_ns < 5000 ? 5000 : run.step_ns);
     }
+    open_ranges(&run, ranges);
     if (perf_load_open(&run.load, &load))
         probe_die("no memory");
     while (run.load.answered < run.load.config.warm_up)

@@ -6,6 +6,5 @@ build=${BUILD:-build} marks=${MARKS:-build-marks}
 ninja -C "$build" --quiet
 [ -f "$marks/build.ninja" ] || meson setup "$marks" -Dperf_marks=true >/dev/null
 ninja -C "$marks" --quiet perf/maroon-perf-probe
-export PYTHONDONTWRITEBYTECODE=1
 # shellcheck disable=SC2086
-exec python3 perf/bench.py ${PROFILES:-} "$@"
+exec "$build/maroon-perf" ${PROFILES:-} "$@"

@@ -226,7 +226,9 @@ static void finish(struct execution *execution, uint64_t id, uint64_t range_offs
         .epoch_seq = execution->epoch->seq,
         .logical_time_us = execution->epoch->logical_time_us,
         .length_bytes = context->response_bytes,
-        .method_key = wire_method_key(request->header.service, request->header.method)};
+        .method_key = request->malformed
+                          ? 0 /* no call: "rejected" where states are named */
+                          : wire_method_key(request->header.service, request->header.method)};
     const uint8_t *bytes = context->response + sizeof value;
     runtime_results_keep(runtime, range_offset, &record, bytes);
     execution->transaction_count++;

@@ -85,6 +85,14 @@ void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_fact
     *ret_facts = facts;
 }
 
+uint64_t runtime_exec_seq(const struct runtime *runtime) {
+    return region(runtime)->exec_seq;
+}
+
+struct wire_hash runtime_result_hash(const struct runtime *runtime) {
+    return region(runtime)->result_hash;
+}
+
 enum runtime_outcome runtime_result_find(const struct runtime *runtime, uint64_t id,
                                          uint32_t offset_bytes, void *buffer, uint32_t room_bytes,
                                          struct runtime_result *ret_result, uint32_t *ret_copied) {

@@ -180,6 +180,10 @@ struct runtime_facts {
 /* O(1). */
 void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts);
 
+/* Of the facts, those that are asked for around every epoch: exec_seq and the result hash there. */
+uint64_t runtime_exec_seq(const struct runtime *runtime);
+struct wire_hash runtime_result_hash(const struct runtime *runtime);
+
 struct runtime_range_facts {
     uint64_t range, owner; /* owner 0 when retired */
     uint32_t executed;     /* position; the end when retired */

@@ -44,7 +44,7 @@ fi
 if [ $# = 0 ]; then
     if prepare "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized; then
         ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1} \
-            run "$asan" asan --suite unit --timeout-multiplier 4
+            run "$asan" asan --suite unit --suite asan --timeout-multiplier 4
     else
         echo "tests: the build with sanitizers failed" >&2
         touch "$results/asan.broken"

@@ -55,6 +55,7 @@ struct net_endpoint {
     bool quiet; /* UDP: net_wait has just found nothing here; the next receive need not look */
     struct net_packet fifo[NET_FIFO_COUNT];
     uint32_t fifo_head, fifo_count;
+    uint32_t polls_seen; /* the net's poll_count when it last looked */
     /* ethdev, an endpoint on another lcore than the ports': packets from and to their owner */
     struct rte_ring *rx_ring, *tx_ring;
     struct net_counters counters;
@@ -71,6 +72,7 @@ struct net {
     struct net_arp arp[NET_ARP_COUNT];
     uint64_t now_us;
     uint16_t ip_id;
+    uint32_t poll_count; /* of the ports */
 };
 
 /* plan.c */

@@ -165,8 +165,12 @@ static uint32_t ethdev_rx(struct net_endpoint *e, struct net_packet *ret_packets
     struct net *net = e->net;
     uint32_t count = 0;
     net_lcores_send(net);
-    if (!e->fifo_count)
+    /* The ports are polled once for all endpoints of a pass: again by whoever has seen it all. */
+    if (!e->fifo_count && e->polls_seen == net->poll_count) {
         net_ethdev_poll(net);
+        net->poll_count++;
+    }
+    e->polls_seen = net->poll_count;
     for (; count < max_count && e->fifo_count; e->fifo_count--)
         ret_packets[count++] = e->fifo[e->fifo_head++ % NET_FIFO_COUNT];
     return count;

@@ -359,10 +359,21 @@ void replica_log_load(struct replica *r) {
     release(r, REPLICA_ACTIONS_MAX - r->actions->count);
 }
 
+/* The place of the next epoch was last written a whole log ago: it has left the caches. Its head,
+ * and of its bytes what an epoch of one interval has. */
+static void prefetch_next(const struct replica *r) {
+    const struct epoch *e = &r->epochs[(r->last_seq + 1) & (r->config.log_epochs - 1)];
+    for (size_t at = 0; at < offsetof(struct epoch, before); at += 64)
+        __builtin_prefetch((const uint8_t *)e + at, 1);
+    for (size_t at = 0; at < 128; at += 64)
+        __builtin_prefetch(e->bytes + at, 1);
+}
+
 void replica_log_tick(struct replica *r) {
     deliver(r);
     noted_advance(r);
     release(r, TICK_EXECUTED_MAX);
+    prefetch_next(r);
     if (r->last_seq > r->base_seq && !epoch_at(r, r->last_seq)->hash_known && !r->actions->count)
         replica_log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */
 }

@@ -96,13 +96,11 @@ void stage_execute_result(struct stage *s, const struct order *order) {
 /* ---- epochs ---- */
 
 /* An epoch that a restored snapshot covers was ordered before it came, and is passed over. */
-static void execute_epoch(struct stage *s, uint64_t seq) {
+static void execute_epoch(struct stage *s, uint64_t seq, uint32_t delivery) {
     struct execute *x = &s->execute;
-    struct runtime_facts facts;
-    runtime_facts(x->runtime, &facts);
-    if (seq <= facts.exec_seq)
+    if (seq <= runtime_exec_seq(x->runtime))
         return;
-    const struct delivery *d = &s->deliveries[seq % s->setup.config->deliver_max];
+    const struct delivery *d = &s->deliveries[delivery];
     for (uint32_t i = 0; i < d->count; i++) {
         const struct body *body = &s->bodies.slots[d->bodies[i].slot];
         assert(body->taken && body->id == d->bodies[i].id);
@@ -116,24 +114,19 @@ static void execute_epoch(struct stage *s, uint64_t seq) {
         stage_fail(s, error, "the runtime cannot execute a committed epoch");
         return;
     }
-    runtime_facts(x->runtime, &facts);
-    struct done done = {.kind = DONE_EPOCH, .seq = seq, .hash = facts.result_hash};
+    struct done done = {.kind = DONE_EPOCH, .seq = seq, .hash = runtime_result_hash(x->runtime)};
     stage_done(s, &done);
 }
 
 /* The hash costs what changed since the last one: now and then, when there is nothing to do. */
 static void hash_state(struct stage *s) {
     struct execute *x = &s->execute;
-    struct runtime_facts facts;
-    if (x->worker->now_ns < x->hash_at_ns)
-        return;
-    runtime_facts(x->runtime, &facts);
-    if (facts.exec_seq == x->hash_seq)
+    uint64_t exec_seq = runtime_exec_seq(x->runtime);
+    if (x->worker->now_ns < x->hash_at_ns || exec_seq == x->hash_seq)
         return;
     x->hash_at_ns = x->worker->now_ns + HASH_INTERVAL_NS;
-    x->hash_seq = facts.exec_seq;
-    struct done done = {
-        .kind = DONE_HASH, .seq = facts.exec_seq, .hash = runtime_state_hash(x->runtime)};
+    x->hash_seq = exec_seq;
+    struct done done = {.kind = DONE_HASH, .seq = exec_seq, .hash = runtime_state_hash(x->runtime)};
     stage_done(s, &done);
 }
 
@@ -147,7 +140,7 @@ uint32_t stage_execute_poll(struct stage *s) {
         work++;
         switch ((enum order_kind)order.kind) {
         case ORDER_EPOCH:
-            execute_epoch(s, order.seq);
+            execute_epoch(s, order.seq, order.delivery);
             epochs++;
             break;
         case ORDER_RESULT: stage_execute_result(s, &order); break;

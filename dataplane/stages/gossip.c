@@ -92,10 +92,18 @@ static void put_order(struct stage *s, const struct order *order) {
 }
 
 static void deliver(struct stage *s, uint64_t seq) {
-    struct delivery *d = &s->deliveries[seq % s->setup.config->deliver_max];
+    struct gossip *g = &s->gossip;
+    uint64_t commit_seq, exec_seq, acknowledged_seq;
+    struct wire_hash result_hash;
+    replica_progress(g->replica, &commit_seq, &exec_seq, &acknowledged_seq, &result_hash);
+    /* Those under way have consecutive places, at most deliver_max. */
+    g->delivery = exec_seq + 1 == seq || g->delivery + 1 == s->setup.config->deliver_max
+                      ? 0
+                      : g->delivery + 1;
+    struct delivery *d = &s->deliveries[g->delivery];
     uint32_t length;
     d->count = replica_delivery(s->gossip.replica, seq, &d->epoch, &length, &d->hash, d->bodies);
-    struct order order = {.kind = ORDER_EPOCH, .seq = seq};
+    struct order order = {.kind = ORDER_EPOCH, .delivery = g->delivery, .seq = seq};
     put_order(s, &order);
 }
 

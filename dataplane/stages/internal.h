@@ -97,8 +97,12 @@ struct answer {
 /* To execute. */
 enum order_kind { ORDER_EPOCH = 1, ORDER_RESULT, ORDER_SNAPSHOT, ORDER_RESTORE, ORDER_CONTINUE };
 struct order {
-    uint32_t kind, gateway;
-    uint64_t seq; /* EPOCH: the rest is in stage.deliveries */
+    uint32_t kind;
+    union {
+        uint32_t gateway;  /* RESULT */
+        uint32_t delivery; /* EPOCH */
+    };
+    uint64_t seq; /* EPOCH: the rest is in stage.deliveries[delivery] */
     uint64_t id;  /* RESULT */
     uint32_t offset_bytes, length_bytes;
     char path[MAILBOX_PATH_MAX]; /* SNAPSHOT ("": local), RESTORE */
@@ -158,6 +162,7 @@ struct gossip {
     bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */
     uint32_t floor_count;    /* ranges known when range_floor was found */
     uint64_t range_floor;    /* above every range known here */
+    uint32_t delivery;       /* last one given out */
     uint64_t facts_at_ns;
     struct {                      /* for the histograms, as of the last pass */
         uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
@@ -198,7 +203,8 @@ struct stage {
     struct execute execute;
     struct link asks, fetched, parcels_in, parcels_out, answers, results, orders, dones;
     struct link ingress_slots, fetch_slots, free_pieces;
-    struct delivery *deliveries; /* by seq modulo deliver_max */
+    struct delivery
+        *deliveries; /* deliver_max, from the first again when none is under way: warm */
     struct mailbox_status *status;
     _Atomic bool stop, failed, failed_told, leads, pressed;
     _Atomic uint64_t body_ns; /* when the last body came, to a millisecond */

@@ -155,6 +155,15 @@ static void parts_reverse(struct gateway_core *c, uint64_t from, uint64_t to) {
         parts_swap(part_at(c, from++), part_at(c, --to));
 }
 
+/* A part whose id was told to somebody, and is sealed off: with it the transaction ends. */
+static void part_end(struct gateway_core *c, const struct part *p) {
+    struct gateway_core_done done = {.user = p->user, .id = p->id, .code = 10 /* aborted */};
+    if (!p->first)
+        return;
+    c->answered++;
+    c->shell.done(c->shell.context, &done);
+}
+
 /* Moves the numbers [from, to) behind all others and takes their ids away; those of younger
  * segments move down. */
 static void parts_uproot(struct gateway_core *c, uint32_t segment, uint64_t from, uint64_t to) {
@@ -174,7 +183,14 @@ static void parts_uproot(struct gateway_core *c, uint32_t segment, uint64_t from
         struct part *p = part_at(c, n);
         if (p->answered) /* by a node that lies: what is sealed off was never executed */
             continue;
+        if (p->first)
+            event_tell(c, GATEWAY_CORE_SEALED, p);
+        if (p->kept) {
+            part_end(c, p);
+            continue;
+        }
         p->id = NO_ID;
+        p->committed = false;
         p->try_count = 0;
         c->resubmitted += p->first;
         if (c->end != n)

@@ -12,7 +12,7 @@ void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_by
     c->queries++;
 }
 
-static struct part *part_find(const struct gateway_core *c, uint64_t id) {
+struct part *gateway_results_part(const struct gateway_core *c, uint64_t id) {
     const struct segment *s = segment_of(c, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
     if (!s || offset < s->first_offset || offset >= s->next_offset)
@@ -48,6 +48,8 @@ static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
     c->answered++;
     if (c->own.id == p->id)
         c->own.id = NO_ID;
+    if (!p->committed)
+        event_tell(c, GATEWAY_CORE_COMMITTED, p);
     gateway_ranges_trim(c);
     c->shell.done(c->shell.context, &done);
 }
@@ -88,7 +90,7 @@ static void assembly_tick(struct gateway_core *c, struct assembly *a, uint64_t n
 static enum wire_drop asked_result(struct gateway_core *c, uint64_t now_us,
                                    const struct wire_result *r, const uint8_t *piece,
                                    uint32_t bytes) {
-    if (r->id != c->query_id || now_us >= c->query_until_us)
+    if (r->id != c->query.id || now_us >= c->query.until_us)
         return WIRE_DROP_STALE;
     bool whole = bytes == r->total_bytes;
     if (!whole) {
@@ -96,7 +98,7 @@ static enum wire_drop asked_result(struct gateway_core *c, uint64_t now_us,
         if (taken != TAKEN_ALL)
             return taken == TAKEN_NOT ? WIRE_DROP_STALE : WIRE_DROP_NONE;
     }
-    c->query_id = c->asked.id = NO_ID;
+    c->query.id = c->asked.id = NO_ID;
     struct gateway_core_state state = {.id = r->id,
                                        .epoch_seq = r->epoch_seq,
                                        .outcome = WIRE_TX_EXECUTED,
@@ -116,7 +118,7 @@ enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
     uint32_t bytes = frame->length_bytes - (uint32_t)sizeof r;
     if (r.total_bytes > c->config.result_max_bytes)
         return WIRE_DROP_FRAME_VALUE;
-    struct part *p = part_find(c, r.id);
+    struct part *p = gateway_results_part(c, r.id);
     if (!p)
         return asked_result(c, now_us, &r, piece, bytes);
     if (bytes == r.total_bytes) {
@@ -129,11 +131,19 @@ enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
     return taken == TAKEN_NOT ? WIRE_DROP_STALE : WIRE_DROP_NONE;
 }
 
-enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us,
+static void query_end(struct gateway_core *c, uint32_t outcome) {
+    struct gateway_core_state state = {.id = c->query.id, .outcome = outcome};
+    if (outcome == WIRE_TX_UNKNOWN && gateway_results_part(c, state.id))
+        state.outcome = WIRE_TX_PENDING; /* here */
+    c->query.id = c->asked.id = NO_ID;
+    c->shell.state(c->shell.context, &state);
+}
+
+enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us, uint8_t node,
                                      const struct wire_frame *frame) {
     struct wire_tx_state t;
     memcpy(&t, frame->payload, sizeof t);
-    struct part *p = part_find(c, t.id);
+    struct part *p = gateway_results_part(c, t.id);
     if (p && t.outcome == WIRE_TX_EXPIRED) {
         struct wire_result r = {.id = t.id, .epoch_seq = t.epoch_seq, .code = GATEWAY_CORE_EXPIRED};
         finish(c, now_us, p, &r, NULL);
@@ -141,25 +151,56 @@ enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us,
     }
     if (p && t.outcome == WIRE_TX_SEALED) /* the body goes again to all: answered with the end */
         memset(segment_of(c, wire_tx_range(t.id))->received, 0, sizeof segment_of(c, 0)->received);
-    if (t.id != c->query_id || now_us >= c->query_until_us)
+    if (t.id != c->query.id || now_us >= c->query.until_us)
         return WIRE_DROP_NONE;
-    c->query_id = c->asked.id = NO_ID;
-    struct gateway_core_state state = {.id = t.id, .epoch_seq = t.epoch_seq, .outcome = t.outcome};
-    c->shell.state(c->shell.context, &state);
+    if (t.outcome == WIRE_TX_SEALED || t.outcome == WIRE_TX_EXPIRED) {
+        query_end(c, t.outcome);
+        return WIRE_DROP_NONE;
+    }
+    c->query.answered |= 1u << node;
+    if (t.outcome > c->query.outcome && t.outcome <= WIRE_TX_COMMITTED)
+        c->query.outcome = t.outcome;
+    if (c->query.answered == (1u << c->config.node_count) - 1)
+        query_end(c, c->query.outcome);
     return WIRE_DROP_NONE;
 }
 
+/* Each node is asked: one that is behind does not know what others have executed. */
 void gateway_core_query(struct gateway_core *c, uint64_t now_us, uint64_t id) {
-    if (c->asked.id != id)
+    if (c->query.id != id) {
         c->asked.id = NO_ID;
-    c->query_id = id;
-    c->query_until_us = now_us + 2000000;
-    gateway_results_ask(c, id, c->asked.id == id ? c->asked.have : 0, (uint32_t)c->queries);
+        memset(&c->query, 0, sizeof c->query);
+        c->query.id = id;
+        c->query.since_us = now_us;
+    }
+    c->query.until_us = now_us + QUERY_KEEP_US;
+    if (c->asked.id == id) {
+        gateway_results_ask(c, id, c->asked.have, (uint32_t)c->queries);
+        return;
+    }
+    struct wire_tx_query query = {id, 0, PIECES_AHEAD_BYTES};
+    for (uint8_t i = 0; i < c->config.node_count; i++)
+        c->shell.send(c->shell.context, i, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
+    c->queries++;
+}
+
+static void query_tick(struct gateway_core *c, uint64_t now_us) {
+    if (c->query.id == NO_ID)
+        return;
+    if (now_us >= c->query.until_us) {
+        c->query.id = c->asked.id = NO_ID;
+        return;
+    }
+    uint64_t waited_us = now_us - c->query.since_us;
+    bool known = c->query.outcome != WIRE_TX_UNKNOWN;
+    bool most = 2 * (uint32_t)__builtin_popcount(c->query.answered) > c->config.node_count;
+    if (c->asked.id == NO_ID &&
+        ((known && waited_us >= QUERY_WAIT_US) || (most && waited_us >= QUERY_DOUBT_US)))
+        query_end(c, c->query.outcome);
 }
 
 void gateway_results_tick(struct gateway_core *c, uint64_t now_us) {
     assembly_tick(c, &c->own, now_us);
-    if (now_us >= c->query_until_us)
-        c->query_id = c->asked.id = NO_ID;
+    query_tick(c, now_us);
     assembly_tick(c, &c->asked, now_us);
 }

@@ -28,7 +28,7 @@ struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_c
     c->latency_us = 1000;
     c->ask_at_us = now_us;
     c->range_nonce = 1;
-    c->own.id = c->asked.id = c->query_id = NO_ID;
+    c->own.id = c->asked.id = c->query.id = NO_ID;
     return c;
 }
 
@@ -53,7 +53,7 @@ static void part_fill(struct part *p, uint32_t service, uint32_t method, uint16_
 static void part_new(struct part *p, uint64_t now_us, void *user, bool first) {
     p->id = NO_ID;
     p->first = first;
-    p->answered = false;
+    p->answered = p->committed = p->kept = false;
     p->try_count = 0;
     p->since_us = now_us;
     p->user = user;
@@ -94,6 +94,17 @@ int gateway_core_submit(struct gateway_core *c, uint64_t now_us, uint32_t servic
     return 0;
 }
 
+bool gateway_core_keep_id(struct gateway_core *c, uint64_t id) {
+    const struct segment *s = segment_of(c, wire_tx_range(id));
+    struct part *p = gateway_results_part(c, id);
+    if (!p)
+        return false;
+    uint64_t number = s->first_number + (wire_tx_offset(id) - s->first_offset);
+    for (uint32_t i = 0; i <= p->parts_following; i++)
+        part_at(c, number + i)->kept = true;
+    return true;
+}
+
 /* ---- sending ---- */
 
 /* Everything below is answered, and long enough ago that nobody is expected to ask for it by its
@@ -129,6 +140,8 @@ static void send_new(struct gateway_core *c, uint64_t now_us) {
         p->at_us = now_us + (4 * c->latency_us > RESEND_MIN_US ? 4 * c->latency_us : RESEND_MIN_US);
         c->resend_at_us = p->at_us < c->resend_at_us ? p->at_us : c->resend_at_us;
         c->sent++;
+        if (p->first)
+            event_tell(c, GATEWAY_CORE_SENT, p);
     }
 }
 
@@ -163,6 +176,19 @@ static void resend(struct gateway_core *c, uint64_t now_us) {
 
 /* ---- frames ---- */
 
+static void tell_committed(struct gateway_core *c, const struct segment *s, uint32_t from,
+                           uint32_t to) {
+    for (uint64_t offset = from > s->first_offset ? from : s->first_offset;
+         offset < to && offset < s->next_offset; offset++) {
+        uint64_t number = s->first_number + (offset - s->first_offset);
+        struct part *p = part_at(c, number);
+        if (number < c->low || number >= c->sent || !p->first || p->answered || p->committed)
+            continue;
+        p->committed = true;
+        event_tell(c, GATEWAY_CORE_COMMITTED, p);
+    }
+}
+
 static void vector(struct gateway_core *c, uint8_t node, const struct wire_frame *frame) {
     struct wire_vector v;
     memcpy(&v, frame->payload, sizeof v);
@@ -179,8 +205,11 @@ static void vector(struct gateway_core *c, uint8_t node, const struct wire_frame
         s->limit_commit_seq = v.commit_seq;
         uint64_t limit = (uint64_t)entries[i].committed + v.window;
         limit = limit < WIRE_RANGE_OFFSETS ? limit : WIRE_RANGE_OFFSETS;
-        if (entries[i].committed > s->committed)
+        if (entries[i].committed > s->committed) {
+            if (c->shell.event)
+                tell_committed(c, s, s->committed, entries[i].committed);
             s->committed = entries[i].committed;
+        }
         if (limit > s->limit) /* "the limit never goes back" */
             s->limit = (uint32_t)limit;
     }
@@ -199,7 +228,7 @@ enum wire_drop gateway_core_frame(struct gateway_core *c, uint64_t now_us, uint8
     if (frame->kind == WIRE_RANGE_GRANT)
         return gateway_ranges_granted(c, (const void *)frame->payload);
     if (frame->kind == WIRE_TX_STATE)
-        return gateway_results_state(c, now_us, frame);
+        return gateway_results_state(c, now_us, node, frame);
     if (frame->kind == WIRE_SEALED)
         return gateway_ranges_sealed(c, (const void *)frame->payload);
     if (frame->kind == WIRE_NOT_OWNER)

@@ -55,6 +55,19 @@ struct gateway_core_state { /* what became of an id that was asked for */
     uint32_t length_bytes;
 };
 
+enum gateway_core_event_kind {
+    GATEWAY_CORE_SENT =
+        1, /* its first part went out under `id`; once more under another after SEALED */
+    GATEWAY_CORE_COMMITTED, /* a node says so, or it has a result; once, before done */
+    GATEWAY_CORE_SEALED     /* `id` never executes: done under another id, unless it is kept */
+};
+
+struct gateway_core_event {
+    enum gateway_core_event_kind kind;
+    uint64_t id;
+    void *user; /* of the submission */
+};
+
 struct gateway_core_shell {
     void *context;
     /* Sends one frame to a node: payload, then tail. May lose it. */
@@ -66,6 +79,8 @@ struct gateway_core_shell {
     void (*state)(void *context, const struct gateway_core_state *state);
     /* The ranges held have changed: {now, next}, WIRE_RANGE_NONE where not. */
     void (*ranges)(void *context, const uint64_t ranges[2]);
+    /* NULL: not wanted. */
+    void (*event)(void *context, const struct gateway_core_event *event);
 };
 
 struct gateway_core;
@@ -85,6 +100,11 @@ int gateway_core_submit(struct gateway_core *core, uint64_t now_us, uint32_t ser
                         uint32_t method, const void *payload, uint32_t length_bytes,
                         const uint8_t *key, const uint8_t *request_hash, void *user,
                         uint64_t *ret_id);
+
+/* The id was told to somebody who may ask for it: if it is sealed off, its transaction is done
+ * (code aborted, never executed) and not sent under another id. Returns whether `id` is
+ * outstanding. */
+bool gateway_core_keep_id(struct gateway_core *core, uint64_t id);
 
 /* Asks the nodes what became of any id; answered by shell->state, or never. */
 void gateway_core_query(struct gateway_core *core, uint64_t now_us, uint64_t id);

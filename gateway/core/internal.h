@@ -16,7 +16,10 @@
 #define RENEW_US 1000000
 #define PIECES_AHEAD_BYTES 65536 /* of a long result asked for at once */
 #define SEGMENTS_MAX 4
-#define NO_ID UINT64_MAX /* 0 is the first id of range 0 */
+#define QUERY_KEEP_US 2000000
+#define QUERY_WAIT_US 50000   /* for a better answer, once one is there */
+#define QUERY_DOUBT_US 300000 /* for others to know an id that most do not */
+#define NO_ID UINT64_MAX      /* 0 is the first id of range 0 */
 
 struct part {
     uint64_t id;
@@ -24,7 +27,8 @@ struct part {
     uint64_t since_us;
     uint16_t length_bytes, parts_following;
     uint8_t try_count;
-    bool first, answered;
+    bool first, answered, committed; /* committed: an event said so */
+    bool kept;                       /* its id is: gateway_core_keep_id */
     void *user;
     uint8_t bytes[WIRE_BODY_MAX_BYTES];
 };
@@ -58,7 +62,11 @@ struct gateway_core {
     bool had_range; /* a grant came: the pinned range is never asked for again */
     uint64_t range_nonce, ask_at_us, renew_at_us, resend_at_us; /* of any part, at the earliest */
     uint8_t ask_node, leader;
-    uint64_t heard_us[WIRE_NODES_MAX], latency_us, query_id, query_until_us;
+    uint64_t heard_us[WIRE_NODES_MAX], latency_us;
+    struct { /* gateway_core_query; id NO_ID: none */
+        uint64_t id, since_us, until_us;
+        uint32_t answered, outcome; /* nodes, a bit each; the best they said */
+    } query;
     uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries, range_held_by;
     uint32_t range_outcome;
 };
@@ -82,6 +90,13 @@ static inline struct segment *segment_of(const struct gateway_core *c, uint64_t 
     return NULL;
 }
 
+static inline void event_tell(const struct gateway_core *c, enum gateway_core_event_kind kind,
+                              const struct part *p) {
+    struct gateway_core_event event = {kind, p->id, p->user};
+    if (c->shell.event)
+        c->shell.event(c->shell.context, &event);
+}
+
 /* ---- core_ranges.c ---- */
 
 /* Is there room for so many parts in a range that is held? May move to the next one. */
@@ -101,11 +116,13 @@ enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_s
 
 /* ---- core_results.c ---- */
 
+/* The part that begins the transaction of this id, sent and not answered; or NULL. */
+struct part *gateway_results_part(const struct gateway_core *c, uint64_t id);
 void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_bytes, uint32_t turn);
 void gateway_results_tick(struct gateway_core *c, uint64_t now_us);
 enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
                                      const struct wire_frame *frame);
-enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us,
+enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us, uint8_t node,
                                      const struct wire_frame *frame);
 
 #endif

@@ -1,7 +1,11 @@
 """make cluster: three nodes, three etcd members and a gateway, left running to play with. make stop-cluster ends it.
 
 A background process owns the cluster and forwards ports of 127.0.0.1 into its namespaces, so the machine's own network
-is not touched and everything ends with that process."""
+is not touched and everything ends with that process. A program that ends is started again, as an init system would; drills
+(deploy/drills) find it by cluster.json, and hold a node down by a file cluster.down-n<index>.
+
+Environment: GATEWAY_PORT, DURABILITY (memory or disk), GATEWAYS (1), CLUSTER_STATE (directory of its files)."""
+import json
 import os
 import pathlib
 import signal
@@ -15,10 +19,12 @@ from lib import cluster as c
 from lib import network, scenario
 
 HERE = pathlib.Path(__file__).resolve().parent
-STATE = c.ROOT / ".maroon"
+STATE = pathlib.Path(os.environ.get("CLUSTER_STATE") or c.ROOT / ".maroon")
+FACTS_FILE = STATE / "cluster.json"
 PID_FILE = STATE / "cluster.pid"
 LOG_FILE = STATE / "cluster.log"
 NODES = 3
+GATEWAYS = int(os.environ.get("GATEWAYS") or 1)
 
 
 def forward(listener, target):
@@ -58,26 +64,48 @@ def listen(port):
     return listener
 
 
+def write_facts(cluster, http_port):
+    facts = {"pid": os.getpid(), "base": cluster.network.base, "admin": [f"127.0.0.1:{c.ADMIN_PORT + i}" for i in range(NODES)],
+             "gateways": [f"127.0.0.1:{http_port + i}" for i in range(GATEWAYS)]}
+    FACTS_FILE.write_text(json.dumps(facts))
+
+
+def revive(processes):
+    """Starts again what has ended, unless a drill holds it down."""
+    for process in processes:
+        if not process.alive() and not (STATE / f"cluster.down-{process.name}").exists():
+            print(f"{process.name} ended (status {process.popen.returncode}) and is started again", flush=True)
+            process.start()
+
+
+def clear():
+    for path in [FACTS_FILE, PID_FILE, *STATE.glob("cluster.down-*")]:
+        path.unlink(missing_ok=True)
+
+
 def run():
     http_port = int(os.environ.get("GATEWAY_PORT") or c.HTTP_PORT)
-    http_listener = listen(http_port)  # in the machine's namespace; the cluster's start leaves it
+    # In the machine's namespace; the cluster's start leaves it.
+    http_listeners = [listen(http_port + index) for index in range(GATEWAYS)]
     admin_listeners = [listen(c.ADMIN_PORT + index) for index in range(NODES)]
     with c.Cluster() as cluster:
-        cluster.start(nodes=NODES, gateways=1)
-        forward(http_listener, (cluster.gateway_addresses[0].split(":")[0], c.HTTP_PORT))
+        cluster.start(nodes=NODES, gateways=GATEWAYS, node_keys={"durability": os.environ.get("DURABILITY") or "memory"})
+        for index, listener in enumerate(http_listeners):
+            forward(listener, (cluster.gateway_addresses[index].split(":")[0], c.HTTP_PORT))
+            print(f"gateway   http://127.0.0.1:{http_port + index}")
         for index, listener in enumerate(admin_listeners):
             forward(listener, (cluster.node_addresses[index], c.ADMIN_PORT))
-        print(f"gateway   http://127.0.0.1:{http_port}")
         for index in range(NODES):
             print(f"node {index}    http://127.0.0.1:{c.ADMIN_PORT + index}/v1/status    "
                   f"namespace {cluster.network.namespace(f'n{index}')}")
         print(f"etcd      ip netns exec {cluster.network.namespace('client')} etcdctl --endpoints {cluster.etcd.endpoints} "
               "get --prefix /maroon/")
         print(f"logs      {cluster.workdir}")
+        write_facts(cluster, http_port)
         print("ready", flush=True)
-        while all(process.alive() for process in cluster.nodes + cluster.gateways + cluster.etcd.members):
-            time.sleep(1)
-        raise AssertionError("a process has ended")
+        while True:
+            revive(cluster.nodes + cluster.gateways + cluster.etcd.members)
+            time.sleep(0.1)
 
 
 def running():
@@ -99,6 +127,7 @@ def start():
         sys.exit("a cluster runs already; make stop-cluster ends it")
     subprocess.run([sys.executable, str(HERE / "cleanup.py")], check=True)
     STATE.mkdir(exist_ok=True)
+    clear()
     with open(LOG_FILE, "wb") as log:
         owner = subprocess.Popen([sys.executable, str(HERE / "play.py"), "run"], stdin=subprocess.DEVNULL, stdout=log,
                                  stderr=log, start_new_session=True)
@@ -110,7 +139,7 @@ def start():
             print("make stop-cluster ends it")
             return
         time.sleep(0.1)
-    PID_FILE.unlink(missing_ok=True)
+    clear()
     sys.exit(LOG_FILE.read_text() + "the cluster did not start")
 
 
@@ -124,7 +153,7 @@ def stop():
         if running():
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.2)
-    PID_FILE.unlink(missing_ok=True)
+    clear()
     if os.geteuid() == 0 and network.NETNS.exists():
         subprocess.run([sys.executable, str(HERE / "cleanup.py")], check=True)
     print("stopped" if pid else "no cluster was running")

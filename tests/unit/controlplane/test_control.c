@@ -68,8 +68,8 @@ static void start_node(struct node *node) {
 
 static void stop_node(struct node *node) {
     control_stop(node->control);
+    mailbox_destroy(node->mailbox); /* as main does: what is stopped no longer touches it */
     control_destroy(node->control);
-    mailbox_destroy(node->mailbox);
     fixture_remove_dir(node->dir);
 }
 

@@ -62,7 +62,7 @@ static void on_ranges(void *context, const uint64_t ranges[2]) {
 }
 
 static void make_cores(void) {
-    struct gateway_core_shell shell = {NULL, on_send, on_done, on_state, on_ranges};
+    struct gateway_core_shell shell = {NULL, on_send, on_done, on_state, on_ranges, NULL};
     for (uint32_t i = 0; i < GATEWAYS; i++) {
         struct gateway_core_config config = {.owner = OWNER_BASE + i,
                                              .pinned_range = WIRE_RANGE_NONE,

@@ -64,6 +64,13 @@ static void on_ranges(void *context, const uint64_t ranges[2]) {
     memcpy(((struct world *)context)->ranges, ranges, 2 * sizeof *ranges);
 }
 
+static void on_event(void *context, const struct gateway_core_event *event) {
+    struct world *w = context;
+    if (w->event_count < EVENTS_MAX)
+        w->events[w->event_count] = *event;
+    w->event_count++;
+}
+
 static void check(const struct world *w) {
     const char *broken = gateway_core_check(w->core);
     if (broken)
@@ -77,7 +84,7 @@ void world_restart(struct world *w, uint64_t pinned_range, uint32_t parts_max) {
                                          .parts_max = parts_max,
                                          .transaction_max_bytes = 20000,
                                          .result_max_bytes = 300000};
-    struct gateway_core_shell shell = {w, on_send, on_done, on_state, on_ranges};
+    struct gateway_core_shell shell = {w, on_send, on_done, on_state, on_ranges, on_event};
     free(w->memory);
     size_t bytes = gateway_core_size(&config);
     assert_true(bytes);
@@ -188,9 +195,10 @@ enum wire_drop world_sealed(struct world *w, uint64_t range, uint32_t end) {
     return world_frame(w, 1, WIRE_SEALED, &s, sizeof s);
 }
 
-enum wire_drop world_state(struct world *w, uint64_t id, enum wire_tx_outcome outcome) {
+enum wire_drop world_state(struct world *w, uint8_t node, uint64_t id,
+                           enum wire_tx_outcome outcome) {
     struct wire_tx_state s = {id, 9, outcome};
-    return world_frame(w, 1, WIRE_TX_STATE, &s, sizeof s);
+    return world_frame(w, node, WIRE_TX_STATE, &s, sizeof s);
 }
 
 struct gateway_core_facts world_facts(const struct world *w) {

@@ -8,6 +8,7 @@
 
 #define SENT_MAX 65536
 #define DONE_MAX 8192
+#define EVENTS_MAX 256
 #define OWNER 77
 
 struct sent {
@@ -35,6 +36,8 @@ struct world {
     uint32_t sent_count, done_count, state_count;
     struct done done[DONE_MAX];
     struct gateway_core_state state;
+    struct gateway_core_event events[EVENTS_MAX]; /* what is beyond is counted only */
+    uint32_t event_count;
     uint8_t *state_bytes;
     uint64_t ranges[2];
 };
@@ -59,7 +62,8 @@ enum wire_drop world_result(struct world *w, uint64_t id, uint32_t code);
 enum wire_drop world_piece(struct world *w, uint64_t id, uint32_t total, uint32_t offset,
                            uint32_t bytes);
 enum wire_drop world_sealed(struct world *w, uint64_t range, uint32_t end);
-enum wire_drop world_state(struct world *w, uint64_t id, enum wire_tx_outcome outcome);
+enum wire_drop world_state(struct world *w, uint8_t node, uint64_t id,
+                           enum wire_tx_outcome outcome);
 
 struct gateway_core_facts world_facts(const struct world *w);
 

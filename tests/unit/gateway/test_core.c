@@ -191,17 +191,6 @@ static void a_query_returns_the_whole_of_a_long_result(void **state) {
     assert_int_equal(w->state.length_bytes, 100000);
     check_bytes(w->state_bytes, 100000);
     assert_int_equal(world_result(w, other, 0), WIRE_DROP_STALE); /* nobody asks any more */
-
-    gateway_core_query(w->core, w->now_us, other);
-    world_state(w, other + 1, WIRE_TX_UNKNOWN);
-    assert_int_equal(w->state_count, 1);
-    world_state(w, other, WIRE_TX_PENDING);
-    assert_int_equal(w->state_count, 2);
-    assert_int_equal(w->state.outcome, WIRE_TX_PENDING);
-    gateway_core_query(w->core, w->now_us, other);
-    world_tick(w, 2000001);
-    world_state(w, other, WIRE_TX_PENDING);
-    assert_int_equal(w->state_count, 2); /* too late */
 }
 
 static void an_expired_result_ends_its_transaction(void **state) {
@@ -209,9 +198,9 @@ static void an_expired_result_ends_its_transaction(void **state) {
     world_grant(w, R, 0);
     world_submit(w, 10, 1);
     world_tick(w, 1);
-    world_state(w, ID(0), WIRE_TX_COMMITTED);
+    world_state(w, 1, ID(0), WIRE_TX_COMMITTED);
     assert_int_equal(w->done_count, 0);
-    world_state(w, ID(0), WIRE_TX_EXPIRED);
+    world_state(w, 1, ID(0), WIRE_TX_EXPIRED);
     assert_int_equal(w->done_count, 1);
     assert_true(w->done[0].code == GATEWAY_CORE_EXPIRED);
 }
@@ -379,7 +368,7 @@ static void a_state_of_sealed_makes_the_body_go_to_all_again(void **state) {
     w->sent_count = 0;
     world_tick(w, 500001);
     assert_int_equal(world_count(w, WIRE_TX), 0); /* all have it */
-    world_state(w, ID(0), WIRE_TX_SEALED);
+    world_state(w, 1, ID(0), WIRE_TX_SEALED);
     assert_int_equal(w->done_count, 0); /* no end named: not certain yet */
     world_tick(w, 500001);
     assert_int_equal(world_count(w, WIRE_TX), 3);
@@ -427,7 +416,9 @@ static void hostile_frames(void **state) {
             if ((x >> 24 & 63) == 0)
                 world_sealed(w, range, base + a);
             break;
-        case 9: world_state(w, wire_tx_id(range, base + a), (enum wire_tx_outcome)(b % 7)); break;
+        case 9:
+            world_state(w, 1, wire_tx_id(range, base + a), (enum wire_tx_outcome)(b % 7));
+            break;
         case 10:
             if (world_count(w, WIRE_RANGE_REQUEST))
                 world_grant(w, 10 + (x >> 30 & 255), (uint32_t)(x >> 34) % WIRE_RANGE_OFFSETS);

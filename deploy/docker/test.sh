@@ -1,0 +1,112 @@
+#!/bin/bash
+# make test-compose: the whole profile, from nothing and back to nothing. Starts a Docker daemon by hand where none answers.
+#   test.sh            environment: ROUNDS (of the drill, 1), KEEP=1 (leave the daemon with its images), FABRIC;
+#                      BUILD_BY, DRILL_BY: commands put before builds and before what is timed, for machines that are shared
+# What it makes is named maroon-test, and its ports are its own, so it does not touch a stack that runs.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export COMPOSE_PROJECT_NAME=maroon-test SUBNET=172.30.78.0/24
+export NODE_0=172.30.78.10 NODE_1=172.30.78.11 NODE_2=172.30.78.12 GATEWAY_0=172.30.78.40 GATEWAY_1=172.30.78.41
+export GATEWAY_0_PORT=15000 GATEWAY_1_PORT=15001 NODE_0_ADMIN_PORT=19100 NODE_1_ADMIN_PORT=19101 NODE_2_ADMIN_PORT=19102
+export S3_PORT=19000 PROMETHEUS_PORT=19090
+export BASE_IMAGE=maroon-test-debian:bookworm MAROON_IMAGE=maroon-test:local ETCD_IMAGE=maroon-test-etcd:local
+export S3_IMAGE=maroon-test-s3:local PROMETHEUS_IMAGE=maroon-test-prometheus:local
+export PYTHONDONTWRITEBYTECODE=1
+compose="sh deploy/docker/compose.sh"
+began=$SECONDS
+step() { printf '=== %3d s  %s\n' $((SECONDS - began)) "$*"; }
+
+left() { # what of this test is there
+    docker ps -aq --filter label=com.docker.compose.project=$COMPOSE_PROJECT_NAME | sed 's/^/container /'
+    docker volume ls -q --filter label=com.docker.compose.project=$COMPOSE_PROJECT_NAME | sed 's/^/volume /'
+    docker network ls -q --filter label=com.docker.compose.project=$COMPOSE_PROJECT_NAME | sed 's/^/network /'
+}
+
+end() {
+    status=$?
+    trap - EXIT
+    set +e
+    if [ $status != 0 ] && [ -n "${up:-}" ]; then
+        $compose ps
+        LINES_EACH=30 $compose logs --no-color
+    fi
+    $compose clean >/dev/null 2>&1
+    if [ -n "${own:-}" ] && [ "${KEEP:-}" != 1 ]; then
+        sh deploy/docker/daemon.sh stop || status=1
+        unset DOCKER_HOST
+        pgrep -f "dockerd --data-root $PWD" && { echo "a dockerd is left" >&2; status=1; }
+        ip link show docker0 >/dev/null 2>&1 && [ ! -n "${docker0:-}" ] && { echo "docker0 is left" >&2; status=1; }
+        grep -q "$PWD/.maroon/docker\|/run/maroon-docker" /proc/mounts && { echo "mounts are left" >&2; status=1; }
+    elif [ -z "${own:-}" ]; then # a daemon that was there: only what is ours
+        docker image rm -f "$MAROON_IMAGE" "$ETCD_IMAGE" "$S3_IMAGE" "$PROMETHEUS_IMAGE" "$BASE_IMAGE" >/dev/null 2>&1
+    fi
+    [ $status = 0 ] && step "passed" || step "FAILED"
+    exit $status
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+step "daemon"
+[ ! -e /sys/class/net/docker0 ] || docker0=there
+if ! docker info >/dev/null 2>&1; then
+    own=1
+    sh deploy/docker/daemon.sh start
+    DOCKER_HOST=$(sh deploy/docker/daemon.sh host)
+    export DOCKER_HOST
+fi
+echo "Docker $(docker version --format '{{.Server.Version}}'), $(docker images -q | wc -l) images"
+
+step "images"
+${BUILD_BY:-} sh deploy/docker/build.sh
+
+step "up"
+up=1
+$compose clean >/dev/null
+$compose up
+
+step "status of all nodes"
+$compose status
+
+step "10,000 transfers through the published port $GATEWAY_0_PORT"
+${DRILL_BY:-} python3 deploy/drills/drill.py transfers 10000 --on compose
+
+step "Prometheus scrapes every target"
+for _ in $(seq 30); do
+    scraped=$(curl -fsS "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query?query=up" | jq '[.data.result[] | select(.value[1] == "1")] | length')
+    [ "$scraped" = 8 ] && break
+    sleep 1
+done
+[ "$scraped" = 8 ] || { echo "$scraped of 8 targets are up"; exit 1; }
+
+step "at rest"
+${DRILL_BY:-} $compose cpu 15 | tee /dev/stderr | awk '/^together/ { exit !($2 < 15) }' || { echo "nodes and gateways take more than 15 % of a core at rest"; exit 1; }
+
+step "the leader is paused"
+${DRILL_BY:-} deploy/drills/pause-leader.sh --on compose --rounds "${ROUNDS:-1}"
+
+step "a node is killed; the leader is cut off"
+${DRILL_BY:-} deploy/drills/kill-node.sh --on compose
+${DRILL_BY:-} deploy/drills/partition.sh --on compose
+
+step "delay of etcd, where the kernel has netem"
+if deploy/drills/delay-etcd.sh --on compose add 50; then
+    python3 deploy/drills/drill.py transfers 1000 --on compose
+    deploy/drills/delay-etcd.sh --on compose remove
+fi
+
+step "rolling restart under load"
+${DRILL_BY:-} deploy/drills/rolling-restart.sh --on compose
+
+step "all down and up again: what is on the volumes is still there"
+total=$(curl -fsS "http://127.0.0.1:$GATEWAY_0_PORT/bank.v1.Bank/Total" -H 'content-type: application/json' -d '{}')
+$compose down
+$compose up >/dev/null
+again=$(curl -fsS "http://127.0.0.1:$GATEWAY_1_PORT/bank.v1.Bank/Total" -H 'content-type: application/json' -d '{}')
+echo "total before $total, after $again"
+[ "$total" = "$again" ]
+$compose status
+
+step "down"
+$compose clean
+[ -z "$(left)" ] || { echo "left:"; left; exit 1; }

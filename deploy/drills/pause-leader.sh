@@ -1,0 +1,3 @@
+#!/bin/sh
+# See drill.py, or --help.
+exec python3 "$(dirname "$0")/drill.py" pause-leader "$@"

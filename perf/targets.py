@@ -1,0 +1,419 @@
+"""Profile `targets`: every row of the table in docs/performance.md, each beside its floor of the same call.
+
+A row is measured by the group that names it; --rows L1,B2 measures only those groups, and the others keep what an earlier
+call wrote to perf/out/targets.json. The table there is printed, and written as Markdown to perf/out/targets.md."""
+import json
+import os
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import bench
+import check
+import machine
+
+REPEATED = 3
+
+
+class Row:
+    """What a row says: value and floor with their units, and whether the target is met."""
+
+    def __init__(self, name, target, value, floor="", ratio=None, met=None, note=""):
+        self.name, self.target, self.value, self.floor = name, target, value, floor
+        self.ratio, self.met, self.note = ratio, met, note
+
+    def cells(self):
+        met = {True: "met", False: "short", None: "not measured"}[self.met]
+        return [self.name, self.target, self.value, self.floor, "" if self.ratio is None else f"{self.ratio:.2f}", met]
+
+
+def p(result, name):
+    return result["latency"][name] / 1000 if result else None
+
+
+def spread(values, unit="us"):
+    """Median and, in brackets, least and most."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return "-"
+    text = f"{statistics.median(values):.4g}"
+    if len(values) > 1:
+        text += f" ({min(values):.4g}-{max(values):.4g})"
+    return f"{text} {unit}"
+
+
+def runs(function, count=REPEATED):
+    return [result for result in (function() for _ in range(count)) if result]
+
+
+def median(results, path):
+    values = [bench.value_at(result, path) for result in results]
+    return statistics.median(values) if values else None
+
+
+def values(results, path, scale=1000):
+    return [bench.value_at(result, path) / scale for result in results]
+
+
+# ---- in one process ----
+
+def inproc(options):
+    count = 50000 if options.quick else 200000
+    alone, hops, full, half, memcpy = [], [], [], [], []
+    for _ in range(REPEATED):
+        alone += runs(lambda: bench.probe(bench.NET, "inproc", flight=1, count=count), 1)
+        hops += runs(lambda: bench.probe(bench.NET, "hops", count=count), 1)
+        full += runs(lambda: bench.probe(bench.NET, "inproc", flight=256, parts=4096, warm_up=100000, count=5 * count), 1)
+        memcpy += runs(lambda: bench.probe(bench.PROBE, "memcpy", count=1000000), 1)
+    rate = int(median(full, "per_s") / 2)
+    half = runs(lambda: bench.probe(bench.NET, "inproc", flight=4096, parts=4096, rate=rate, warm_up=rate // 2, count=2 * rate))
+    floor, p50, p999 = (median(hops, "latency.p50") / 1000, median(alone, "latency.p50") / 1000,
+                        median(alone, "latency.p999") / 1000)
+    loaded = median(half, "latency.p99") / 1000
+    cpu, copy = median(full, "cpu_ns_per_tx"), median(memcpy, "cpu_ns_per_tx")
+    return [
+        Row("L1 p50", "<= 3 us", spread(values(alone, "latency.p50")), f"4 hops {floor:.2f} us", p50 / floor, p50 <= 3),
+        Row("L1 p99.9", "<= 30 us", spread(values(alone, "latency.p999")), f"4 hops {floor:.2f} us", p999 / floor, p999 <= 30),
+        Row("L5 rings p99", "<= 10 x unloaded p50", spread(values(half, "latency.p99")), f"unloaded p50 {p50:.2f} us",
+            loaded / p50, loaded <= 10 * p50, f"at {rate / 1000:.0f} k/s, half of saturation"),
+        Row("B1", ">= 1.0 M/s", spread(values(full, "per_s", 1e6), "M/s"), f"memcpy {copy:.0f} ns", cpu / copy,
+            median(full, "per_s") >= 1e6, f"256 in flight; {cpu:.0f} ns of CPU a transaction"),
+    ], {"alone": alone, "hops": hops, "full": full, "half": half}
+
+
+def inclusive(path, name):
+    """Instructions of a function with all that it calls, from callgrind's file."""
+    total, current, called, names = 0, None, False, {}
+
+    def name_of(text):
+        number, _, rest = text.partition(" ")
+        names[number] = rest or names.get(number)
+        return names[number]
+
+    with open(path) as lines:
+        for line in lines:
+            if line.startswith("fn="):
+                current = name_of(line[3:].strip())
+            elif line.startswith("cfn="):
+                called_name = name_of(line[4:].strip())
+            elif line.startswith("calls="):
+                called = True
+            elif line[:1].isdigit() or line[:1] in "+-*":
+                words = line.split()
+                if re.sub(r"'\d+$", "", current or "") == name and len(words) > 1 and not (called and called_name == name):
+                    total += int(words[1])
+                called = False
+    return total
+
+
+def instructions(options):
+    """B2: of the loaded workload of bench-check; the time by each part's share of the CPU time."""
+    with tempfile.TemporaryDirectory(prefix="maroon-perf-") as workdir:
+        total, _ = check.count(str(bench.PROBE), "loaded", workdir)
+        transactions = check.WORKLOADS["loaded"][0]
+        path = pathlib.Path(workdir) / "loaded.callgrind"
+        node, replica = (inclusive(path, name) / transactions / 3 for name in ("stage_poll", "replica_step"))
+    timed = runs(lambda: bench.probe(bench.PROBE, "inproc", flight=256, parts=4096, warm_up=100000, count=400000))
+    cpu = median(timed, "cpu_ns_per_tx")
+    node_ns, replica_ns = cpu * node / total, cpu * replica / total
+    note = "time by share of instructions, in memory fabric"
+    return [
+        Row("B2 node", "<= 250 ns", f"{node_ns:.0f} ns, {node:.0f} instructions", f"all {cpu:.0f} ns, {total:.0f}", None,
+            node_ns <= 250, note),
+        Row("B2 replica", "<= 80 ns", f"{replica_ns:.0f} ns, {replica:.0f} instructions", "", None, replica_ns <= 80, note),
+    ], {"instructions": {"all": total, "node": node, "replica": replica}, "timed": timed}
+
+
+def flat(options):
+    """G1, G2 by instructions: the same on a busy machine. History by CPU time, in parts of one run."""
+    def growth(points):
+        return (max(y for _, y in points) / points[0][1] - 1) * 100
+
+    def text(points):
+        return ", ".join(f"{x}: {y:.0f}" for x, y in points)
+
+    ranges_max = {"key0": "--ranges-max=16384"}
+    ranges = [(n, bench.instructions(6000, flight=256, app="echo", ranges=n, **ranges_max)) for n in (1, 100, 10000)]
+    gateways = [(n, bench.instructions(6000, gateways=n, flight=256, app="echo")) for n in (1, 4, 16, 64)]
+    nodes = [(n, bench.instructions(4000, nodes=n, flight=256, app="echo") / n) for n in (3, 5)]
+    result = [Row(f"G1 {name}", "within +10 %", f"{growth(points):+.1f} %", text(points), 1 + growth(points) / 100,
+                  growth(points) <= 10, f"instructions; fitted {bench.slope(points) * 100:+.2f} % for each doubling")
+              for name, points in (("open ranges", ranges), ("gateways", gateways))]
+    result.append(Row("G2 nodes 3 -> 5, per node", "within +25 %", f"{growth(nodes):+.1f} %", text(nodes),
+                      1 + growth(nodes) / 100, growth(nodes) <= 25, "instructions"))
+    return result, {"ranges": ranges, "gateways": gateways, "nodes": nodes}
+
+
+def history(options):
+    count = options.history
+    run = bench.probe(bench.NET, "inproc", flight=256, parts=4096, warm_up=100000, count=count, windows=20)
+    if not run:
+        return [Row("G1 history", "within +10 %", "-")], {}
+    parts = run["windows"]
+    first, last = statistics.median(parts[:3]), statistics.median(parts[-3:])
+    points = [((i + 1) * count / len(parts), part) for i, part in enumerate(parts)]
+    return [Row("G1 history", "within +10 %", f"{(last / first - 1) * 100:+.1f} %", f"first {first:.0f} ns, last {last:.0f} ns",
+                last / first, last / first <= 1.1,
+                f"0 to {count:.0e} transactions; fitted {bench.slope(points) * 100:+.2f} % for each doubling")], {"run": run}
+
+
+# ---- processes ----
+
+def veth(options):
+    import cluster
+    count = 5000 if options.quick else 20000
+    with cluster.Bench() as running:
+        running.start_network()
+        host, servers = running.host(), [running.host() for _ in range(3)]
+        trips = runs(lambda: running.echo(host, servers, count=count))
+        running.start_rest(nodes=3, gateways=0)
+        running.leader()
+        alone = runs(lambda: running.client(host, flight=1, count=count, seconds=10))
+        full = runs(lambda: running.client(host, flight=1024, seconds=3))
+        rate = int(median(full, "per_s") / 2)
+        half = runs(lambda: running.client(host, flight=4096, rate=rate, seconds=4))
+        peer = runs(lambda: cluster.etcd_transactions(running, 200))
+    floor, p50, p99 = (2 * median(trips, "latency.p50") / 1000, median(alone, "latency.p50") / 1000,
+                       median(alone, "latency.p99") / 1000)
+    loaded, etcd = median(half, "latency.p99") / 1000, median(peer, "latency.p50") / 1000
+    udp = runs(lambda: bench.probe(bench.PROBE, "udp", count=5000))
+    blocking = median(udp, "latency.p50") / 1000
+    shown = f"2 round trips {floor:.1f} us"
+    return [
+        Row("L3 p50", "<= 2 x floor", spread(values(alone, "latency.p50")), shown, p50 / floor, p50 <= 2 * floor,
+            f"one etcd transaction {etcd:.0f} us ({etcd / p50:.0f} x); kernel UDP echo {blocking:.1f} us"),
+        Row("L3 p99", "<= 4 x floor", spread(values(alone, "latency.p99")), shown, p99 / floor, p99 <= 4 * floor),
+        Row("L5 af_packet p99", "<= 10 x unloaded p50", spread(values(half, "latency.p99")), f"unloaded p50 {p50:.1f} us",
+            loaded / p50, loaded <= 10 * p50, f"at {rate / 1000:.0f} k/s, half of {2 * rate / 1000:.0f} k/s"),
+    ], {"trips": trips, "alone": alone, "full": full, "half": half, "etcd": peer, "udp": udp}
+
+
+def disk(options):
+    import cluster
+    count = 3000 if options.quick else 10000
+    with cluster.Bench() as running:
+        running.start_network()
+        host, servers = running.host(), [running.host() for _ in range(3)]
+        trips = runs(lambda: running.echo(host, servers, count=5000), 2)
+        running.start_rest(nodes=3, gateways=0, node_keys={"durability": "disk"})
+        running.leader()
+        alone, syncs = [], []
+        for _ in range(REPEATED):
+            syncs += runs(lambda: bench.probe(bench.PROBE, "sync", count=1000, directory=str(running.workdir)), 1)
+            alone += runs(lambda: running.client(host, flight=1, count=count, seconds=8), 1)
+    trip, sync, p50 = (2 * median(trips, "latency.p50") / 1000, median(syncs, "latency.p50") / 1000,
+                       median(alone, "latency.p50") / 1000)
+    return [Row("L4 p50", "<= 1.3 x floor", spread(values(alone, "latency.p50")),
+                f"2 round trips {trip:.1f} us + sync {sync:.1f} us", p50 / (trip + sync), p50 <= 1.3 * (trip + sync))], \
+        {"trips": trips, "alone": alone, "syncs": syncs}
+
+
+def point(options):
+    import cluster
+    rows, results = [], {}
+    for fabric in ("memif", "vhost"):
+        with cluster.Bench(fabric=fabric, etcd_members=1) as running:
+            running.start_network()
+            host, servers = running.host(), [running.host() for _ in range(3)]
+            trips = runs(lambda: running.echo(host, servers, count=20000))
+            running.start_rest(nodes=3, gateways=0, etcd=running.etcd_members)
+            running.leader()
+            alone = runs(lambda: running.client(host, flight=1, count=20000, seconds=8))
+        if not trips or not alone:
+            rows.append(Row(f"L2 {fabric}", "<= 3 x floor", "-"))
+            continue
+        floor, p50 = 2 * median(trips, "latency.p50") / 1000, median(alone, "latency.p50") / 1000
+        rows.append(Row(f"L2 {fabric} p50", "<= 3 x floor", spread(values(alone, "latency.p50")), f"2 round trips {floor:.2f} us",
+                        p50 / floor, p50 <= 3 * floor))
+        results[fabric] = {"trips": trips, "alone": alone}
+    return rows, results
+
+
+def failover(options):
+    import cluster
+    rounds = 4 if options.quick else 10
+    measured = cluster.failover_gaps(rounds, ("leader handed over", "leader killed"))
+    gaps, etcd = measured["gaps_ns"], measured["etcd"]["latency"]["p50"] / 1000
+    killed = sorted(gap / 1e6 for gap in gaps["leader killed"])
+    handed = sorted(gap / 1e6 for gap in gaps["leader handed over"])
+    median_ms = killed[len(killed) // 2]
+    return [
+        Row("F1 killed p50", "<= 30 ms", spread(killed, "ms"), f"etcd transaction {etcd:.0f} us", median_ms * 1000 / etcd,
+            median_ms <= 30, f"{len(killed)} rounds; gaps under 2 ms count as 0"),
+        Row("F1 killed max", "<= 150 ms", f"{killed[-1]:.0f} ms", f"etcd transaction {etcd:.0f} us", killed[-1] * 1000 / etcd,
+            killed[-1] <= 150),
+        Row("F2 hand-over", "<= 10 ms", spread(handed, "ms"), f"etcd transaction {etcd:.0f} us", handed[-1] * 1000 / etcd,
+            handed[-1] <= 10),
+    ], measured
+
+
+# ---- disk, HTTP, memory ----
+
+def journals(options):
+    with tempfile.TemporaryDirectory(prefix="maroon-perf-", dir=options.directory) as directory:
+        done = subprocess.run([str(bench.BUILD / "perf/bench-journal"), directory, "1" if options.quick else "2", "--three"],
+                              capture_output=True, text=True, timeout=120, check=True)
+        print(done.stdout)
+        end_to_end = runs(lambda: bench.probe(bench.NET, "inproc", flight=1024, parts=4096, count=300000, warm_up=20000,
+                                              data_dir=tempfile.mkdtemp(dir=directory)), 2)
+    found = dict(re.findall(r"^three journals, (\S+) B bodies: (.*)$", done.stdout, re.M))
+    share = float(re.search(r"= ([\d.]+) %", found["1024"]).group(1))
+    rate = float(re.search(r"([\d.]+) records/s each", found["64"]).group(1))
+    floor = re.search(r"floor: sequential.*?(\d+) MB/s", done.stdout).group(1)
+    cluster_rate = median(end_to_end, "per_s") or 0
+    return [
+        Row("B3 bandwidth", ">= 70 %", f"{share:.0f} %", f"sequential direct write {floor} MB/s", share / 100, share >= 70,
+            found["1024"]),
+        Row("B3 64 B", ">= 300 k/s", f"{rate / 1000:.0f} k/s each", "", None, rate >= 300000 and cluster_rate >= 300000,
+            f"three nodes and a gateway on one thread, disk: {cluster_rate / 1000:.0f} k/s"),
+    ], {"text": done.stdout, "cluster": end_to_end}
+
+
+def pinned(cpu, command):
+    return ["taskset", "-c", str(cpu)] + [str(word) for word in command]
+
+
+def http(options):
+    """One node and a gateway over kernel sockets; gateway, or the library alone, on core 0, the rest on core 1."""
+    seconds, rows = 2 if options.quick else 4, {}
+    floor_port, port, node_port, admin = 5900 + os.getpid() % 50, 5950 + os.getpid() % 50, 13000 + os.getpid() % 500, 9900
+    with tempfile.TemporaryDirectory(prefix="maroon-perf-") as home:
+        environment = {**os.environ, "XDG_RUNTIME_DIR": home}
+        started = []
+
+        def start(cpu, *command):
+            started.append(subprocess.Popen(pinned(cpu, command), env=environment, stdout=subprocess.DEVNULL,
+                                            stderr=open(f"{home}/{len(started)}.log", "w"), cwd=home))
+
+        def client(to, flight, path="/", body="{}"):
+            return bench.probe(bench.PROBE, "http", port=to, flight=flight, seconds=seconds, path=path, body=body)
+
+        try:
+            start(0, bench.PROBE, "http-floor", f"--port={floor_port}", "--seconds=100")
+            start(1, bench.BUILD / "maroon-node", f"--port={node_port}", "--consensus-nodes=1", f"--data-dir={home}/data",
+                  f"--admin=127.0.0.1:{admin}")
+            start(0, bench.BUILD / "maroon-gateway", f"--node-urls=/ip4/127.0.0.1/udp/{node_port}", f"--http-port={port}")
+            for _ in range(100):
+                time.sleep(0.2)
+                ready = subprocess.run(["curl", "-sf", f"http://127.0.0.1:{port}/readyz"], capture_output=True)
+                if ready.returncode == 0:
+                    break
+            call = {"path": "/bank.v1.Bank/Deposit", "body": '{"account":"1","amount":"1"}'}
+            os.sched_setaffinity(0, {1} if os.cpu_count() > 1 else {0})
+            for _ in range(REPEATED):
+                for flight in (1, 64):
+                    rows.setdefault(f"floor {flight}", []).append(client(floor_port, flight))
+                    rows.setdefault(f"gateway {flight}", []).append(client(port, flight, **call))
+            os.sched_setaffinity(0, range(os.cpu_count()))
+        finally:
+            for process in reversed(started):
+                process.send_signal(signal.SIGTERM)
+            for process in started:
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+    rows = {name: [run for run in found if run] for name, found in rows.items()}
+    if not all(rows.get(f"{name} {flight}") for name in ("floor", "gateway") for flight in (1, 64)):
+        return [Row("B4", ">= 60 %", "-")], rows
+    rate, own = median(rows["floor 64"], "per_s"), median(rows["gateway 64"], "per_s")
+    added = (median(rows["gateway 1"], "latency.p50") - median(rows["floor 1"], "latency.p50")) / 1000
+    return [
+        Row("B4 rate", ">= 60 % of the library's", spread(values(rows["gateway 64"], "per_s"), "k/s"), f"{rate / 1000:.1f} k/s",
+            own / rate, own >= 0.6 * rate, "64 connections; one node, kernel sockets, memory"),
+        Row("B4 latency", "adds <= 60 us", f"{added:.0f} us", f"library {p(rows['floor 1'][0], 'p50'):.0f} us", None, added <= 60,
+            "with the transaction itself"),
+    ], rows
+
+
+def rest(options):
+    from importlib import import_module
+    import cluster
+    sys.path.insert(0, str(bench.ROOT / "tests/cluster"))
+    idle, local = import_module("idle"), import_module("local")
+
+    def take(processes):
+        time.sleep(2)
+        before = [idle.cpu_s(process.pid) for process in processes]
+        time.sleep(6)
+        return [(process.name, (idle.cpu_s(process.pid) - then) / 6 * 100, idle.rss_mib(process.pid))
+                for process, then in zip(processes, before)]
+
+    with cluster.c.Cluster() as running:
+        local.start(running)
+        running.others[1].stop()
+        single = take(running.others[:1])
+    with cluster.c.Cluster() as running:
+        running.start(nodes=3, gateways=0)
+        running.leader()
+        three = take(running.nodes)
+    rss, members = max(found[2] for found in single + three), [found[1] for found in three]
+    return [
+        Row("M1 memory", "<= 200 MiB", f"{rss:.0f} MiB", "", None, rss <= 200),
+        Row("M1 single node", "<= 1 % of a core", f"{single[0][1]:.1f} %", "", None, single[0][1] <= 1),
+        Row("M1 member of three", "<= 4 % of a core", spread(members, "%"), "", None, max(members) <= 4, "the leader is the most"),
+    ], {"single": single, "three": three}
+
+
+def memory(options):
+    ranges = bench.probe(bench.PROBE, "ranges")
+    chunk = 720  # of the pool of chunks that holds bodies of all ranges; one is counted for each
+    active = ranges["replica_bytes"] - chunk + ranges["runtime_bytes"]
+    retired = ranges["runtime_retired_bytes"]
+    steps = runs(lambda: bench.probe(bench.PROBE, "snapshot"))
+    stop = [max(run["begin_ns"], run["longest_step_ns"]) / 1e6 for run in steps]
+    copy = statistics.median(run["memcpy_ns"] for run in steps) / 1e6
+    return [
+        Row("M2 at rest", "<= 256 B", f"{active:.0f} B", "", None, active <= 256,
+            f"replica {ranges['replica_bytes'] - chunk:.0f} B, runtime {ranges['runtime_bytes']:.0f} B; and {chunk} B of shared chunks"),
+        Row("M2 retired", "<= 16 B", f"{retired:.0f} B in the runtime", "", None, False,
+            "a table with room; and the replica keeps its record until restart"),
+        Row("S1", "<= 5 ms", spread(stop, "ms"), f"memcpy of it {copy:.1f} ms", statistics.median(stop) / copy,
+            statistics.median(stop) <= 5, "64 MiB; the longest of begin and steps of 16 pages"),
+    ], {"ranges": ranges, "snapshot": steps}
+
+
+GROUPS = {
+    "L1": (inproc, ("L1", "L5 rings", "B1")), "B2": (instructions, ("B2",)), "L2": (point, ("L2",)),
+    "L3": (veth, ("L3", "L5 af_packet")), "L4": (disk, ("L4",)), "B3": (journals, ("B3",)), "B4": (http, ("B4",)),
+    "F": (failover, ("F1", "F2")), "G": (flat, ("G1 open", "G1 gate", "G2")), "history": (history, ("G1 history",)),
+    "M1": (rest, ("M1",)), "M2": (memory, ("M2", "S1")),
+}
+NEEDS_ROOT = ("L2", "L3", "L4", "F", "M1")
+ORDER = ["L1", "L2", "L3", "L4", "L5", "B1", "B2", "B3", "B4", "F1", "F2", "G1", "G2", "M1", "M2", "S1", "S2"]
+
+
+def markdown(rows):
+    lines = ["| row | target | measured | floor or peer of the same call | ratio | | |", "|---|---|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(row.cells() + [row.note]) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def targets(options):
+    path = bench.OUT / "targets.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    wanted = options.rows.split(",") if options.rows else list(GROUPS)
+    unknown = [name for name in wanted if name not in GROUPS]
+    if unknown:
+        sys.exit(f"--rows: {unknown[0]} is none of {', '.join(GROUPS)}")
+    for name in wanted:
+        if name in NEEDS_ROOT and not options.cluster:
+            print(f"  {name}: needs root and processes in namespaces")
+            continue
+        try:
+            rows, results = GROUPS[name][0](options)
+        except (AssertionError, OSError, subprocess.SubprocessError, TypeError, KeyError, AttributeError) as error:
+            print(f"  {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
+        kept[name] = {"machine": machine.describe(), "rows": [vars(row) for row in rows], "results": results}
+    bench.OUT.mkdir(exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    rows = [Row(**row) for group in kept.values() for row in group["rows"]]
+    rows.sort(key=lambda row: ORDER.index(row.name.split()[0]))
+    bench.table("Targets", ["", "target", "measured", "floor", "ratio", ""], [row.cells() for row in rows])
+    (bench.OUT / "targets.md").write_text(markdown(rows))

@@ -1,0 +1,155 @@
+/* What others see of a transaction: events on its way, its state by its id, ids that are kept. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/gateway/fixture.h"
+
+#define R UINT64_C(5)
+#define ID(offset) wire_tx_id(R, offset)
+
+static void check_event(const struct world *w, uint32_t at, enum gateway_core_event_kind kind,
+                        uint64_t id, uintptr_t user) {
+    assert_true(at < w->event_count);
+    assert_int_equal(w->events[at].kind, kind);
+    assert_true(w->events[at].id == id && (uintptr_t)w->events[at].user == user);
+}
+
+static void each_transaction_is_sent_then_committed_once(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    world_submit(w, 3000, 1); /* 0, 1, 2 */
+    world_submit(w, 10, 2);   /* 3 */
+    assert_int_equal(w->event_count, 0);
+    world_tick(w, 1);
+    assert_int_equal(w->event_count, 2); /* one for all parts */
+    check_event(w, 0, GATEWAY_CORE_SENT, ID(0), 1);
+    check_event(w, 1, GATEWAY_CORE_SENT, ID(3), 2);
+    world_tick(w, 500000);
+    assert_int_equal(w->event_count, 2); /* a resend is none */
+
+    world_vector(w, 0, 1, R, 4, 3, 64);
+    check_event(w, 2, GATEWAY_CORE_COMMITTED, ID(0), 1);
+    world_vector(w, 1, 1, R, 4, 3, 64);
+    assert_int_equal(w->event_count, 3);
+    world_result(w, ID(0), 0);
+    assert_int_equal(w->event_count, 3);
+    world_result(w, ID(3), 0); /* before any vector said so */
+    check_event(w, 3, GATEWAY_CORE_COMMITTED, ID(3), 2);
+    world_vector(w, 0, 2, R, 4, 4, 64);
+    assert_int_equal(w->event_count, 4);
+    assert_int_equal(w->done_count, 2);
+}
+
+static void a_kept_id_that_is_sealed_off_ends(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    world_submit(w, 10, 1);
+    world_submit(w, 3000, 2);                           /* 1, 2, 3 */
+    world_submit(w, 10, 3);                             /* 4 */
+    assert_false(gateway_core_keep_id(w->core, ID(1))); /* nobody was told: it is not sent */
+    world_tick(w, 1);
+    assert_true(gateway_core_keep_id(w->core, ID(1)));
+    assert_false(gateway_core_keep_id(w->core, ID(2))); /* no transaction begins there */
+    assert_false(gateway_core_keep_id(w->core, ID(77)));
+    w->event_count = 0;
+    world_sealed(w, R, 1);
+    assert_int_equal(w->event_count, 2);
+    check_event(w, 0, GATEWAY_CORE_SEALED, ID(1), 2);
+    check_event(w, 1, GATEWAY_CORE_SEALED, ID(4), 3);
+    assert_int_equal(w->done_count, 1);
+    assert_true(w->done[0].user == 2 && w->done[0].id == ID(1) && w->done[0].code == 10);
+    world_grant(w, 8, 0);
+    w->sent_count = 0;
+    world_tick(w, 1);
+    uint32_t bodies = 0;
+    for (uint32_t i = 0; i < w->sent_count; i++)
+        bodies += w->sent[i].kind == WIRE_TX && wire_tx_range(w->sent[i].id) == 8;
+    assert_int_equal(bodies, 3); /* only the third goes again, once to each node */
+    world_result(w, wire_tx_id(8, 0), 0);
+    world_result(w, ID(0), 0);
+    assert_int_equal(w->done_count, 3);
+    assert_int_equal(world_facts(w).outstanding_parts, 0);
+}
+
+static void a_query_takes_the_best_of_all_nodes(void **state) {
+    struct world *w = *state;
+    uint64_t other = wire_tx_id(900, 3);
+    world_grant(w, R, 0);
+    gateway_core_query(w->core, w->now_us, other);
+    assert_int_equal(world_count(w, WIRE_TX_QUERY), 3);
+    world_state(w, 0, other + 1, WIRE_TX_COMMITTED); /* not asked for */
+    world_state(w, 0, other, WIRE_TX_UNKNOWN);
+    world_state(w, 1, other, WIRE_TX_COMMITTED);
+    assert_int_equal(w->state_count, 0);
+    world_state(w, 2, other, WIRE_TX_PENDING);
+    assert_int_equal(w->state_count, 1);
+    assert_int_equal(w->state.outcome, WIRE_TX_COMMITTED);
+
+    gateway_core_query(w->core, w->now_us, other); /* one that is behind, one that has the result */
+    world_state(w, 0, other, WIRE_TX_UNKNOWN);
+    world_result(w, other, 0);
+    assert_int_equal(w->state_count, 2);
+    assert_int_equal(w->state.outcome, WIRE_TX_EXECUTED);
+
+    gateway_core_query(w->core, w->now_us, other); /* sealed is final */
+    world_state(w, 0, other, WIRE_TX_UNKNOWN);
+    world_state(w, 2, other, WIRE_TX_SEALED);
+    assert_int_equal(w->state_count, 3);
+    assert_int_equal(w->state.outcome, WIRE_TX_SEALED);
+}
+
+static void a_query_does_not_wait_for_a_node_that_is_down(void **state) {
+    struct world *w = *state;
+    uint64_t other = wire_tx_id(900, 3);
+    world_grant(w, R, 0);
+    gateway_core_query(w->core, w->now_us, other);
+    world_state(w, 0, other, WIRE_TX_PENDING);
+    world_tick(w, 40000);
+    assert_int_equal(w->state_count, 0);
+    world_tick(w, 20000);
+    assert_int_equal(w->state_count, 1);
+    assert_int_equal(w->state.outcome, WIRE_TX_PENDING);
+
+    gateway_core_query(w->core, w->now_us, other); /* one node that knows nothing is not enough */
+    world_state(w, 0, other, WIRE_TX_UNKNOWN);
+    world_tick(w, 400000);
+    assert_int_equal(w->state_count, 1);
+    world_state(w, 1, other, WIRE_TX_UNKNOWN);
+    world_tick(w, 1);
+    assert_int_equal(w->state_count, 2);
+    assert_int_equal(w->state.outcome, WIRE_TX_UNKNOWN);
+
+    gateway_core_query(w->core, w->now_us, other);
+    world_tick(w, 2000001);
+    world_state(w, 0, other, WIRE_TX_SEALED);
+    assert_int_equal(w->state_count, 2); /* too late */
+}
+
+static void what_this_gateway_has_sent_is_not_unknown(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    world_submit(w, 10, 1);
+    world_tick(w, 1);
+    gateway_core_query(w->core, w->now_us, ID(0));
+    for (uint8_t node = 0; node < 3; node++)
+        world_state(w, node, ID(0), WIRE_TX_UNKNOWN);
+    assert_int_equal(w->state_count, 1);
+    assert_int_equal(w->state.outcome, WIRE_TX_PENDING);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, world_make, world_free)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(each_transaction_is_sent_then_committed_once),
+        TEST(a_kept_id_that_is_sealed_off_ends),
+        TEST(a_query_takes_the_best_of_all_nodes),
+        TEST(a_query_does_not_wait_for_a_node_that_is_down),
+        TEST(what_this_gateway_has_sent_is_not_unknown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
