@@ -8,13 +8,15 @@ SIM ?= $(BUILD)/tests/sim/sim
 SEEDS ?= 10000
 SEED_BASE ?= 1
 ROUNDS ?= 50
+PACKAGE_DIR ?= build-package
 MODEL ?= all
 
 # Given on the command line (make run-local PORT=3001) these reach the programs through the environment.
 export BUILD BUILD_ASAN NODE GATEWAY CTL
 
 .PHONY: help deps deps-test deps-compose build build-test build-mn demo run-local run-gateway cluster stop-cluster \
-  run-compose stop-compose compose-logs test-compose test sim sim-mutants model soak bench bench-check docs format tidy clean
+  run-compose stop-compose compose-logs test-compose package test-package test sim sim-mutants model soak bench bench-check \
+  docs format tidy clean
 
 help: ## lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +75,14 @@ test-compose: deps-compose ## the compose profile from nothing to nothing, with 
 
 test: deps-test ## all tests, as CI runs them
 	@sh tests/run.sh
+
+package: ## Debian packages, into PACKAGE_DIR
+	@sh deploy/install-deps.sh package
+	@bash deploy/package.sh build $(PACKAGE_DIR)
+
+test-package: ## builds them, installs them in a clean root, and asks a node there (root, network); leaves nothing
+	@sh deploy/install-deps.sh package
+	@bash deploy/package.sh test
 
 sim: build-test ## longer simulation: SEEDS, SEED_BASE; SEED=n replays one with a trace
 	@if [ -n "$(SEED)" ]; then exec $(SIM) --seed $(SEED) --trace; \

@@ -136,6 +136,9 @@ void config_print_version(enum config_program program, FILE *out);
 /* Writes docs/configuration.md. */
 void config_print_markdown(FILE *out);
 
+/* Writes the man page of a program, as roff. False for an unknown name. */
+bool config_print_man(const char *name, FILE *out);
+
 /* "maroon-node", "maroon-gateway", "maroonctl". */
 const char *config_program_name(enum config_program program);
 

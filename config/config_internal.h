@@ -60,6 +60,11 @@ void config_value_default(struct config *config, const struct config_key *key);
 const char *config_value_text(const struct config *config, const struct config_key *key,
                               char *text);
 
+/* Its default as text, with its unit (`text`: 64 bytes). */
+const char *config_default_text(const struct config_key *key, char *text);
+
+const char *config_version(void);
+
 /* What is allowed for `key`, in words (CONFIG_VALUE_TEXT_BYTES). */
 const char *config_value_allowed(const struct config_key *key, char *text);
 

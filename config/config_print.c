@@ -41,8 +41,7 @@ void config_print(const struct config *config, FILE *out) {
             config->config_file[0] != '\0' ? config->config_file : "none", config->digest);
 }
 
-/* The default as text, with its unit. */
-static const char *default_text(const struct config_key *key, char *text) {
+const char *config_default_text(const struct config_key *key, char *text) {
     if (key->kind != CONFIG_KIND_NUMBER)
         return key->default_text[0] != '\0' ? key->default_text : "empty";
     if (key->default_number == UINT64_MAX)
@@ -87,8 +86,12 @@ void config_print_help(enum config_program program, FILE *out) {
                 key->environment != NULL ? key->environment : "",
                 key->environment != NULL ? "]" : "");
         fprintf(out, "      %s\n      default %s; allowed: %s\n", key->sentence,
-                default_text(key, value), config_value_allowed(key, allowed));
+                config_default_text(key, value), config_value_allowed(key, allowed));
     }
+}
+
+const char *config_version(void) {
+    return MAROON_VERSION;
 }
 
 void config_print_version(enum config_program program, FILE *out) {
@@ -129,7 +132,7 @@ void config_print_markdown(FILE *out) {
             fprintf(out, " (`%s`)", key->environment);
         fprintf(out, " | %s%s%s | %s | ", (key->programs & CONFIG_NODE) != 0 ? "N" : "",
                 (key->programs & CONFIG_GATEWAY) != 0 ? "G" : "",
-                (key->programs & CONFIG_CTL) != 0 ? "C" : "", default_text(key, value));
+                (key->programs & CONFIG_CTL) != 0 ? "C" : "", config_default_text(key, value));
         print_cell(config_value_allowed(key, allowed), out);
         fputs(" | ", out);
         print_cell(key->sentence, out);

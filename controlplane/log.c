@@ -17,7 +17,7 @@
 #define BURST 10   /* lines of one place that pass */
 #define BURST_NS UINT64_C(10000000000)
 #define QUOTES 8
-#define QUOTE_BYTES 256
+#define QUOTE_BYTES 640 /* the longest sentence, the journal's, with its escapes */
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 static _Atomic int level_min = MRN_LOG_INFO;

@@ -2,6 +2,7 @@
 # Installs the Debian or Ubuntu packages that maroon needs, and only those that are missing.
 #   install-deps.sh run    to build and run a node and a gateway
 #   install-deps.sh test   the same, and what the tests need (default)
+#   install-deps.sh package  what builds run, and what makes and tries the Debian package
 #   install-deps.sh compose  what docker-compose.yml, its images and the drills on it need
 # Silent, fast and offline when nothing is missing. Uses sudo only when something is. Starts no service.
 set -eu
@@ -9,15 +10,18 @@ set -eu
 run_packages="gcc libc6-dev make meson ninja-build pkg-config python3 curl
   libdpdk-dev libnuma-dev libbsd-dev libsodium-dev liburing-dev
   libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-  libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libwslay-dev libexpat1-dev libmd-dev"
+  libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libwslay-dev libexpat1-dev libmd-dev libzstd-dev"
 test_packages="clang libclang-rt-14-dev clang-format clang-tidy libcmocka-dev valgrind jq util-linux procps
   etcd-server etcd-client iproute2 nftables ethtool openssl systemd"
 # For the S3 server of the tests; a node that came another way serves as well.
 command -v node >/dev/null && command -v npm >/dev/null || test_packages="$test_packages nodejs npm"
 compose_packages="docker.io docker-compose debootstrap iptables python3 curl jq iproute2 nftables util-linux procps"
 
+package_packages="debhelper dpkg-dev fakeroot lintian debootstrap util-linux iproute2 procps"
+
 case "${1:-test}" in
 run) packages=$run_packages ;;
+package) packages="$run_packages $package_packages" ;;
 test) packages="$run_packages $test_packages" ;;
 compose)
     packages=$compose_packages
@@ -26,7 +30,7 @@ compose)
         ! docker compose version >/dev/null 2>&1 || packages=$(echo $packages | sed 's/docker-compose//')
     fi
     ;;
-*) echo "usage: $0 run|test|compose" >&2; exit 2 ;;
+*) echo "usage: $0 run|test|package|compose" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -27,6 +27,7 @@ soak crash_memory crash.py --durability memory --rounds "$rounds" --seed 102
 soak etcd_away etcd_away.py --seconds 60
 soak etcd_slow etcd_slow.py --delays 20,50,200 --rounds 5
 soak etcd_trouble etcd_trouble.py
+soak drills drills.py --rounds 20
 echo "=== one hour of publication ticks: etcd stays flat"
 if MAROON_TICKS=57600 "$BUILD/tests/unit/controlplane/test_controlplane_arbiter_publish"; then
     summary="$summary

@@ -84,7 +84,7 @@ struct object_store_answer {
      * calls free() later. */
     uint8_t *bytes;
     uint64_t size_bytes;  /* put, get, head: of the object */
-    uint64_t modified_ms; /* head: Unix time; 0: not told */
+    uint64_t modified_ms; /* head, and put with EXISTS: Unix time; 0: not told */
 };
 
 typedef void (*object_store_done)(void *context, struct object_store_answer *answer);

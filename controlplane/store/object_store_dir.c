@@ -122,12 +122,18 @@ static bool write_all(int fd, const uint8_t *bytes, size_t count) {
     return true;
 }
 
-static bool same_content(const char *path, const uint8_t *bytes, size_t count) {
+static uint64_t modified_ms(const struct stat *info) {
+    return (uint64_t)info->st_mtim.tv_sec * 1000 + (uint64_t)info->st_mtim.tv_nsec / 1000000;
+}
+
+static bool same_content(const char *path, const uint8_t *bytes, size_t count,
+                         uint64_t *ret_modified_ms) {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
     bool same = fstat(fd, &info) == 0 && (uint64_t)info.st_size == count;
+    *ret_modified_ms = same ? modified_ms(&info) : 0;
     uint8_t buffer[COPY_BYTES];
     for (size_t at = 0; same && at < count;) {
         ssize_t got = read(fd, buffer, sizeof buffer);
@@ -143,7 +149,8 @@ static void do_put(struct dir_store *dir, const struct operation *operation,
     char path[PATH_BYTES_MAX], temporary[PATH_BYTES_MAX];
     path_of(dir, operation->name, path);
     outcome->answer.size_bytes = operation->count;
-    if (operation->skip_if_same && same_content(path, operation->bytes, operation->count)) {
+    if (operation->skip_if_same &&
+        same_content(path, operation->bytes, operation->count, &outcome->answer.modified_ms)) {
         outcome->answer.error = MRN_ERR_EXISTS;
         return;
     }
@@ -223,10 +230,6 @@ static void do_get(struct dir_store *dir, const struct operation *operation,
     }
     if (fd >= 0)
         close(fd);
-}
-
-static uint64_t modified_ms(const struct stat *info) {
-    return (uint64_t)info->st_mtim.tv_sec * 1000 + (uint64_t)info->st_mtim.tv_nsec / 1000000;
 }
 
 static void do_head(struct dir_store *dir, const struct operation *operation,

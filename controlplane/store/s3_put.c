@@ -6,6 +6,7 @@
  *
  * A part found uploaded counts only when its MD5 is that of our bytes; an unfinished upload with
  * another part in it is left alone. The hash of the whole goes with the object as metadata. */
+#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,8 +60,6 @@ static void free_own(struct s3_job *base) {
 
 static void put_end(struct put_job *job, int error, const char *text) {
     struct object_store_answer result = {.error = error, .text = text, .size_bytes = job->count};
-    if (error == MRN_ERR_EXISTS)
-        result.text = "";
     s3_job_end(&job->job, &result);
 }
 
@@ -451,9 +450,16 @@ static void upload(struct put_job *job) {
 static void on_looked(struct s3_request *request, int error, const char *text,
                       const struct http_answer *answer) {
     struct put_job *job = (struct put_job *)request->job;
-    if (!error && is_ours(job, answer))
-        put_end(job, MRN_ERR_EXISTS, "");
-    else if (!error || error == MRN_ERR_NOT_FOUND)
+    if (!error && is_ours(job, answer)) {
+        const char *modified = http_answer_header(answer, "last-modified");
+        time_t modified_s = modified ? curl_getdate(modified, NULL) : -1;
+        struct object_store_answer result = {
+            .error = MRN_ERR_EXISTS,
+            .size_bytes = job->count,
+            .modified_ms = modified_s > 0 ? (uint64_t)modified_s * 1000 : 0,
+        };
+        s3_job_end(&job->job, &result);
+    } else if (!error || error == MRN_ERR_NOT_FOUND)
         upload(job);
     else
         put_end(job, error, text);

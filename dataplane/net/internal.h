@@ -70,7 +70,7 @@ struct net {
     uint32_t port_count;
     struct net_lcore lcores[NET_LCORES_MAX];
     struct net_arp arp[NET_ARP_COUNT];
-    uint64_t now_us;
+    uint64_t now_us, mend_us;
     uint16_t ip_id;
     uint32_t poll_count; /* of the ports */
 };
@@ -91,6 +91,10 @@ void net_guard_rearm(struct net_endpoint *endpoint); /* what comes from now on m
 /* links.c: removes what dead processes left where this one serves, and waits (up to 20 s) until
  * the others' sockets are served. Links must not form a circle; lower to higher index never do. */
 int net_links_prepare(const struct net_config *config, char *ret_error);
+
+/* Connects memif links again whose serving process has gone and come back. The ports' thread, in
+ * each turn; looks ten times a second. */
+void net_links_mend(struct net *net);
 
 /* ports.c */
 int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BYTES],

@@ -10,9 +10,11 @@
 
 #include "dataplane/net/internal.h"
 #include <maroon/error.h>
+#include <rte_ethdev.h>
 
 #define WAIT_MS 20000
 #define STEP_MS 50
+#define MEND_US 100000
 
 /* Does somebody listen there? Asked by connecting, since sockets of other namespaces are in no
  * list. memif's are SEQPACKET and refuse the type, but only while they are alive: so its server
@@ -64,4 +66,21 @@ int net_links_prepare(const struct net_config *c, char *ret_error) {
         }
     }
     return 0;
+}
+
+/* The driver of memif connects when its port is started, and never again by itself (DPDK 22.11). */
+void net_links_mend(struct net *net) {
+    const struct net_config *c = &net->config;
+    if (c->fabric != NET_FABRIC_MEMIF || net->now_us < net->mend_us)
+        return;
+    net->mend_us = net->now_us + MEND_US;
+    for (uint32_t i = 0; i < net->port_count; i++) {
+        const struct net_port_config *p = &c->ports[i];
+        struct rte_eth_link link;
+        if (p->server || rte_eth_link_get_nowait(net->ports[i].id, &link) || link.link_status ||
+            !is_socket(p->device) || !listens(p->device))
+            continue;
+        (void)rte_eth_dev_stop(net->ports[i].id);
+        (void)rte_eth_dev_start(net->ports[i].id); /* fails when the peer has just gone again */
+    }
 }

@@ -15,6 +15,15 @@ static const char *check_positions(const struct replica *r) {
     return NULL;
 }
 
+static bool controls_follow(const struct epoch *e) {
+    const struct wire_epoch_head *head = (const void *)e->bytes;
+    const struct wire_control *controls = wire_epoch_controls(e->bytes);
+    for (uint32_t i = 0; i < head->control_count; i++)
+        if ((controls[i].kind == WIRE_CONTROL_OPEN) == (e->before[i].state == RANGE_OPEN))
+            return false;
+    return true;
+}
+
 static const char *check_log(struct replica *r) {
     struct wire_hash previous = r->base_hash;
     for (uint64_t seq = r->base_seq + 1; seq <= r->last_seq; seq++) {
@@ -25,6 +34,8 @@ static const char *check_log(struct replica *r) {
             return "I2 one hash chain";
         if (head->logical_time_us <= replica_log_time(r, seq - 1))
             return "logical time grows";
+        if (!controls_follow(e))
+            return "I7 OPEN of what is not open, SEAL of what is";
         previous = wire_hash_blake2b(e->bytes, e->length_bytes);
         if (seq > r->held_seq || seq <= max_u64(r->exec_seq, r->base_seq + 1))
             continue;

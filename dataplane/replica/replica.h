@@ -61,7 +61,7 @@
  * matched for a follower. I2 base_seq <= exec_seq; epochs base_seq+1..last_seq form one hash chain.
  * I3 per range released <= executed <= committed <= logged, executed <= received. I4
  * acknowledged_seq <= held_seq <= last_seq. I5 promised_term >= term of the last epoch. I6 the
- * digest sums of held epochs match. */
+ * digest sums of held epochs match. I7 an OPEN of the log found its range not open, a SEAL open. */
 #ifndef MAROON_REPLICA_H
 #define MAROON_REPLICA_H
 

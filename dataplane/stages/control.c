@@ -31,14 +31,22 @@ static void grant(struct stage *s, const struct mailbox_down *down) {
         stage_port_drop(&s->gossip.port, WIRE_DROP_RING_FULL); /* it asks again */
 }
 
+/* "Stops executing, answering, leading, dumping and serving snapshots" (protocol.md §5). */
+static bool quarantined(const struct stage *s) {
+    struct replica_facts facts;
+    replica_facts(s->gossip.replica, &facts);
+    return facts.quarantined_seq != 0;
+}
+
 static void order_state(struct stage *s, enum order_kind kind, const char *path) {
     struct order order = {.kind = kind};
+    int error = quarantined(s) ? MRN_ERR_MISMATCH : MRN_ERR_FULL;
     snprintf(order.path, sizeof order.path, "%s", path);
-    if (link_put(&s->orders, &order))
+    if (error == MRN_ERR_FULL && link_put(&s->orders, &order))
         return;
     struct mailbox_up up = {.kind = kind == ORDER_SNAPSHOT ? MAILBOX_UP_SNAPSHOT_READY
                                                            : MAILBOX_UP_RESTORED,
-                            .error = MRN_ERR_FULL};
+                            .error = error};
     memcpy(up.text, order.path, sizeof up.text);
     mailbox_send_up(s->setup.mailbox, &up);
 }
@@ -176,7 +184,8 @@ uint32_t stage_storage_poll(struct stage *s) {
     else if (news < 0)
         stage_fail(s, news, text);
     atomic_store_explicit(&s->pressed, storage_pressed(g->storage), memory_order_relaxed);
-    if (!g->snapshot_asked && storage_grown_bytes(g->storage) >= s->setup.config->snapshot_bytes) {
+    if (!g->snapshot_asked && storage_grown_bytes(g->storage) >= s->setup.config->snapshot_bytes &&
+        !quarantined(s)) {
         struct order order = {.kind = ORDER_SNAPSHOT};
         g->snapshot_asked = link_put(&s->orders, &order);
     }

@@ -7,6 +7,8 @@ static void store(_Atomic uint64_t *counter, uint64_t value) {
 }
 
 static enum mailbox_node_role role_of(const struct replica_facts *f) {
+    if (f->lost) /* "more memories are lost than n-k": nobody can say what was promised */
+        return MAILBOX_ROLE_LOST;
     switch (f->role) {
     case REPLICA_ROLE_LEARNER: return MAILBOX_ROLE_LEARNER;
     case REPLICA_ROLE_FOLLOWER:

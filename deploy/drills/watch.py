@@ -104,6 +104,8 @@ class Watch:
                 nodes.add(index)
                 if len(nodes) > 1:
                     self.split.append(f"nodes {sorted(nodes)} both led term {status['term']}")
+        if status["commitSeq"] == "0":
+            return  # nothing yet; one that is still to learn where it begins says so with zeros
         at = self.content.setdefault(status["commitSeq"], {})
         at.setdefault(status["commitHash"], index)
         if len(at) > 1:

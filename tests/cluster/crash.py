@@ -76,8 +76,8 @@ class Crashes:
         self.gaps.append(time.monotonic() - began)
 
     def kill(self):
-        victim = self.random.randrange(len(self.cluster.nodes))
         leader = self.wait_leading()
+        victim = self.random.choice([leader, leader, self.random.randrange(len(self.cluster.nodes))])
         term = self.cluster.status(leader)["term"]
         began = time.monotonic()
         self.cluster.nodes[victim].kill()

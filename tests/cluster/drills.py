@@ -1,5 +1,8 @@
 """The drills of deploy/drills on the cluster of `make cluster`: the leader is paused, then all nodes are restarted one by one.
-Both as a person runs them; in a network namespace of its own, so that no port of the machine is taken."""
+Both as a person runs them; in a network namespace of its own, so that no port of the machine is taken.
+
+    drills.py [--rounds N]"""
+import argparse
 import os
 import pathlib
 import subprocess
@@ -10,6 +13,10 @@ import time
 from lib import cluster as c
 from lib import network, scenario
 
+parser = argparse.ArgumentParser()
+parser.add_argument("--rounds", type=int, default=1)
+parser.add_argument("--inside", action="store_true")
+arguments = parser.parse_args()
 PLAY = c.ROOT / "tests/cluster/play.py"
 DRILLS = c.ROOT / "deploy/drills"
 
@@ -24,7 +31,7 @@ def drills():
     network.run("ip", "link", "set", "lo", "up")
     try:
         subprocess.run([sys.executable, PLAY, "start"], check=True)
-        drill("pause-leader", "--seconds", "0.5")
+        drill("pause-leader", "--seconds", "0.5", "--rounds", str(arguments.rounds))
         drill("rolling-restart", "--seconds", "0.2")
         # A judge that cannot say no is none: no cluster changes its leader in a microsecond.
         drill("pause-leader", "--seconds", "0.1", "--max-gap-ms", "0.001", "--json", expect=1)
@@ -37,7 +44,7 @@ def main():
     scenario.need_programs(c.NODE, c.GATEWAY)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"maroon-cluster-{os.getpid()}-") as state:
-        inside = subprocess.run(["unshare", "--net", sys.executable, __file__, "--inside"],
+        inside = subprocess.run(["unshare", "--net", sys.executable, __file__, "--inside", "--rounds", str(arguments.rounds)],
                                 env={**os.environ, "CLUSTER_STATE": state, "GATEWAYS": "2", "DURABILITY": "memory"})
         left = list(pathlib.Path(state).iterdir())
     assert inside.returncode == 0, f"status {inside.returncode}"
@@ -46,4 +53,4 @@ def main():
 
 
 if __name__ == "__main__":
-    drills() if sys.argv[1:] == ["--inside"] else main()
+    drills() if arguments.inside else main()

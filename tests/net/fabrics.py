@@ -117,6 +117,32 @@ def over_sockets(workdir, name, server_fabric, client_fabric):
         show(name, client, row.end(server))
 
 
+def memif_again(workdir):
+    """The serving side of a memif link is killed and comes back, and packets go on."""
+    directory = workdir / "again"
+    with Row(directory) as row:
+        link = directory / "link.sock"
+        serve = ("--fabric", "memif", "--device", link, "--server", "--own", "10.0.0.1", "--peer", "10.0.0.2:3000")
+        ask = ("--fabric", "memif", "--device", link, "--own", "10.0.0.2", "--peer", "10.0.0.1:3000", "--seconds", 30)
+        server = row.server(*serve)
+        for count in (8 * COUNT, 32 * COUNT, 128 * COUNT):  # as many as this machine does not finish at once
+            client = row.start("client", "--count", count, *ask)
+            time.sleep(0.7)
+            if client.poll() is None:
+                break
+        assert client.poll() is None, "the client is still at it"
+        server.kill()
+        server.wait()
+        time.sleep(0.3)
+        server = row.server(*serve)
+        output, errors = client.communicate(timeout=60)
+        assert client.returncode == 0, f"the server came back: {output}{errors}"
+        first = values(output)
+        assert first["echoed"] == count and first["wrong"] == 0 and first["lost"] > 0, first
+        print(f"memif, server again      {first}", flush=True)
+        row.end(server)
+
+
 def snmp(namespace, name):
     """A counter of /proc/net/snmp ("Icmp.OutDestUnreachs")."""
     group, field = name.split(".")
@@ -214,6 +240,7 @@ def main():
     if os.geteuid() == 0:
         rows.update({
             "memif": lambda workdir: over_sockets(workdir, "memif", "memif", "memif"),
+            "again": memif_again,
             "vhost": lambda workdir: over_sockets(workdir, "vhost", "vhost", "virtio_user"),
             "af_packet": af_packet,
             "routed": routed,

@@ -2,11 +2,12 @@
 # Is the simulator any good? Runs sim-mutant once for every planted bug of dataplane/replica/mutants.def, until a checker
 # objects, and prints a line each: caught, by which check, after how many seeds. A seed that fails without the bug as well
 # does not count. First the seeds as they come, then rough ones, which keep logs unequal.
-# usage: mutants.sh [name...]    SECONDS_EACH (default 60, twice), JOBS (2), BUILD (build)
+# usage: mutants.sh [name...]    SEEDS (default 6000, then 24000 rough ones), SECONDS_EACH (at most 400, twice), JOBS (2), BUILD (build)
 # Ends with status 1 when a bug lives, or when the same seeds fail without one.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
-seconds=${SECONDS_EACH:-60}
+seconds=${SECONDS_EACH:-400}
+seeds=${SEEDS:-6000}
 jobs=${JOBS:-2}
 program=${BUILD:-build}/tests/sim/sim-mutant
 all=$(sed -n 's/^MUTANT_DEF(\([a-z0-9_]*\),.*/\1/p' dataplane/replica/mutants.def)
@@ -18,7 +19,8 @@ all=$(sed -n 's/^MUTANT_DEF(\([a-z0-9_]*\),.*/\1/p' dataplane/replica/mutants.de
 run() { # name: sets ran (seeds), failed (check and seed) and message
     ran=0
     for base in 1 1000000000; do
-        output=$("$program" --mutant "$1" --first tests/sim/seeds.txt --seeds 1000000 --seed-base $base \
+        [ $base = 1 ] && count=$seeds || count=$((4 * seeds))
+        output=$("$program" --mutant "$1" --first tests/sim/seeds.txt --seeds $count --seed-base $base \
             --seconds "$seconds" --jobs "$jobs" --no-shrink 2>&1)
         count=$(echo "$output" | sed -n 's/^\([0-9]*\) seeds, .* failed;.*/\1/p')
         ran=$((ran + ${count:-0}))
@@ -29,7 +31,10 @@ run() { # name: sets ran (seeds), failed (check and seed) and message
 }
 
 living=0
+SEEDS_ALL=$seeds
+seeds=$((seeds / 6)) # the test proper runs many more of these
 run none
+seeds=$SEEDS_ALL
 if [ -n "$failed" ]; then
     echo "without a bug: FAILS by $failed: $message"
     living=1

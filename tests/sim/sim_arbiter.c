@@ -379,7 +379,8 @@ static void tell_result(struct sim *sim, struct sim_node *node, const struct sim
     uint64_t term = key->term_base + key->revision;
     if (won && control->won_revision == key->revision)
         return;
-    if (won && term <= control->term_floor) { /* of a past that was restored: given back */
+    if (won && term <= control->term_floor &&
+        !MUTANT(term_resumed)) { /* of a past that was restored: given back */
         struct sim_request resign = {.kind = SIM_REQUEST_RESIGN, .revision = key->revision};
         sim_arbiter_ask(sim, node, &resign);
         if (!control->campaigning)

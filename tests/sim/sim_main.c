@@ -1,4 +1,5 @@
 /* sim: runs seeds, prints progress, and for a failure the seed, the check, and how to see it. */
+#include "sim_commit.h" /* made by the build */
 #include "tests/sim/sim.h"
 
 #include <errno.h>
@@ -189,8 +190,9 @@ static void print_failure(const struct options *options, const struct sim *sim) 
     uint32_t without = options->without;
     if (options->shrink)
         without = shrink(options, sim->seed, check);
-    printf("  replay: sim --seed %llu --trace%s%s", (unsigned long long)sim->seed,
-           options->config ? " --config " : "", options->config ? options->config : "");
+    printf("  commit %s, replay: sim --seed %llu --trace%s%s", SIM_COMMIT,
+           (unsigned long long)sim->seed, options->config ? " --config " : "",
+           options->config ? options->config : "");
     print_without(without, stdout);
     printf("\n");
     fflush(stdout);

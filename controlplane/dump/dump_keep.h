@@ -1,0 +1,32 @@
+/* dump_keep: which dumps a store holds, and the removal of old ones.
+ *
+ * Threads: one that may wait. Errors: those of the store and of manifests, with words in text. */
+#ifndef MAROON_DUMP_KEEP_H
+#define MAROON_DUMP_KEEP_H
+
+#include "controlplane/dump/dump_state.h"
+
+struct dump_listed {
+    char path[DUMP_NAME_MAX]; /* of the manifest */
+    uint64_t seq;
+    uint64_t modified_ms;
+};
+
+/* All manifests, oldest epoch first; malloc'ed. */
+int dump_list(struct dump_store *store, struct dump_listed **ret_list, uint32_t *ret_count,
+              char *text);
+
+struct dump_pruned {
+    uint32_t manifests, objects; /* removed */
+    uint64_t bytes;
+    uint32_t young; /* unused objects that were left because they are younger than grace */
+};
+
+/* Keeps the `keep` (at least 1) newest dumps and the one the pointer names; removes the other
+ * manifests, then objects that no kept dump uses and that were put more than grace_s ago, then what
+ * broken uploads left. What a dump being written puts is younger than grace_s. Nothing is removed
+ * when a kept manifest cannot be read. */
+int dump_prune(struct dump_store *store, const struct dump_key *key, uint32_t keep,
+               uint64_t grace_s, struct dump_pruned *ret_pruned, char *text);
+
+#endif

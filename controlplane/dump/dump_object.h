@@ -1,0 +1,62 @@
+/* dump_object: what a store's object is: a head of 16 bytes and a payload, named by its content.
+ *
+ *   payload --dump_object_make--> object + name      object + name --dump_object_open--> payload
+ *
+ * Vocabulary
+ *   name      BLAKE2b-256 of the payload; with a key of (key, payload), so that a name tells
+ * nothing about the content. Whoever has a name can check what a store answers key       optional,
+ * 32 bytes: payloads are sealed by libsodium's secretstream
+ *
+ * Bytes: docs/dump-format.md. Pure but for the random head of a sealed payload; any thread.
+ * Ownership: struct dump_bytes is the caller's, all zero at first, freed by dump_bytes_free.
+ * Errors: UNSUPPORTED (a newer version), CORRUPT (not what the name says, cut short), DENIED
+ * (sealed and no key, or another one), MISMATCH (another kind of object), NO_MEMORY. */
+#ifndef MAROON_DUMP_OBJECT_H
+#define MAROON_DUMP_OBJECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/wire_hash.h"
+
+#define DUMP_FORMAT_VERSION 1
+#define DUMP_TEXT_BYTES 320
+#define DUMP_PAYLOAD_MAX_BYTES (UINT32_C(256) << 20)
+
+struct dump_bytes {
+    uint8_t *at;
+    size_t count, room;
+};
+
+/* Room for `more` bytes behind the count; false without memory. */
+bool dump_bytes_reserve(struct dump_bytes *bytes, size_t more);
+bool dump_bytes_add(struct dump_bytes *bytes, const void *from, size_t count);
+void dump_bytes_free(struct dump_bytes *bytes);
+
+struct dump_key {
+    bool set;
+    uint8_t bytes[32];
+};
+
+enum dump_kind { DUMP_CHUNK = 1, DUMP_INDEX = 2, DUMP_MANIFEST = 4 };
+
+/* Folder of a kind in the store: "chunks", ... */
+const char *dump_kind_folder(enum dump_kind kind);
+
+struct wire_hash dump_object_name(const struct dump_key *key, const void *payload, size_t count);
+
+/* Appends the object to *ret_object, emptied before. 0 or NO_MEMORY. */
+int dump_object_make(enum dump_kind kind, const struct dump_key *key, const void *payload,
+                     size_t count, struct dump_bytes *ret_object, struct wire_hash *ret_name);
+
+/* Checks everything; `name` NULL: whatever it is called. `text` (DUMP_TEXT_BYTES) says what is
+ * wrong. */
+int dump_object_open(enum dump_kind kind, const struct dump_key *key, const struct wire_hash *name,
+                     const void *object, size_t count, struct dump_bytes *ret_payload, char *text);
+
+/* 64 hex digits and a 0; back again: false when it is no name. */
+void dump_name_text(const struct wire_hash *name, char ret_text[65]);
+bool dump_name_of_text(const char *text, struct wire_hash *ret_name);
+
+#endif

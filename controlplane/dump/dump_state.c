@@ -1,0 +1,183 @@
+#include "controlplane/dump/dump_state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maroon/error.h"
+
+#define MANIFEST_MAX_BYTES (UINT32_C(256) << 20)
+#define POINTER_MAX_BYTES 4096
+#define NO_CHUNK UINT32_MAX
+
+static int told(const struct dump_store *store, int error, char *text) {
+    snprintf(text, DUMP_TEXT_BYTES, "%s", store->text);
+    return error;
+}
+
+int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq,
+                char *text) {
+    struct dump_bytes bytes = {0};
+    int error = dump_store_get(store, "latest", POINTER_MAX_BYTES, &bytes);
+    error = error ? told(store, error, text)
+                  : dump_pointer_read((const char *)bytes.at, bytes.count, ret_path, ret_seq, text);
+    dump_bytes_free(&bytes);
+    return error;
+}
+
+int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
+                      struct dump_manifest *ret_manifest, char *text) {
+    struct dump_bytes object = {0}, payload = {0};
+    struct wire_hash name;
+    uint64_t seq;
+    struct dump_manifest manifest;
+    if (!dump_manifest_path_read(path, &seq, &name)) {
+        snprintf(text, DUMP_TEXT_BYTES, "%.100s is not a manifest's name", path);
+        return MRN_ERR_INVALID;
+    }
+    int error = dump_store_get(store, path, MANIFEST_MAX_BYTES, &object);
+    if (error)
+        (void)told(store, error, text);
+    else
+        error =
+            dump_object_open(DUMP_MANIFEST, key, &name, object.at, object.count, &payload, text);
+    if (!error)
+        error = dump_manifest_decode(&payload, &manifest, text);
+    if (!error && manifest.head.seq != seq) {
+        snprintf(text, DUMP_TEXT_BYTES, "a manifest under another epoch's name");
+        dump_manifest_free(&manifest);
+        error = MRN_ERR_CORRUPT;
+    }
+    if (!error)
+        *ret_manifest = manifest;
+    dump_bytes_free(&object);
+    dump_bytes_free(&payload);
+    return error;
+}
+
+int dump_state_new(uint64_t page_count, struct dump_state *ret_state) {
+    struct dump_page *pages = calloc(page_count, sizeof *pages);
+    if (!pages)
+        return MRN_ERR_NO_MEMORY;
+    *ret_state = (struct dump_state){.page_count = page_count, .pages = pages};
+    return 0;
+}
+
+void dump_state_free(struct dump_state *state) {
+    dump_manifest_free(&state->manifest);
+    free(state->pages);
+    free(state->live);
+    memset(state, 0, sizeof *state);
+}
+
+int dump_state_add(struct dump_state *state, const struct dump_chunk *chunk,
+                   const struct dump_index_entry *entries) {
+    uint32_t number = state->manifest.chunk_count, place = 0;
+    uint32_t *live = realloc(state->live, (number + 1) * sizeof *live);
+    if (!live)
+        return MRN_ERR_NO_MEMORY;
+    state->live = live;
+    if (!dump_chunk_add(&state->manifest, chunk))
+        return MRN_ERR_NO_MEMORY;
+    live[number] = chunk->pages;
+    for (uint64_t i = 0; i < (uint64_t)chunk->pages + chunk->zeros; i++) {
+        struct dump_page *page = &state->pages[entries[i].page];
+        if (!dump_page_hash_zero(&page->hash))
+            live[page->chunk]--;
+        bool zero = dump_page_hash_zero(&entries[i].hash);
+        page->hash = entries[i].hash;
+        page->chunk = zero ? NO_CHUNK : number;
+        page->place = zero ? 0 : place++;
+    }
+    return 0;
+}
+
+/* ---- indexes, several at once ---- */
+
+struct fetched {
+    struct dump_store *store;
+    struct dump_bytes object;
+};
+
+static void on_index(void *context, struct object_store_answer *answer) {
+    struct fetched *fetched = context;
+    struct dump_store *store = fetched->store;
+    store->open--;
+    if (answer->error) {
+        if (!store->error) {
+            store->error = answer->error;
+            snprintf(store->text, sizeof store->text, "%s", answer->text);
+        }
+        return;
+    }
+    fetched->object = (struct dump_bytes){answer->bytes, answer->size_bytes, answer->size_bytes};
+    answer->bytes = NULL;
+}
+
+static int fetch_indexes(struct dump_store *store, const struct dump_manifest *manifest,
+                         struct fetched *fetched) {
+    for (uint32_t i = 0; i < manifest->chunk_count && !store->error; i++) {
+        char path[DUMP_NAME_MAX];
+        dump_object_path(DUMP_INDEX, &manifest->chunks[i].index, path);
+        fetched[i].store = store;
+        dump_store_drain(store, DUMP_TRANSFERS);
+        if (store->error || object_store_get(store->store, path, manifest->chunks[i].index_bytes,
+                                             on_index, &fetched[i]))
+            break;
+        store->open++;
+    }
+    return dump_store_wait(store);
+}
+
+static int take_indexes(const struct dump_key *key, const struct dump_manifest *manifest,
+                        struct fetched *fetched, struct dump_state *state, char *text) {
+    struct dump_bytes payload = {0};
+    int error = 0;
+    for (uint32_t i = 0; !error && i < manifest->chunk_count; i++) {
+        const struct dump_chunk *chunk = &manifest->chunks[i];
+        const struct dump_index_entry *entries;
+        error = dump_object_open(DUMP_INDEX, key, &chunk->index, fetched[i].object.at,
+                                 fetched[i].object.count, &payload, text);
+        if (!error)
+            error = dump_index_decode(&payload, chunk->pages, chunk->zeros, state->page_count,
+                                      &entries, text);
+        if (!error)
+            error = dump_state_add(state, chunk, entries);
+    }
+    dump_bytes_free(&payload);
+    return error;
+}
+
+int dump_state_load(struct dump_store *store, const struct dump_key *key, const char *path,
+                    struct dump_state *ret_state, char *text) {
+    struct dump_manifest manifest;
+    struct dump_state state = {0};
+    int error = dump_manifest_get(store, key, path, &manifest, text);
+    if (error)
+        return error;
+    struct fetched *fetched = calloc(manifest.chunk_count + 1, sizeof *fetched);
+    error = fetched ? dump_state_new(manifest.head.region_bytes / DUMP_PAGE_BYTES, &state)
+                    : MRN_ERR_NO_MEMORY;
+    if (!error && (error = fetch_indexes(store, &manifest, fetched)) != 0)
+        (void)told(store, error, text);
+    if (!error)
+        error = take_indexes(key, &manifest, fetched, &state, text);
+    for (uint32_t i = 0; fetched && i < manifest.chunk_count; i++)
+        dump_bytes_free(&fetched[i].object);
+    free(fetched);
+    if (!error) {
+        struct dump_chunk *chunks = state.manifest.chunks;
+        uint32_t count = state.manifest.chunk_count, room = state.manifest.chunk_room;
+        free(manifest.chunks);
+        state.manifest = manifest;
+        state.manifest.chunks = chunks;
+        state.manifest.chunk_count = count;
+        state.manifest.chunk_room = room;
+        snprintf(state.path, sizeof state.path, "%s", path);
+        *ret_state = state;
+    } else {
+        dump_manifest_free(&manifest);
+        dump_state_free(&state);
+    }
+    return error;
+}

@@ -1,0 +1,202 @@
+#include "controlplane/dump/dump_store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "maroon/error.h"
+
+#define PASS_MS 50
+#define FRESH_MS (30 * 60 * 1000)
+
+struct dump_put {
+    struct dump_put *next, *previous;
+    struct dump_store *store;
+    struct dump_bytes bytes;
+    char name[OBJECT_NAME_MAX];
+};
+
+struct call {
+    bool done;
+    int error;
+    struct dump_store *store;
+    struct dump_bytes *bytes;
+};
+
+int dump_store_open(struct dump_store *store, const struct object_store_config *config,
+                    const _Atomic bool *stop) {
+    memset(store, 0, sizeof *store);
+    store->stop = stop;
+    store->fresh_ms = FRESH_MS;
+    store->loop = loop_create();
+    store->http = store->loop ? http_client_create(store->loop) : NULL;
+    int error = store->http ? object_store_open(store->loop, store->http, config, &store->store,
+                                                store->text, sizeof store->text)
+                            : MRN_ERR_NO_MEMORY;
+    if (error)
+        dump_store_close(store);
+    return error;
+}
+
+static void put_free(struct dump_put *put) {
+    if (put->next)
+        put->next->previous = put->previous;
+    if (put->previous)
+        put->previous->next = put->next;
+    else
+        put->store->puts = put->next;
+    dump_bytes_free(&put->bytes);
+    free(put);
+}
+
+void dump_store_close(struct dump_store *store) {
+    object_store_close(store->store);
+    http_client_destroy(store->http);
+    loop_destroy(store->loop);
+    while (store->puts)
+        put_free(store->puts);
+    store->store = NULL;
+    store->http = NULL;
+    store->loop = NULL;
+}
+
+static bool stopped(const struct dump_store *store) {
+    return store->stop && atomic_load(store->stop);
+}
+
+static void note(struct dump_store *store, int error, const char *text) {
+    if (store->error)
+        return;
+    store->error = error;
+    snprintf(store->text, sizeof store->text, "%s", text);
+}
+
+static bool is_fresh(const struct dump_store *store, uint64_t modified_ms) {
+    return modified_ms + store->fresh_ms > (uint64_t)time(NULL) * 1000;
+}
+
+static void on_put(void *context, struct object_store_answer *answer) {
+    struct dump_put *put = context;
+    struct dump_store *store = put->store;
+    store->open--;
+    if (answer->error == MRN_ERR_EXISTS && !is_fresh(store, answer->modified_ms)) {
+        if (object_store_put(store->store, put->name, put->bytes.at, put->bytes.count, false,
+                             on_put, put) == 0) {
+            store->open++;
+            return;
+        }
+        note(store, MRN_ERR_NO_MEMORY, "no memory");
+    } else if (answer->error == MRN_ERR_EXISTS) {
+        store->skipped_bytes += put->bytes.count;
+    } else if (answer->error) {
+        note(store, answer->error, answer->text);
+    } else {
+        store->sent_bytes += put->bytes.count;
+    }
+    put_free(put);
+}
+
+void dump_store_drain(struct dump_store *store, uint32_t below) {
+    while (store->open >= below && store->open && !stopped(store))
+        loop_run_once(store->loop, PASS_MS);
+    if (stopped(store))
+        note(store, MRN_ERR_CLOSED, "stopped");
+}
+
+int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes *bytes,
+                   bool skip) {
+    dump_store_drain(store, DUMP_TRANSFERS);
+    struct dump_put *put = store->error ? NULL : calloc(1, sizeof *put);
+    if (!put) {
+        note(store, MRN_ERR_NO_MEMORY, "no memory");
+        dump_bytes_free(bytes);
+        return store->error;
+    }
+    put->store = store;
+    put->bytes = *bytes;
+    *bytes = (struct dump_bytes){0};
+    snprintf(put->name, sizeof put->name, "%s", name);
+    put->next = store->puts;
+    if (put->next)
+        put->next->previous = put;
+    store->puts = put;
+    int error =
+        object_store_put(store->store, name, put->bytes.at, put->bytes.count, skip, on_put, put);
+    if (error) {
+        note(store, error, mrn_error_text(error));
+        put_free(put);
+    } else {
+        store->open++;
+    }
+    return store->error;
+}
+
+int dump_store_wait(struct dump_store *store) {
+    dump_store_drain(store, 1);
+    int error = store->error;
+    store->error = 0;
+    return error;
+}
+
+static int finish(struct dump_store *store, struct call *call, int error) {
+    while (!error && !call->done && !stopped(store))
+        loop_run_once(store->loop, PASS_MS);
+    if (error)
+        snprintf(store->text, sizeof store->text, "%s", mrn_error_text(error));
+    else if (!call->done) {
+        error = MRN_ERR_CLOSED; /* the store is closed next, and forgets the call */
+        snprintf(store->text, sizeof store->text, "stopped");
+    } else {
+        error = call->error;
+    }
+    return error;
+}
+
+static void on_done(void *context, struct object_store_answer *answer) {
+    struct call *call = context;
+    call->done = true;
+    call->error = answer->error;
+    if (answer->error)
+        snprintf(call->store->text, sizeof call->store->text, "%s", answer->text);
+    if (call->bytes && !answer->error) {
+        dump_bytes_free(call->bytes);
+        *call->bytes = (struct dump_bytes){answer->bytes, answer->size_bytes, answer->size_bytes};
+        answer->bytes = NULL;
+    }
+}
+
+int dump_store_get(struct dump_store *store, const char *name, uint64_t max_bytes,
+                   struct dump_bytes *ret_bytes) {
+    struct call call = {.store = store, .bytes = ret_bytes};
+    return finish(store, &call, object_store_get(store->store, name, max_bytes, on_done, &call));
+}
+
+struct list_call {
+    struct call call; /* first: on_done takes it */
+    void (*each)(void *context, const struct object_store_entry *entry);
+    void *context;
+};
+
+static void on_entry(void *context, const struct object_store_entry *entry) {
+    struct list_call *list = context;
+    list->each(list->context, entry);
+}
+
+int dump_store_list(struct dump_store *store, const char *prefix,
+                    void (*each)(void *context, const struct object_store_entry *entry),
+                    void *context) {
+    struct list_call list = {.call.store = store, .each = each, .context = context};
+    return finish(store, &list.call,
+                  object_store_list(store->store, prefix, on_entry, on_done, &list));
+}
+
+int dump_store_remove(struct dump_store *store, const char *name) {
+    struct call call = {.store = store};
+    return finish(store, &call, object_store_remove(store->store, name, on_done, &call));
+}
+
+int dump_store_clean(struct dump_store *store, uint64_t older_s) {
+    struct call call = {.store = store};
+    return finish(store, &call, object_store_clean(store->store, older_s, on_done, &call));
+}

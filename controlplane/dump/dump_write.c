@@ -1,0 +1,330 @@
+#include "controlplane/dump/dump_write.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "maroon/error.h"
+
+#define READ_BYTES (1u << 20)
+
+/* A chunk being filled. */
+struct filling {
+    uint8_t *pages;
+    uint32_t page_count, zero_count, entry_count, entry_room;
+    struct dump_index_entry *entries;
+};
+
+struct writing {
+    struct dump_writer *writer;
+    FILE *file;
+    struct wire_hash *leaves;
+    struct filling filling;
+    struct dump_bytes payload, object;
+    bool *sparse; /* by chunk of the old state: few of its pages live, they move */
+    struct dump_report report;
+    char *text;
+};
+
+static int wrong(struct writing *w, int error, const char *what) {
+    snprintf(w->text, DUMP_TEXT_BYTES, "%s", what);
+    return error;
+}
+
+static int store_told(struct writing *w, int error) {
+    snprintf(w->text, DUMP_TEXT_BYTES, "%s", w->writer->store->text);
+    return error;
+}
+
+static int put_object(struct writing *w, enum dump_kind kind, struct wire_hash *ret_name,
+                      uint64_t *ret_bytes) {
+    char path[DUMP_NAME_MAX];
+    if (dump_object_make(kind, w->writer->key, w->payload.at, w->payload.count, &w->object,
+                         ret_name))
+        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    *ret_bytes = w->object.count;
+    dump_object_path(kind, ret_name, path);
+    int error = dump_store_put(w->writer->store, path, &w->object, true);
+    return error ? store_told(w, error) : 0;
+}
+
+static int flush(struct writing *w) {
+    struct filling *filling = &w->filling;
+    struct dump_chunk chunk = {.pages = filling->page_count, .zeros = filling->zero_count};
+    if (!filling->entry_count)
+        return 0;
+    int error = dump_chunk_encode(filling->pages, filling->page_count, &w->payload);
+    if (!error)
+        error = put_object(w, DUMP_CHUNK, &chunk.name, &chunk.chunk_bytes);
+    if (!error)
+        error = dump_index_encode(filling->entries, filling->entry_count, &w->payload);
+    if (!error)
+        error = put_object(w, DUMP_INDEX, &chunk.index, &chunk.index_bytes);
+    if (!error)
+        error = dump_state_add(&w->writer->state, &chunk, filling->entries);
+    if (error == MRN_ERR_NO_MEMORY)
+        return wrong(w, error, "no memory");
+    filling->page_count = filling->zero_count = filling->entry_count = 0;
+    w->report.chunks++;
+    return error;
+}
+
+static int add_entry(struct writing *w, uint64_t page, const struct dump_page_hash *hash,
+                     const uint8_t *bytes) {
+    struct filling *filling = &w->filling;
+    if (filling->entry_count == filling->entry_room) {
+        uint32_t room = filling->entry_room ? 2 * filling->entry_room : DUMP_CHUNK_PAGES;
+        struct dump_index_entry *grown = realloc(filling->entries, room * sizeof *grown);
+        if (!grown)
+            return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+        filling->entries = grown;
+        filling->entry_room = room;
+    }
+    filling->entries[filling->entry_count++] = (struct dump_index_entry){page, *hash};
+    w->report.changed_pages++;
+    if (!bytes) {
+        filling->zero_count++;
+        return filling->zero_count == 64 * DUMP_CHUNK_PAGES ? flush(w) : 0;
+    }
+    memcpy(filling->pages + (size_t)filling->page_count++ * DUMP_PAGE_BYTES, bytes,
+           DUMP_PAGE_BYTES);
+    return filling->page_count == DUMP_CHUNK_PAGES ? flush(w) : 0;
+}
+
+/* Pages from..to of the file are zeros: those that were not are new. */
+static int take_zeros(struct writing *w, uint64_t from, uint64_t to) {
+    static const struct dump_page_hash zero;
+    int error = 0;
+    for (uint64_t page = from; !error && page < to; page++)
+        if (!dump_page_hash_zero(&w->writer->state.pages[page].hash))
+            error = add_entry(w, page, &zero, NULL);
+    return error;
+}
+
+static int take_page(struct writing *w, uint64_t number, const uint8_t *bytes) {
+    const struct dump_page *old = &w->writer->state.pages[number];
+    struct dump_page_hash hash;
+    w->leaves[number] = wire_hash_blake2b(bytes, DUMP_PAGE_BYTES);
+    memcpy(hash.bytes, w->leaves[number].bytes, sizeof hash.bytes);
+    bool same = memcmp(&hash, &old->hash, sizeof hash) == 0;
+    if (same && !w->sparse[old->chunk])
+        return 0;
+    return add_entry(w, number, &hash, bytes);
+}
+
+static int take_pages(struct writing *w, const struct snapshot_head *head) {
+    uint64_t pages = head->region_bytes / DUMP_PAGE_BYTES, next = 0, number;
+    uint8_t bytes[DUMP_PAGE_BYTES];
+    int error = 0;
+    while (!error) {
+        if (fread(&number, sizeof number, 1, w->file) != 1)
+            return wrong(w, MRN_ERR_CORRUPT, "the snapshot is cut short");
+        if (number == SNAPSHOT_PAGE_END)
+            break;
+        if (number < next || number >= pages || fread(bytes, sizeof bytes, 1, w->file) != 1)
+            return wrong(w, MRN_ERR_CORRUPT, "the snapshot is damaged or cut short");
+        error = take_zeros(w, next, number);
+        if (!error)
+            error = take_page(w, number, bytes);
+        next = number + 1;
+        w->report.pages++;
+    }
+    if (!error)
+        error = take_zeros(w, next, pages);
+    return error ? error : flush(w);
+}
+
+/* Chunks of which little lives are emptied when the dead are more than the living. */
+static int choose_sparse(struct writing *w) {
+    const struct dump_state *state = &w->writer->state;
+    uint64_t stored = 0, live = 0;
+    w->sparse = calloc(state->manifest.chunk_count + 1, sizeof *w->sparse);
+    if (!w->sparse)
+        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    for (uint32_t i = 0; i < state->manifest.chunk_count; i++) {
+        stored += state->manifest.chunks[i].pages;
+        live += state->live[i];
+    }
+    bool many = state->manifest.chunk_count > 64 + 8 * (stored / DUMP_CHUNK_PAGES);
+    if (stored > 2 * live + DUMP_CHUNK_PAGES || many)
+        for (uint32_t i = 0; i < state->manifest.chunk_count; i++)
+            w->sparse[i] = 2 * state->live[i] < DUMP_CHUNK_PAGES;
+    return 0;
+}
+
+/* What nothing lives in any more, neither page nor zero, is not named again. Zeros matter only
+ * where an earlier chunk has the page. */
+static void drop_dead_chunks(struct dump_state *state) {
+    struct dump_manifest *manifest = &state->manifest;
+    uint32_t *renamed = calloc(manifest->chunk_count + 1, sizeof *renamed), kept = 0;
+    if (!renamed)
+        return; /* they stay: that is allowed */
+    for (uint32_t i = 0; i < manifest->chunk_count; i++) {
+        bool earlier_lives = kept > 0;
+        renamed[i] = kept;
+        if (!state->live[i] && !(manifest->chunks[i].zeros && earlier_lives))
+            continue;
+        manifest->chunks[kept] = manifest->chunks[i];
+        state->live[kept++] = state->live[i];
+    }
+    manifest->chunk_count = kept;
+    for (uint64_t page = 0; page < state->page_count; page++)
+        if (!dump_page_hash_zero(&state->pages[page].hash))
+            state->pages[page].chunk = renamed[state->pages[page].chunk];
+    free(renamed);
+}
+
+static int prepare_state(struct writing *w, const struct snapshot_head *head) {
+    struct dump_writer *writer = w->writer;
+    char path[DUMP_NAME_MAX];
+    uint64_t seq;
+    int error = dump_latest(writer->store, path, &seq, w->text);
+    if (error && error != MRN_ERR_NOT_FOUND)
+        return error;
+    if (error || strcmp(path, writer->state.path) != 0) {
+        dump_state_free(&writer->state);
+        if (!error)
+            error = dump_state_load(writer->store, writer->key, path, &writer->state, w->text);
+        else
+            error = dump_state_new(head->region_bytes / DUMP_PAGE_BYTES, &writer->state);
+        if (error)
+            return error;
+    }
+    const struct dump_manifest *old = &writer->state.manifest;
+    if (!writer->state.path[0])
+        return 0;
+    if (old->head.configuration_id != head->configuration_id) {
+        snprintf(w->text, DUMP_TEXT_BYTES,
+                 "the store holds dumps of another cluster (%.63s, configuration %016" PRIx64
+                 "): give each cluster a prefix of its own",
+                 old->cluster, old->head.configuration_id);
+        return MRN_ERR_MISMATCH;
+    }
+    if (old->head.seq >= head->seq)
+        return wrong(w, MRN_ERR_EXISTS, "a dump of this epoch or a later one is there");
+    if (old->head.region_bytes != head->region_bytes) {
+        dump_state_free(&writer->state);
+        return dump_state_new(head->region_bytes / DUMP_PAGE_BYTES, &writer->state);
+    }
+    return 0;
+}
+
+static int publish(struct writing *w, const struct snapshot_head *head,
+                   const struct snapshot_tail *tail) {
+    struct dump_writer *writer = w->writer;
+    struct dump_manifest *manifest = &writer->state.manifest;
+    struct timespec now;
+    struct wire_hash name;
+    clock_gettime(CLOCK_REALTIME, &now);
+    memset(&manifest->previous, 0, sizeof manifest->previous);
+    manifest->previous_seq = 0;
+    if (writer->state.path[0])
+        (void)dump_manifest_path_read(writer->state.path, &manifest->previous_seq,
+                                      &manifest->previous);
+    snprintf(manifest->cluster, sizeof manifest->cluster, "%s", writer->cluster);
+    manifest->cluster_id = writer->cluster_id;
+    manifest->head = *head;
+    manifest->tail = *tail;
+    manifest->node = writer->node;
+    manifest->incarnation = writer->incarnation;
+    manifest->wall_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    drop_dead_chunks(&writer->state);
+    if (dump_manifest_encode(manifest, writer->signer, &w->payload) ||
+        dump_object_make(DUMP_MANIFEST, writer->key, w->payload.at, w->payload.count, &w->object,
+                         &name))
+        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    dump_manifest_path(head->seq, &name, writer->state.path);
+    (void)dump_store_put(writer->store, writer->state.path, &w->object, false);
+    int error = dump_store_wait(writer->store);
+    if (error)
+        return store_told(w, error);
+    /* Another node may have come further meanwhile. */
+    char path[DUMP_NAME_MAX];
+    uint64_t seq = 0;
+    error = dump_latest(writer->store, path, &seq, w->text);
+    if (error && error != MRN_ERR_NOT_FOUND)
+        return error;
+    if (!error && seq >= head->seq)
+        return wrong(w, MRN_ERR_EXISTS, "another node's dump is newer");
+    char *text = dump_pointer_text(manifest, writer->state.path);
+    struct dump_bytes pointer = {(uint8_t *)text, text ? strlen(text) : 0, 0};
+    if (!text)
+        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    (void)dump_store_put(writer->store, "latest", &pointer, false);
+    error = dump_store_wait(writer->store);
+    return error ? store_told(w, error) : 0;
+}
+
+static int write_all(struct writing *w) {
+    struct snapshot_head head;
+    struct snapshot_tail tail;
+    if (fread(&head, sizeof head, 1, w->file) != 1)
+        return wrong(w, MRN_ERR_CORRUPT, "the snapshot is cut short");
+    int error = dump_snapshot_head_check(&head, w->text);
+    if (!error)
+        error = prepare_state(w, &head);
+    if (!error)
+        error = choose_sparse(w);
+    if (error)
+        return error;
+    uint64_t pages = head.region_bytes / DUMP_PAGE_BYTES;
+    w->leaves = calloc(pages, sizeof *w->leaves);
+    w->filling.pages = malloc((size_t)DUMP_CHUNK_PAGES * DUMP_PAGE_BYTES);
+    if (!w->leaves || !w->filling.pages)
+        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    error = take_pages(w, &head);
+    if (error)
+        return error;
+    if (fread(&tail, sizeof tail, 1, w->file) != 1 || fgetc(w->file) != EOF)
+        return wrong(w, MRN_ERR_CORRUPT, "the snapshot is cut short, or goes on behind its end");
+    error = dump_snapshot_tail_check(&head, &tail, w->text);
+    if (error)
+        return error;
+    struct wire_hash state_hash = dump_state_hash(w->leaves, pages);
+    if (tail.page_count != w->report.pages ||
+        memcmp(&state_hash, &tail.state_hash, sizeof state_hash) != 0)
+        return wrong(w, MRN_ERR_CORRUPT, "the snapshot's pages do not have its state hash");
+    error = dump_store_wait(w->writer->store);
+    if (error)
+        return store_told(w, error);
+    w->report.seq = head.seq;
+    return publish(w, &head, &tail);
+}
+
+int dump_write(struct dump_writer *writer, int snapshot_fd, struct dump_report *ret_report,
+               char *text) {
+    struct writing w = {.writer = writer, .text = text};
+    struct dump_store *store = writer->store;
+    uint64_t sent = store->sent_bytes, skipped = store->skipped_bytes;
+    int fd = dup(snapshot_fd);
+    text[0] = '\0';
+    w.file = fd >= 0 ? fdopen(fd, "re") : NULL;
+    if (!w.file) {
+        if (fd >= 0)
+            close(fd);
+        return wrong(&w, MRN_ERR_IO, "the snapshot cannot be read");
+    }
+    (void)setvbuf(w.file, NULL, _IOFBF, READ_BYTES);
+    int error = write_all(&w);
+    (void)fclose(w.file);
+    if (error) {
+        (void)dump_store_wait(store); /* what was started ends before its memory does */
+        dump_state_free(&writer->state);
+    } else {
+        w.report.sent_bytes = store->sent_bytes - sent;
+        w.report.skipped_bytes = store->skipped_bytes - skipped;
+        snprintf(w.report.path, sizeof w.report.path, "%s", writer->state.path);
+        *ret_report = w.report;
+    }
+    free(w.leaves);
+    free(w.sparse);
+    free(w.filling.pages);
+    free(w.filling.entries);
+    dump_bytes_free(&w.payload);
+    dump_bytes_free(&w.object);
+    return error;
+}

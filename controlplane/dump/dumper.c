@@ -1,0 +1,242 @@
+#include "controlplane/dump/dumper.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "controlplane/dump/dump_write.h"
+#include "controlplane/log.h"
+#include "maroon/error.h"
+
+struct dumper {
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_key key;
+    struct dump_signer signer;
+    pthread_t thread;
+    _Atomic bool stop;
+
+    pthread_mutex_t lock; /* of all below */
+    pthread_cond_t wake;
+    bool peek;
+    int fd; /* to dump; -1: none */
+    struct dumper_status status;
+};
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+uint32_t dumper_patience(uint32_t node, uint32_t leader, uint32_t node_count) {
+    return 1 + (node + node_count - leader + node_count - 1) % node_count;
+}
+
+/* With the lock held. */
+static void see_latest(struct dumper *dumper, uint64_t seq) {
+    struct dumper_status *status = &dumper->status;
+    if (!status->latest_known || seq != status->latest_seq)
+        status->latest_change_ns = status->latest_known || !seq ? now_ns() : 0;
+    status->latest_known = true;
+    status->latest_seq = seq;
+}
+
+static void look(struct dumper *dumper) {
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES] = "";
+    uint64_t seq = 0;
+    int error = dump_latest(&dumper->store, path, &seq, text);
+    pthread_mutex_lock(&dumper->lock);
+    dumper->status.looking = false;
+    if (!error || error == MRN_ERR_NOT_FOUND)
+        see_latest(dumper, error ? 0 : seq);
+    else if (error != MRN_ERR_CLOSED) {
+        dumper->status.failures++;
+        dumper->status.error = error;
+        snprintf(dumper->status.text, sizeof dumper->status.text, "%s", text);
+    }
+    dumper->status.counters = *object_store_counters(dumper->store.store);
+    pthread_mutex_unlock(&dumper->lock);
+    if (error && error != MRN_ERR_NOT_FOUND && error != MRN_ERR_CLOSED)
+        mrn_log_warning("dump_store", "error=%s why=%s", mrn_error_name(error),
+                        mrn_log_quote(text));
+}
+
+static void dump(struct dumper *dumper, int fd) {
+    struct dump_report report = {0};
+    char text[DUMP_TEXT_BYTES] = "";
+    struct timespec wall;
+    uint64_t since_ns = now_ns();
+    int error = dump_write(&dumper->writer, fd, &report, text);
+    close(fd);
+    uint64_t took_ms = (now_ns() - since_ns) / 1000000;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    pthread_mutex_lock(&dumper->lock);
+    struct dumper_status *status = &dumper->status;
+    status->dumping = false;
+    status->counters = *object_store_counters(dumper->store.store);
+    bool newer = error == MRN_ERR_EXISTS; /* another node was faster: as good */
+    if (!error) {
+        status->dumps++;
+        status->last_seq = report.seq;
+        status->last_duration_ms = took_ms;
+        status->last_wall_ms = (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000;
+        status->last_sent_bytes = report.sent_bytes;
+        status->last_skipped_bytes = report.skipped_bytes;
+        status->last_pages = report.pages;
+        status->last_changed_pages = report.changed_pages;
+        see_latest(dumper, report.seq);
+    }
+    if (error && !newer && error != MRN_ERR_CLOSED) {
+        status->failures++;
+        status->error = error;
+        snprintf(status->text, sizeof status->text, "%s", text);
+    } else {
+        status->error = 0;
+        status->text[0] = '\0';
+    }
+    pthread_mutex_unlock(&dumper->lock);
+    if (!error)
+        mrn_log_info("dumped",
+                     "seq=%" PRIu64 " pages=%" PRIu64 " changed=%" PRIu64 " sent_bytes=%" PRIu64
+                     " skipped_bytes=%" PRIu64 " ms=%" PRIu64 " manifest=%s",
+                     report.seq, report.pages, report.changed_pages, report.sent_bytes,
+                     report.skipped_bytes, took_ms, report.path);
+    else if (!newer && error != MRN_ERR_CLOSED)
+        mrn_log_warning("not_dumped", "error=%s why=%s", mrn_error_name(error),
+                        mrn_log_quote(text));
+}
+
+static void *run(void *context) {
+    struct dumper *dumper = context;
+    while (!atomic_load(&dumper->stop)) {
+        pthread_mutex_lock(&dumper->lock);
+        while (!atomic_load(&dumper->stop) && !dumper->peek && dumper->fd < 0)
+            pthread_cond_wait(&dumper->wake, &dumper->lock);
+        int fd = dumper->fd;
+        bool peek = dumper->peek;
+        dumper->fd = -1;
+        dumper->peek = false;
+        pthread_mutex_unlock(&dumper->lock);
+        if (atomic_load(&dumper->stop)) {
+            if (fd >= 0)
+                close(fd);
+            break;
+        }
+        if (peek)
+            look(dumper);
+        if (fd >= 0)
+            dump(dumper, fd);
+    }
+    return NULL;
+}
+
+static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char *text) {
+    char path[512];
+    int error = 0;
+    text[0] = '\0';
+    if (setup->key_file && *setup->key_file &&
+        (error = dump_key_load(setup->key_file, &dumper->key))) {
+        snprintf(text, DUMP_TEXT_BYTES, "dump-key-file %.200s does not hold 64 hex digits",
+                 setup->key_file);
+        return MRN_ERR_INVALID;
+    }
+    snprintf(path, sizeof path, "%.480s/dump.key", setup->data_dir);
+    error = dump_signer_load(path, &dumper->signer);
+    if (error) {
+        snprintf(text, DUMP_TEXT_BYTES, "%.250s cannot be read or made", path);
+        return error;
+    }
+    error = dump_store_open(&dumper->store, setup->store, &dumper->stop);
+    if (error)
+        snprintf(text, DUMP_TEXT_BYTES, "%s", dumper->store.text);
+    return error;
+}
+
+int dumper_start(const struct dumper_setup *setup, struct dumper **ret_dumper, char *ret_text) {
+    struct dumper *dumper = calloc(1, sizeof *dumper);
+    if (!dumper)
+        return MRN_ERR_NO_MEMORY;
+    dumper->fd = -1;
+    int error = prepare(dumper, setup, ret_text);
+    if (error) {
+        free(dumper);
+        return error;
+    }
+    struct dump_writer *writer = &dumper->writer;
+    writer->store = &dumper->store;
+    writer->key = &dumper->key;
+    writer->signer = &dumper->signer;
+    snprintf(writer->cluster, sizeof writer->cluster, "%s", setup->cluster);
+    writer->cluster_id = setup->cluster_id;
+    writer->node = setup->node;
+    writer->incarnation = setup->incarnation;
+    pthread_mutex_init(&dumper->lock, NULL);
+    pthread_cond_init(&dumper->wake, NULL);
+    if (pthread_create(&dumper->thread, NULL, run, dumper)) {
+        dump_store_close(&dumper->store);
+        free(dumper);
+        return MRN_ERR_NO_MEMORY;
+    }
+    pthread_setname_np(dumper->thread, "dump");
+    *ret_dumper = dumper;
+    return 0;
+}
+
+void dumper_stop(struct dumper *dumper) {
+    if (!dumper)
+        return;
+    pthread_mutex_lock(&dumper->lock);
+    atomic_store(&dumper->stop, true);
+    pthread_cond_signal(&dumper->wake);
+    pthread_mutex_unlock(&dumper->lock);
+    pthread_join(dumper->thread, NULL);
+    if (dumper->fd >= 0)
+        close(dumper->fd);
+    dump_store_close(&dumper->store);
+    dump_state_free(&dumper->writer.state);
+    pthread_cond_destroy(&dumper->wake);
+    pthread_mutex_destroy(&dumper->lock);
+    sodium_memzero(&dumper->signer, sizeof dumper->signer);
+    free(dumper);
+}
+
+/* With the lock held. */
+static bool idle(const struct dumper *dumper) {
+    return !dumper->status.dumping && !dumper->status.looking;
+}
+
+bool dumper_peek(struct dumper *dumper) {
+    pthread_mutex_lock(&dumper->lock);
+    bool taken = idle(dumper);
+    if (taken) {
+        dumper->peek = dumper->status.looking = true;
+        pthread_cond_signal(&dumper->wake);
+    }
+    pthread_mutex_unlock(&dumper->lock);
+    return taken;
+}
+
+bool dumper_take(struct dumper *dumper, int snapshot_fd) {
+    pthread_mutex_lock(&dumper->lock);
+    bool taken = idle(dumper);
+    if (taken) {
+        dumper->fd = snapshot_fd;
+        dumper->status.dumping = true;
+        pthread_cond_signal(&dumper->wake);
+    }
+    pthread_mutex_unlock(&dumper->lock);
+    if (!taken)
+        close(snapshot_fd);
+    return taken;
+}
+
+void dumper_status(struct dumper *dumper, struct dumper_status *ret_status) {
+    pthread_mutex_lock(&dumper->lock);
+    *ret_status = dumper->status;
+    pthread_mutex_unlock(&dumper->lock);
+}

@@ -1,0 +1,61 @@
+/* dumper: the thread that dumps, and what the control plane has to do with it.
+ *
+ *   idle --peek--> looking --> idle              (how new is the newest dump in the store?)
+ *   idle --take(snapshot file)--> dumping --> idle
+ *
+ * Who dumps: every node looks at the pointer. One that has been standing still for the interval is
+ * overdue; a node waits one more interval for each place behind the leader on the way round, so
+ * that the leader comes last and dumps only when no other node does. Two that dump at once do no
+ * harm.
+ *
+ * Threads: dumper_* are the control plane's; they never block but for a mutex held for a copy
+ * (start and stop apart). Files, hashes, zstd and the network are the dump thread's. A store in
+ * trouble makes a line in the log, counters, and a pause; commits know nothing of it. */
+#ifndef MAROON_DUMPER_H
+#define MAROON_DUMPER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "controlplane/dump/dump_object.h"
+#include "controlplane/store/object_store.h"
+
+struct dumper;
+
+struct dumper_setup {
+    const struct object_store_config *store;
+    const char *data_dir; /* keeps dump.key, the key that signs; made there */
+    const char *key_file; /* seals objects; "": they are not sealed */
+    const char *cluster;
+    uint64_t cluster_id, incarnation;
+    uint32_t node;
+};
+
+struct dumper_status {
+    bool dumping, looking;
+    bool latest_known;                     /* the store has been looked into */
+    uint64_t latest_seq, latest_change_ns; /* of the newest dump; when it became that (monotonic) */
+    uint64_t dumps, failures;              /* of this process */
+    uint64_t last_seq, last_duration_ms, last_wall_ms, last_sent_bytes, last_skipped_bytes;
+    uint64_t last_pages, last_changed_pages;
+    int error; /* of the last look or dump; 0: it went well */
+    char text[DUMP_TEXT_BYTES];
+    struct object_store_counters counters;
+};
+
+/* Starts the thread. 0, or MRN_ERR_INVALID (configuration), _IO, _NO_MEMORY with words in ret_text
+ * (DUMP_TEXT_BYTES). */
+int dumper_start(const struct dumper_setup *setup, struct dumper **ret_dumper, char *ret_text);
+/* Ends what is under way, at once, and joins the thread. NULL is allowed. */
+void dumper_stop(struct dumper *dumper);
+
+/* False when it is not idle. */
+bool dumper_peek(struct dumper *dumper);
+/* Takes the open file over, also when it is not idle (then it is closed, and the answer false). */
+bool dumper_take(struct dumper *dumper, int snapshot_fd);
+void dumper_status(struct dumper *dumper, struct dumper_status *ret_status);
+
+/* How long a node waits after the newest dump before it makes one, in intervals. Pure. */
+uint32_t dumper_patience(uint32_t node, uint32_t leader, uint32_t node_count);
+
+#endif

@@ -1,0 +1,170 @@
+#!/bin/bash
+# package.sh build DIRECTORY   the Debian packages, built from this tree, into DIRECTORY
+# package.sh test              builds them, looks at them with lintian, installs them in a clean root made by debootstrap, starts
+#                              a single node and a gateway there as the units would, asks them with curl, purges them.
+#                              Root, and a Debian archive that can be reached. Leaves no file, mount or process behind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+suite=${SUITE:-bookworm}
+work=$(mktemp -d "${TMPDIR:-/tmp}/maroon-package.XXXXXX")
+root=$work/root
+space=                      # the process that holds the root's namespaces
+net=maroon-package-$$       # its network, loopback only
+
+end() {
+    trap - EXIT INT TERM HUP
+    if [ -n "$space" ]; then # with it go its processes and mounts
+        kill -9 "$space" 2>/dev/null || true
+        wait "$space" 2>/dev/null || true
+    fi
+    ip netns del "$net" 2>/dev/null || true
+    if grep -qF " $work/" /proc/mounts; then
+        echo "package: mounts are left in $work; it is not removed" >&2
+        exit 1
+    fi
+    rm -rf "$work"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+fail() { echo "package: $1" >&2; exit 1; }
+
+# Builds in a copy: dpkg-buildpackage writes beside and into its tree.
+build() {
+    mkdir "$work/maroon"
+    if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+        git ls-files -z --cached --others --exclude-standard | tar -c --null --files-from=- --ignore-failed-read | tar -x -C "$work/maroon"
+    else
+        tar -c --exclude='./build*' --exclude=./.maroon . | tar -x -C "$work/maroon"
+    fi
+    echo "package: building"
+    (cd "$work/maroon" && nice dpkg-buildpackage -us -uc -b) >"$work/build.log" 2>&1 || {
+        tail -n 40 "$work/build.log" >&2
+        fail "the build failed"
+    }
+    ls -l "$work"/*.deb | awk '{ print "package:", $5, "bytes", $9 }' | sed "s|$work/||"
+}
+
+# A process in namespaces of its own keeps them; enter() runs something there, in the root.
+open_space() {
+    unshare --mount --pid --fork --kill-child --propagation private sleep infinity &
+    space=$!
+    for _ in $(seq 50); do
+        inner=$(pgrep -P "$space" sleep || true)
+        [ -n "$inner" ] && break
+        sleep 0.1
+    done
+    [ -n "$inner" ] || fail "no namespaces: is this root?"
+    mkdir -p "$root/proc" "$root/dev" "$root/sys"
+    nsenter -t "$inner" -m -p sh -ec "mount -t proc proc '$root/proc'; mount --rbind /dev '$root/dev'; mount -t sysfs -o ro sysfs '$root/sys'; mount -t tmpfs tmpfs '$root/run'"
+}
+enter() { nsenter -t "$inner" -m -p chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"; }
+
+make_root() {
+    mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' 2>/dev/null |
+        awk -v suite="$suite" '$2 == suite { print $1; exit }')}
+    echo "package: debootstrap of $suite"
+    debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} >"$work/debootstrap.log" 2>&1 || {
+        tail -n 20 "$work/debootstrap.log" >&2
+        fail "debootstrap failed"
+    }
+    # The machine's own way to the archive: proxies, sources, resolver.
+    cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+    cp -rL /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
+    if [ -f /etc/apt/apt.conf ]; then cp -L /etc/apt/apt.conf "$root/etc/apt/apt.conf"; fi
+    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # no service starts in a chroot
+    chmod 755 "$root/usr/sbin/policy-rc.d"
+}
+
+install_packages() {
+    cp "$work"/maroon_*.deb "$work"/libmaroon*.deb "$root/tmp/"
+    echo "package: apt-get install"
+    enter sh -c 'apt-get update -q && apt-get install -y -q --no-install-recommends /tmp/*.deb' >"$work/install.log" 2>&1 || {
+        tail -n 20 "$work/install.log" >&2
+        fail "the packages do not install"
+    }
+    rm "$root"/tmp/*.deb
+    enter dpkg -V maroon libmaroon0 libmaroon-dev || fail "installed files differ from the package's"
+    for program in maroon-node maroon-gateway; do
+        enter "$program" --version
+        enter "$program" --check-config --config "/etc/maroon/${program#maroon-}.conf" >/dev/null
+    done
+    enter maroon-hugepages plan --config /etc/maroon/node.conf | tail -n 1
+    [ -s "$root/lib/systemd/system/maroon-node.service" ] || fail "the unit is not installed"
+}
+
+# As the unit says: its user, its directories, no privileges, its command; the network is a loopback of its own.
+as_unit() { # name
+    command=$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/$1.service")
+    enter install -d -m 700 -o maroon -g maroon "/run/$1"
+    nsenter -t "$inner" -m -p --net="/run/netns/$net" chroot "$root" env -i PATH=/usr/bin:/bin "XDG_RUNTIME_DIR=/run/$1" \
+        setpriv --reuid=maroon --regid=maroon --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
+        $command >>"$work/$1.log" 2>&1 &
+}
+stop() { # signal, name: of our namespace only
+    for pid in $(pgrep -x "$(echo "$2" | cut -c-15)"); do
+        [ "$(readlink "/proc/$pid/ns/pid")" != "$(readlink "/proc/$inner/ns/pid")" ] || kill "-$1" "$pid"
+    done
+    sleep 0.5
+}
+ask() { nsenter --net="/run/netns/$net" curl -sS --max-time 10 "$@"; }
+call() { ask -H 'content-type: application/json' -d "$2" "http://127.0.0.1:5000/bank.v1.Bank/$1"; }
+await() { # name, URL
+    for _ in $(seq 150); do
+        ask -f -o /dev/null "$2" 2>/dev/null && return
+        sleep 0.2
+    done
+    cat "$work/$1.log" >&2
+    fail "$1 is not ready"
+}
+
+try() {
+    ip netns add "$net"
+    nsenter --net="/run/netns/$net" ip link set lo up
+    as_unit maroon-node
+    await maroon-node http://127.0.0.1:9100/readyz
+    as_unit maroon-gateway
+    await maroon-gateway http://127.0.0.1:5000/readyz
+    echo "\$ curl localhost:5000/bank.v1.Bank/Deposit -H 'content-type: application/json' -d '{\"account\":\"1\",\"amount\":\"100\"}'"
+    answer=$(call Deposit '{"account":"1","amount":"100"}')
+    echo "$answer"
+    [ "$answer" = '{"balance":"100"}' ] || fail "the deposit was answered with: $answer"
+    [ "$(stat -c %a "$root/var/lib/maroon")" = 700 ] || fail "/var/lib/maroon is open to others"
+    stop KILL maroon-node 2>/dev/null # and started again, the state is still there: durability = disk
+    as_unit maroon-node
+    await maroon-node http://127.0.0.1:9100/readyz
+    answer=$(call Balance '{"account":"1"}')
+    echo "after kill -9 and a start: $answer"
+    [ "$answer" = '{"balance":"100"}' ] || fail "the balance after a restart is: $answer"
+    stop TERM maroon-gateway
+    stop TERM maroon-node
+    grep -q 'stopped why=signal' "$work/maroon-node.log" || { cat "$work/maroon-node.log" >&2; fail "the node did not end cleanly"; }
+}
+
+purge() {
+    enter apt-get purge -y -q maroon libmaroon0 libmaroon-dev >"$work/purge.log" 2>&1 || { cat "$work/purge.log" >&2; fail "purge failed"; }
+    left=$(find "$root" -xdev -name '*maroon*' -not -path '*/var/log/*' -not -path '*/var/cache/*' -not -path '*/run/*')
+    [ -z "$left" ] || fail "after purge there are still: $left"
+}
+
+case ${1:-} in
+build)
+    build
+    mkdir -p "${2:-build-package}"
+    cp "$work"/*.deb "${2:-build-package}/"
+    ;;
+test)
+    [ "$(id -u)" = 0 ] || fail "needs root: debootstrap and namespaces"
+    build
+    # The project has no mail address.
+    lintian --allow-root --suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog --fail-on error,warning "$work"/*.changes || fail "lintian complains"
+    make_root
+    open_space
+    install_packages
+    try
+    purge
+    echo "package: ok"
+    ;;
+*) echo "usage: $0 build DIRECTORY | test" >&2; exit 2 ;;
+esac

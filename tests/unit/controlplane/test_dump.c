@@ -1,0 +1,476 @@
+/* Dumps: snapshot files into a store and back, incremental, damaged, killed, pruned. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "controlplane/dump/dump_keep.h"
+#include "controlplane/dump/dump_read.h"
+#include "controlplane/dump/dump_write.h"
+#include "controlplane/dump/dumper.h"
+#include "fixture.h"
+#include "maroon/error.h"
+#include "store_fixture.h"
+
+#define PAGES 3000 /* of 4 KiB: 12 MB */
+
+static char dir[64], url[96], file[96], again[96];
+static uint8_t *region; /* PAGES pages, the state that is dumped */
+static struct dump_signer signer;
+static struct dump_key no_key;
+static struct store_server server;
+static bool have_server;
+
+static void fill_page(uint64_t page, uint32_t seed) {
+    uint8_t *bytes = store_bytes(DUMP_PAGE_BYTES, seed * 31 + (uint32_t)page);
+    memcpy(region + page * DUMP_PAGE_BYTES, bytes, DUMP_PAGE_BYTES);
+    free(bytes);
+}
+
+/* As the runtime writes it (runtime/SNAPSHOT.md). */
+static void write_snapshot(uint64_t seq, uint64_t configuration_id) {
+    static const uint8_t zeros[DUMP_PAGE_BYTES];
+    struct snapshot_head head = {.format_version = SNAPSHOT_FORMAT_VERSION,
+                                 .head_bytes = sizeof head,
+                                 .configuration_id = configuration_id,
+                                 .seq = seq,
+                                 .region_bytes = (uint64_t)PAGES * DUMP_PAGE_BYTES,
+                                 .page_bytes = DUMP_PAGE_BYTES};
+    struct snapshot_tail tail = {0};
+    struct wire_hash *leaves = calloc(PAGES, sizeof *leaves);
+    memcpy(head.magic, SNAPSHOT_MAGIC, 8);
+    memcpy(tail.magic, SNAPSHOT_TAIL_MAGIC, 8);
+    head.checksum = wire_hash_blake2b(&head, offsetof(struct snapshot_head, checksum));
+    FILE *out = fopen(file, "w");
+    assert_non_null(out);
+    fwrite(&head, sizeof head, 1, out);
+    for (uint64_t page = 0; page < PAGES; page++) {
+        const uint8_t *bytes = region + page * DUMP_PAGE_BYTES;
+        if (memcmp(bytes, zeros, sizeof zeros) == 0)
+            continue;
+        leaves[page] = wire_hash_blake2b(bytes, DUMP_PAGE_BYTES);
+        fwrite(&page, sizeof page, 1, out);
+        fwrite(bytes, DUMP_PAGE_BYTES, 1, out);
+        tail.page_count++;
+    }
+    uint64_t end = SNAPSHOT_PAGE_END;
+    fwrite(&end, sizeof end, 1, out);
+    tail.state_hash = dump_state_hash(leaves, PAGES);
+    tail.checksum =
+        wire_hash_blake2b_pair(&head, sizeof head, &tail, offsetof(struct snapshot_tail, checksum));
+    fwrite(&tail, sizeof tail, 1, out);
+    fclose(out);
+    free(leaves);
+}
+
+static void open_store(struct dump_store *store, const char *at) {
+    char endpoint[64];
+    snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d", server.port);
+    struct object_store_config config = {
+        .url = at, .endpoint = endpoint, .retry_first_ms = 10, .retry_max_ms = 100};
+    assert_int_equal(dump_store_open(store, &config, NULL), 0);
+}
+
+static int write_dump(struct dump_writer *writer, struct dump_report *report) {
+    char text[DUMP_TEXT_BYTES];
+    int fd = open(file, O_RDONLY);
+    assert_true(fd >= 0);
+    int error = dump_write(writer, fd, report, text);
+    close(fd);
+    if (error && error != MRN_ERR_EXISTS)
+        print_message("%s\n", text);
+    return error;
+}
+
+static void begin(struct dump_writer *writer, struct dump_store *store) {
+    *writer = (struct dump_writer){.store = store, .key = &no_key, .signer = &signer};
+    strcpy(writer->cluster, "test");
+}
+
+/* What the store gives back is the file that went in, byte for byte. */
+static void expect_back(struct dump_store *store, const struct dump_key *key, const char *path) {
+    char text[DUMP_TEXT_BYTES], command[256];
+    unlink(again);
+    int error = dump_read(store, key, path, again, NULL, NULL, NULL, text);
+    if (error)
+        fail_msg("read: %d %s", error, text);
+    snprintf(command, sizeof command, "cmp %s %s", file, again);
+    assert_int_equal(system(command), 0);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    fixture_make_dir(dir, sizeof dir);
+    char objects[80];
+    snprintf(objects, sizeof objects, "%s/objects", dir);
+    assert_int_equal(mkdir(objects, 0755), 0);
+    snprintf(url, sizeof url, "dir:%s", objects);
+    snprintf(file, sizeof file, "%s/snapshot", dir);
+    snprintf(again, sizeof again, "%s/again", dir);
+    memset(region, 0, (size_t)PAGES * DUMP_PAGE_BYTES);
+    for (uint64_t page = 0; page < PAGES; page += page % 7 == 0 ? 2 : 1)
+        fill_page(page, 1);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    fixture_remove_dir(dir);
+    return 0;
+}
+
+static void test_there_and_back_incrementally(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report first, second = {0}, third;
+    open_store(&store, url);
+    begin(&writer, &store);
+    write_snapshot(10, 1);
+    assert_int_equal(write_dump(&writer, &first), 0);
+    assert_int_equal(first.changed_pages, first.pages);
+    expect_back(&store, &no_key, first.path);
+    assert_int_equal(write_dump(&writer, &second), MRN_ERR_EXISTS); /* the same epoch */
+    for (uint64_t page = 50; page < PAGES; page += 100)
+        fill_page(page, 2);                                     /* 1 % of the pages, far apart */
+    memset(region + 150 * DUMP_PAGE_BYTES, 0, DUMP_PAGE_BYTES); /* and one becomes zeros */
+    write_snapshot(20, 1);
+    assert_int_equal(write_dump(&writer, &second), 0);
+    assert_int_equal(second.changed_pages, PAGES / 100);
+    assert_true(second.sent_bytes * 100 < first.sent_bytes * 2); /* about 1 % of the bytes */
+    expect_back(&store, &no_key, second.path);
+    /* A new process knows nothing and learns it from the store. */
+    dump_state_free(&writer.state);
+    begin(&writer, &store);
+    fill_page(150, 3);
+    write_snapshot(30, 1);
+    assert_int_equal(write_dump(&writer, &third), 0);
+    assert_int_equal(third.changed_pages, 1);
+    expect_back(&store, &no_key, third.path);
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+static void test_garbage_is_bounded(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    open_store(&store, url);
+    begin(&writer, &store);
+    uint64_t stored = 0;
+    for (uint32_t round = 1; round <= 8; round++) {
+        for (uint64_t page = round % 2; page < PAGES; page += 2)
+            fill_page(page, 100 + round);
+        write_snapshot(round, 1);
+        assert_int_equal(write_dump(&writer, &report), 0);
+        stored = 0;
+        for (uint32_t i = 0; i < writer.state.manifest.chunk_count; i++)
+            stored += writer.state.manifest.chunks[i].pages;
+    }
+    assert_true(stored <= 3 * PAGES + 2 * DUMP_CHUNK_PAGES);
+    expect_back(&store, &no_key, report.path);
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+static void test_sealed(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    char text[DUMP_TEXT_BYTES];
+    struct dump_key key = {.set = true, .bytes = {1, 2, 3}}, other = {.set = true, .bytes = {4}};
+    open_store(&store, url);
+    begin(&writer, &store);
+    writer.key = &key;
+    write_snapshot(10, 1);
+    assert_int_equal(write_dump(&writer, &report), 0);
+    expect_back(&store, &key, report.path);
+    assert_int_equal(dump_read(&store, &other, report.path, "", NULL, NULL, NULL, text),
+                     MRN_ERR_DENIED);
+    assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text),
+                     MRN_ERR_DENIED);
+    assert_non_null(strstr(text, "key file"));
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+static int write_once(uint64_t configuration_id, uint64_t seq, struct dump_report *report) {
+    struct dump_store store;
+    struct dump_writer writer;
+    open_store(&store, url);
+    begin(&writer, &store);
+    write_snapshot(seq, configuration_id);
+    int error = write_dump(&writer, report);
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+    return error;
+}
+
+/* Every object in turn: one byte of it changed, or the object gone, must be found. */
+static void test_every_damage_is_found(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_report report;
+    char text[DUMP_TEXT_BYTES], command[200], line[256];
+    assert_int_equal(write_once(1, 10, &report), 0);
+    open_store(&store, url);
+    assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text), 0);
+    snprintf(command, sizeof command, "find %s/objects -type f ! -name latest", dir);
+    FILE *list = popen(command, "r");
+    int objects = 0;
+    while (fgets(line, sizeof line, list)) {
+        line[strcspn(line, "\n")] = '\0';
+        objects++;
+        for (int at = 0; at < 3; at++) {
+            FILE *object = fopen(line, "r+");
+            fseek(object, at == 0 ? 3 : at == 1 ? 40 : -1, at == 2 ? SEEK_END : SEEK_SET);
+            long place = ftell(object);
+            int byte = fgetc(object);
+            fseek(object, place, SEEK_SET);
+            fputc(byte ^ 4, object);
+            fflush(object);
+            int error = dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text);
+            assert_true(error == MRN_ERR_CORRUPT || error == MRN_ERR_DENIED ||
+                        error == MRN_ERR_UNSUPPORTED);
+            assert_true(text[0]);
+            fseek(object, place, SEEK_SET);
+            fputc(byte, object);
+            fclose(object);
+        }
+        char moved[300];
+        snprintf(moved, sizeof moved, "%s.away", line);
+        rename(line, moved);
+        assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text),
+                         MRN_ERR_NOT_FOUND);
+        rename(moved, line);
+    }
+    pclose(list);
+    assert_true(objects >= 5);
+    assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text), 0);
+    dump_store_close(&store);
+}
+
+static void test_a_damaged_snapshot_or_another_cluster_is_refused(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    assert_int_equal(write_once(1, 10, &report), 0);
+    assert_int_equal(write_once(2, 11, &report), MRN_ERR_MISMATCH);
+    write_snapshot(12, 1);
+    open_store(&store, url);
+    begin(&writer, &store);
+    FILE *snapshot = fopen(file, "r+");
+    fseek(snapshot, 100000, SEEK_SET);
+    fputc('x', snapshot);
+    fputc('y', snapshot);
+    fclose(snapshot);
+    assert_int_equal(write_dump(&writer, &report), MRN_ERR_CORRUPT);
+    assert_int_equal(truncate(file, 50000), 0);
+    assert_int_equal(write_dump(&writer, &report), MRN_ERR_CORRUPT);
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES];
+    uint64_t seq;
+    assert_int_equal(dump_latest(&store, path, &seq, text), 0);
+    assert_int_equal(seq, 10); /* the pointer has not moved */
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+static void test_prune(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_report report;
+    struct dump_pruned pruned;
+    char text[DUMP_TEXT_BYTES];
+    for (uint64_t seq = 1; seq <= 5; seq++) {
+        for (uint64_t page = 0; page < PAGES; page += 3)
+            fill_page(page, (uint32_t)(200 + seq));
+        assert_int_equal(write_once(1, seq, &report), 0);
+    }
+    open_store(&store, url);
+    char command[400]; /* what a killed writer left */
+    snprintf(command, sizeof command,
+             "mkdir -p %s/objects/chunks/ab && echo x > %s/objects/chunks/ab/ab%062d", dir, dir, 7);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(dump_prune(&store, &no_key, 2, 3600, &pruned, text), 0);
+    assert_int_equal(pruned.manifests, 3);
+    assert_int_equal(pruned.objects, 0); /* all young */
+    assert_true(pruned.young > 0);
+    assert_int_equal(dump_prune(&store, &no_key, 2, 0, &pruned, text), 0);
+    assert_true(pruned.objects > 0);
+    struct dump_listed *list;
+    uint32_t count;
+    assert_int_equal(dump_list(&store, &list, &count, text), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(list[0].seq, 4);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(dump_read(&store, &no_key, list[i].path, "", NULL, NULL, NULL, text), 0);
+    expect_back(&store, &no_key, list[1].path);
+    free(list);
+    assert_int_equal(dump_prune(&store, &no_key, 2, 0, &pruned, text), 0);
+    assert_int_equal(pruned.objects + pruned.manifests, 0); /* nothing orphaned is left */
+    dump_store_close(&store);
+}
+
+/* A writer killed at any point: what the pointer names is whole, always. */
+static void test_a_writer_killed_at_any_point(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_report report;
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES];
+    uint64_t seq = 0, last = 0;
+    int moved = 0, killed = 0;
+    assert_int_equal(write_once(1, 1, &report), 0);
+    fill_page(1, 299);
+    for (uint64_t page = 0; page < PAGES; page += 5)
+        fill_page(page, 300);
+    uint64_t since_ms = fixture_now_ms();
+    assert_int_equal(write_once(1, 2, &report), 0);
+    uint64_t took_ms = fixture_now_ms() - since_ms;
+    open_store(&store, url);
+    for (uint32_t round = 3; round <= 11; round++) {
+        for (uint64_t page = round % 5; page < PAGES; page += 5)
+            fill_page(page, 300 + round);
+        write_snapshot(round, 1);
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct dump_store own;
+            struct dump_writer writer;
+            struct object_store_config config = {.url = url};
+            if (dump_store_open(&own, &config, NULL))
+                _exit(1);
+            begin(&writer, &own);
+            int fd = open(file, O_RDONLY);
+            _exit(dump_write(&writer, fd, &report, text) != 0);
+        }
+        int status;
+        if (round <= 9) { /* 0 to 1.2 of what one took */
+            usleep((useconds_t)(took_ms * 1000 * (round * 5 % 7) / 5));
+            kill(pid, SIGKILL);
+        }
+        waitpid(pid, &status, 0);
+        killed += WIFSIGNALED(status);
+        assert_int_equal(dump_latest(&store, path, &seq, text), 0);
+        if (dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text))
+            fail_msg("after a kill in round %u: %s", round, text);
+        moved += seq != last;
+        last = seq;
+    }
+    assert_true(moved >= 3 && killed >= 2);
+    struct dump_pruned pruned;
+    assert_int_equal(dump_prune(&store, &no_key, 1, 0, &pruned, text), 0);
+    assert_int_equal(dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text), 0);
+    dump_store_close(&store);
+}
+
+static void count_pages(void *context, const struct dump_progress *progress) {
+    *(struct dump_progress *)context = *progress;
+}
+
+static void test_a_fetch_is_taken_up(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_report report;
+    struct dump_progress whole = {0}, rest = {0};
+    char text[DUMP_TEXT_BYTES], command[256];
+    assert_int_equal(write_once(1, 10, &report), 0);
+    open_store(&store, url);
+    assert_int_equal(
+        dump_read(&store, &no_key, report.path, again, count_pages, &whole, NULL, text), 0);
+    assert_int_equal(truncate(again, 8000000), 0);
+    assert_int_equal(dump_read(&store, &no_key, report.path, again, count_pages, &rest, NULL, text),
+                     0);
+    assert_true(rest.fetched_bytes > 0 && rest.fetched_bytes < whole.fetched_bytes * 2 / 3);
+    snprintf(command, sizeof command, "cmp %s %s", file, again);
+    assert_int_equal(system(command), 0);
+    dump_store_close(&store);
+}
+
+static void test_through_a_bad_line_to_s3(void **state) {
+    (void)state;
+    if (!have_server)
+        skip();
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    char text[DUMP_TEXT_BYTES];
+    open_store(&store, "s3://" STORE_BUCKET "/a/dump");
+    begin(&writer, &store);
+    write_snapshot(10, 1);
+    store_fault(&server, "fault cut_up bytes=100000 skip=3 count=4");
+    store_fault(&server, "fault status code=503 s3code=SlowDown skip=9 count=4");
+    store_fault(&server, "fault wrong_up skip=5 count=2");
+    assert_int_equal(write_dump(&writer, &report), 0);
+    store_fault(&server, "clear");
+    expect_back(&store, &no_key, report.path);
+    store_fault(&server, "fault cut_down bytes=300000 skip=3 count=3");
+    store_fault(&server, "fault wrong_down skip=6 count=2");
+    expect_back(&store, &no_key, report.path);
+    store_fault(&server, "clear");
+    /* One that stays away ends the dump; the next takes up what was stored. */
+    for (uint64_t page = 0; page < PAGES; page++)
+        fill_page(page, 400);
+    write_snapshot(20, 1);
+    store_fault(&server, "fault status code=503 method=PUT skip=6");
+    assert_int_equal(write_dump(&writer, &report), MRN_ERR_UNAVAILABLE);
+    store_fault(&server, "clear");
+    assert_int_equal(write_dump(&writer, &report), 0);
+    assert_true(report.skipped_bytes > 0);
+    expect_back(&store, &no_key, report.path);
+    /* The store lies, for good. */
+    store_fault(&server, "fault wrong_down match=chunks");
+    assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text),
+                     MRN_ERR_CORRUPT);
+    store_fault(&server, "clear");
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+static void test_the_leader_comes_last(void **state) {
+    (void)state;
+    assert_int_equal(dumper_patience(1, 0, 3), 1);
+    assert_int_equal(dumper_patience(2, 0, 3), 2);
+    assert_int_equal(dumper_patience(0, 0, 3), 3);
+    assert_int_equal(dumper_patience(0, 2, 3), 1);
+    assert_int_equal(dumper_patience(0, 0, 1), 1);
+}
+
+int main(void) {
+    assert_true(sodium_init() >= 0);
+    setenv("AWS_ACCESS_KEY_ID", STORE_ACCESS_KEY, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", STORE_SECRET_KEY, 1);
+    crypto_sign_keypair(signer.public_key, signer.secret_key);
+    region = malloc((size_t)PAGES * DUMP_PAGE_BYTES);
+    have_server = store_server_start(&server, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_there_and_back_incrementally, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_garbage_is_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_sealed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_every_damage_is_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_damaged_snapshot_or_another_cluster_is_refused,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_prune, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_writer_killed_at_any_point, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_through_a_bad_line_to_s3, set_up, tear_down),
+        cmocka_unit_test(test_the_leader_comes_last),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (have_server)
+        store_server_stop(&server);
+    free(region);
+    return failed;
+}
