@@ -310,6 +310,8 @@ char *admin_metrics_text(const struct admin_setup *setup) {
         gauge(out, "etcd_full", "1 when etcd's quota is used up", health->no_space);
         gauge(out, "etcd_went_back", "1 after a restore, until term_base is raised",
               health->went_back);
+        gauge(out, "refused_term", "a term that was won and goes back; 0: none",
+              health->refused_term);
         gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
         gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
     }

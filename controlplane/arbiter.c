@@ -149,6 +149,11 @@ static bool differs(const char *what, uint64_t ours, uint64_t theirs) {
     return true;
 }
 
+static void hex(const uint8_t key[CONTROL_KEY_BYTES], char ret[2 * CONTROL_KEY_BYTES + 1]) {
+    for (int i = 0; i < CONTROL_KEY_BYTES; i++)
+        snprintf(ret + 2 * i, 3, "%02x", key[i]);
+}
+
 int arbiter_check_genesis(const struct arbiter_setup *setup,
                           const struct arbiter_genesis *genesis) {
     const struct control_config *config = setup->config;
@@ -160,13 +165,13 @@ int arbiter_check_genesis(const struct arbiter_setup *setup,
         return MRN_ERR_MISMATCH;
     for (int i = 0; i < genesis->node_count; i++) {
         if (memcmp(config->member_keys[i], genesis->member_keys[i], CONTROL_KEY_BYTES) != 0) {
+            char ours[2 * CONTROL_KEY_BYTES + 1], theirs[2 * CONTROL_KEY_BYTES + 1];
+            hex(config->member_keys[i], ours);
+            hex(genesis->member_keys[i], theirs);
             mrn_log_error("configuration_mismatch",
-                          "what=member_key index=%d ours=%02x%02x%02x%02x.. "
-                          "cluster=%02x%02x%02x%02x..",
-                          i, config->member_keys[i][0], config->member_keys[i][1],
-                          config->member_keys[i][2], config->member_keys[i][3],
-                          genesis->member_keys[i][0], genesis->member_keys[i][1],
-                          genesis->member_keys[i][2], genesis->member_keys[i][3]);
+                          "what=member_key index=%d ours=%s cluster=%s "
+                          "do=\"give all nodes the same keys\"",
+                          i, ours, theirs);
             return MRN_ERR_MISMATCH;
         }
     }

@@ -71,7 +71,8 @@ def inproc(options):
         full += runs(lambda: bench.probe(bench.NET, "inproc", flight=256, parts=4096, warm_up=100000, count=5 * count), 1)
         memcpy += runs(lambda: bench.probe(bench.PROBE, "memcpy", count=1000000), 1)
     rate = int(median(full, "per_s") / 2)
-    half = runs(lambda: bench.probe(bench.NET, "inproc", flight=4096, parts=4096, rate=rate, warm_up=rate // 2, count=2 * rate))
+    half = runs(lambda: bench.probe(bench.NET, "inproc", flight=4096, parts=4096, rate=rate, warm_up=rate // 4,
+                                     count=rate // 2 if options.quick else 2 * rate))
     floor, p50, p999 = (median(hops, "latency.p50") / 1000, median(alone, "latency.p50") / 1000,
                         median(alone, "latency.p999") / 1000)
     loaded = median(half, "latency.p99") / 1000
@@ -396,7 +397,7 @@ def markdown(rows):
 
 def targets(options):
     path = bench.OUT / "targets.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    fresh = {}
     wanted = options.rows.split(",") if options.rows else list(GROUPS)
     unknown = [name for name in wanted if name not in GROUPS]
     if unknown:
@@ -410,8 +411,9 @@ def targets(options):
         except (AssertionError, OSError, subprocess.SubprocessError, TypeError, KeyError, AttributeError) as error:
             print(f"  {name}: {type(error).__name__}: {error}", file=sys.stderr)
             continue
-        kept[name] = {"machine": machine.describe(), "rows": [vars(row) for row in rows], "results": results}
+        fresh[name] = {"machine": machine.describe(), "rows": [vars(row) for row in rows], "results": results}
     bench.OUT.mkdir(exist_ok=True)
+    kept = {**(json.loads(path.read_text()) if path.exists() else {}), **fresh}
     path.write_text(json.dumps(kept, indent=1) + "\n")
     rows = [Row(**row) for group in kept.values() for row in group["rows"]]
     rows.sort(key=lambda row: ORDER.index(row.name.split()[0]))

@@ -87,9 +87,18 @@ def all_away(cluster):
     again = cluster.load(seconds=3, connections=8)
     print(f"and {again['per_second']:.0f}/s after its return", flush=True)
     least = min(here["per_second"], again["per_second"])
-    assert away["per_second"] > 0.5 * least, "the same rate, as far as other users of the machine let it be measured"
+    assert away["per_second"] > 0.7 * least, "the same rate, as far as other users of the machine let it be measured"
+    assert away["longest_gap_ms"] < 1000, "nothing waits for etcd"
     after = term(cluster)
     assert len(after) == 1 and cluster.metric_total("maroon_takeovers_total") <= cluster.takeovers + 1, (before, after)
+
+
+def serves(cluster, address):
+    """The member takes part in a quorum."""
+    try:
+        return cluster.etcd.get(address, "health-check") is not None
+    except OSError:
+        return False
 
 
 def away_and_leader_killed(cluster):
@@ -103,33 +112,34 @@ def away_and_leader_killed(cluster):
     assert "leader" not in roles, f"nobody may lead: {roles}"
     for member in cluster.etcd.members:
         member.start()
-    cluster.etcd.wait_healthy()
+    wait_until(lambda: any(serves(cluster, address) for address in cluster.etcd.addresses), 30, "etcd serves", interval=0.01)
     came = time.monotonic()
-    wait_until(lambda: "leader" in [cluster.status(i)["role"] for i in range(3) if i != leader], 10, "a leader")
+    wait_until(lambda: cluster.bank("Total", {}, timeout=5).status == 200, 10, "service returns", interval=0.01)
     took = time.monotonic() - came
-    print(f"etcd away and the leader killed: a leader {took * 1000:.0f} ms after etcd serves again", flush=True)
+    print(f"etcd away and the leader killed: a transaction is answered {took * 1000:.0f} ms after etcd serves again", flush=True)
     assert took < 2, took
-    assert max(term(cluster)) > before
-    assert cluster.bank("Total", {}).status == 200
+    wait_until(lambda: max(term(cluster)) > before, 2, "it was committed in a new term")
+    cluster.etcd.wait_healthy()
     cluster.nodes[leader].start()
     cluster.wait_node_ready(leader)
 
 
 def hand_over(cluster):
-    """Leadership moves at a command; the clients measure the gap (0: a longer one was elsewhere in the run, by neighbours)."""
+    """Leadership moves at a command. The longest time without an answer at the clients, in runs with one hand-over each, is
+    at least the gap that it makes; neighbours on the machine make longer ones now and then, so the least counts."""
     gaps = []
-    for _ in range(3):
+    for _ in range(6):
         leader = cluster.leader()
-        load = cluster.start_load(seconds=3, connections=4)
-        time.sleep(1.5)
+        load = cluster.start_load(seconds=1, connections=4)
+        time.sleep(0.4)
         ctl(cluster, "leader", "--handover")
         result = load.wait()
         assert cluster.leader() != leader, "another leads"
-        gaps.append(result["longest_gap_ms"] if 1.2 < result["longest_gap_at_s"] < 2.5 else 0)
+        gaps.append(result["longest_gap_ms"])
     shown = ctl(cluster, "leader")
     assert "next to try" in shown and "RING" in shown, shown
-    print(f"hand-over under load: gaps {gaps} ms", flush=True)
-    assert min(gaps) < 200, gaps
+    print(f"hand-over under load: gaps {sorted(gaps)} ms", flush=True)
+    assert min(gaps) <= 10, gaps  # target F2
 
 
 def away(cluster):

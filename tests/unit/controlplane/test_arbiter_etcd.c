@@ -170,6 +170,12 @@ static void test_other_configuration_is_refused(void **state) {
         assert_int_equal(other.error, MRN_ERR_MISMATCH);
         arbiter_node_close(&other);
     }
+    /* Of another program. */
+    const struct arbiter_setup *setup = &((struct arbiter *)nodes[0].arbiter)->setup;
+    struct arbiter_genesis genesis = *arbiter_genesis(nodes[0].arbiter);
+    assert_int_equal(arbiter_check_genesis(setup, &genesis), 0);
+    genesis.protocol_version++;
+    assert_int_equal(arbiter_check_genesis(setup, &genesis), MRN_ERR_MISMATCH);
     close_cluster(nodes, 3);
 }
 
