@@ -1,12 +1,17 @@
 #!/bin/sh
 # Makes the image that all others begin with: a minimal Debian, by debootstrap, for machines that can pull no image.
 # Does nothing when the image is there: built before, pulled, or tagged by hand.
-#   base-image.sh NAME [SUITE]        environment: DOCKER, MIRROR
+#   base-image.sh NAME [SUITE]        environment: DOCKER, MIRROR (default: where this machine's apt gets the suite)
 set -eu
 
 name=${1:?usage: $0 NAME [SUITE]}
 suite=${2:-bookworm}
-mirror=${MIRROR:-http://deb.debian.org/debian}
+source_of() { # suite: the archive this machine's apt gets it from, or nothing
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' 2>/dev/null |
+        awk -v suite="$1" '$2 == suite { print $1; exit }'
+}
+mirror=${MIRROR:-$(source_of "$suite")}
+security=$(source_of "$suite-security")
 docker=${DOCKER:-docker}
 
 if $docker image inspect "$name" >/dev/null 2>&1; then
@@ -29,8 +34,8 @@ trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-echo "base-image: $name from $mirror, $suite"
-debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirror" >"$root.log" 2>&1 || {
+echo "base-image: $name from debootstrap of $suite"
+debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" ${mirror:+"$mirror"} >"$root.log" 2>&1 || {
     tail -n 20 "$root.log" >&2
     echo "base-image: debootstrap failed" >&2
     exit 1
@@ -38,11 +43,9 @@ debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirro
 rm -f "$root.log"
 
 # Security updates are a suite of their own; images take them.
-case $mirror in
-http://deb.debian.org/debian)
-    echo "deb http://deb.debian.org/debian-security $suite-security main" >>"$root/etc/apt/sources.list"
-    ;;
-esac
+if [ -z "${MIRROR:-}" ] && [ -n "$security" ]; then
+    echo "deb $security $suite-security main" >>"$root/etc/apt/sources.list"
+fi
 
 # What a container has no use for. Packages that come later leave it out too.
 cat >"$root/etc/dpkg/dpkg.cfg.d/container" <<'RULES'
