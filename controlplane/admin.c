@@ -115,6 +115,13 @@ static enum MHD_Result handover(const struct admin *admin, struct MHD_Connection
     return reply_message(connection, MHD_HTTP_ACCEPTED, "asked to hand over");
 }
 
+static enum MHD_Result dump(const struct admin *admin, struct MHD_Connection *connection) {
+    if (!admin->setup.dumps)
+        return reply_message(connection, MHD_HTTP_CONFLICT, "no store is configured (store-url)");
+    dump_turns_ask(admin->setup.dumps);
+    return reply_message(connection, MHD_HTTP_ACCEPTED, "asked; see dumps in /v1/status");
+}
+
 /* ---- snapshots ---- */
 
 static void snapshot_answered(void *context, int error, const char *path, uint64_t seq) {
@@ -307,6 +314,8 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
         return answer_get(admin, request, url);
     if (strcmp(method, "POST") == 0 && strcmp(url, "/v1/handover") == 0)
         return handover(admin, connection);
+    if (strcmp(method, "POST") == 0 && strcmp(url, "/v1/dump") == 0)
+        return dump(admin, connection);
     if (strcmp(method, "POST") == 0 && strcmp(url, "/v1/term-base") == 0)
         return raise_term_base(admin, request);
     return reply_message(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "method not allowed");

@@ -2,7 +2,7 @@
  *
  *   GET /v1/status  /metrics  /healthz  /readyz  /v1/snapshot?newer_than=S
  *       /v1/epochs?from=S&limit=N&wait_ms=M   published epochs; waits for one when there is none
- *   POST /v1/handover  /v1/term-base?to=T
+ *   POST /v1/handover  /v1/term-base?to=T  /v1/dump
  *
  * libmicrohttpd with its external event loop: everything runs on the loop's thread and reads the
  * mailbox's status page only. Limits: 64 connections, 30 s of silence, 16 KiB of request. No
@@ -11,8 +11,10 @@
 #define MAROON_ADMIN_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "controlplane/arbiter.h"
+#include "controlplane/dump/dump_turns.h"
 #include "controlplane/loop.h"
 #include "controlplane/snapshot.h"
 #include "dataplane/stages/mailbox.h"
@@ -28,6 +30,7 @@ struct admin_setup {
     const struct control_identity *identity;
     struct mailbox *mailbox;
     struct snapshot *snapshot;
+    struct dump_turns *dumps; /* NULL: no store is configured */
     void (*send_down)(void *context, const struct mailbox_down *message);
     void *context;
 };
@@ -45,6 +48,8 @@ void admin_published(struct admin *admin);
 char *admin_status_json(const struct admin_setup *setup);
 char *admin_epochs_json(const struct admin_setup *setup, uint64_t from, uint32_t limit);
 json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts *facts);
+json_t *admin_dumps_json(const struct admin_setup *setup);
+void admin_dumps_metrics(const struct admin_setup *setup, FILE *out);
 char *admin_metrics_text(const struct admin_setup *setup);
 /* Returns NULL when ready, otherwise why not. */
 const char *admin_not_ready(const struct mailbox_facts *facts);

@@ -158,6 +158,7 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(root, "ranges", ranges_json(&facts));
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
+    set(root, "dumps", admin_dumps_json(setup));
     set(root, "alarms", admin_alarms(setup, &facts));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
@@ -315,6 +316,7 @@ char *admin_metrics_text(const struct admin_setup *setup) {
         gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
         gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
     }
+    admin_dumps_metrics(setup, out);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

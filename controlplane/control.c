@@ -15,6 +15,7 @@
 
 #include "controlplane/admin.h"
 #include "controlplane/arbiter.h"
+#include "controlplane/dump/dump_turns.h"
 #include "controlplane/files.h"
 #include "controlplane/log.h"
 #include "controlplane/publisher.h"
@@ -41,6 +42,7 @@ struct control {
     struct arbiter *arbiter;
     struct arbiter_sink sink;
     struct snapshot *snapshot;
+    struct dump_turns dumps; /* dumps.dumper NULL: no store is configured */
     struct admin *admin;
     struct publisher publisher;
     struct mailbox *mailbox;
@@ -400,6 +402,35 @@ static int open_arbiter(struct control *control) {
     return control->ready_error;
 }
 
+static int open_dumps(struct control *control) {
+    struct control_config *config = &control->config;
+    char text[DUMP_TEXT_BYTES] = "";
+    struct dumper_setup setup = {
+        .store = &config->store,
+        .data_dir = config->data_dir,
+        .key_file = config->dump_key_file,
+        .cluster = config->cluster,
+        .cluster_id = control->identity.cluster_id,
+        .incarnation = control->identity.incarnation,
+        .node = config->node_index,
+    };
+    if (!config->store.url || !config->store.url[0])
+        return 0;
+    control->dumps = (struct dump_turns){
+        .loop = control->loop,
+        .snapshot = control->snapshot,
+        .arbiter = control->arbiter,
+        .node = config->node_index,
+        .node_count = config->node_count,
+        .interval_s = config->dump_interval_s,
+    };
+    int error = dumper_start(&setup, &control->dumps.dumper, text);
+    if (error)
+        mrn_log_error("dumps_refused", "error=%s why=%s", mrn_error_name(error),
+                      mrn_log_quote(text));
+    return error;
+}
+
 static int prepare(struct control *control) {
     struct control_config *config = &control->config;
     int error = check_config(config);
@@ -440,7 +471,7 @@ static int prepare(struct control *control) {
         return MRN_ERR_IO;
     }
     make_identity(control);
-    return 0;
+    return open_dumps(control);
 }
 
 int control_prepare(const struct control_config *config, struct control **ret_control,
@@ -512,9 +543,12 @@ int control_start(struct control *control, struct mailbox *mailbox) {
         .identity = &control->identity,
         .mailbox = mailbox,
         .snapshot = control->snapshot,
+        .dumps = control->dumps.dumper ? &control->dumps : NULL,
         .send_down = send_down,
         .context = control,
     };
+    if (control->dumps.dumper)
+        dump_turns_start(&control->dumps);
     control->publisher = (struct publisher){
         .loop = control->loop,
         .arbiter = control->arbiter,
@@ -569,6 +603,7 @@ void control_destroy(struct control *control) {
         return;
     assert(!control->thread_runs);
     control_stop(control);
+    dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
     admin_stop(control->admin);
     arbiter_destroy(control->arbiter);

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "controlplane/store/object_store.h"
 #include "dataplane/stages/mailbox.h"
 #include "proto/wire.h"
 
@@ -54,6 +55,12 @@ struct control_config {
     char address[CONTROL_ADDRESS_MAX];         /* registered for peers: "A:P", UDP, ingress port */
     char admin_listen[CONTROL_ADDRESS_MAX];    /* "127.0.0.1:9100"; "": no admin HTTP */
     char admin_advertise[CONTROL_ADDRESS_MAX]; /* where peers reach it; "" = admin_listen */
+
+    /* Dumps; its strings stay the caller's and must outlive control_destroy. url "" or NULL: none
+     */
+    struct object_store_config store;
+    const char *dump_key_file; /* NULL or "": objects are not sealed */
+    uint32_t dump_interval_s;  /* 0: only when asked */
 
     /* Why the process should end (fail-stop of the dataplane, loss of our index to another node).
      * Called once, on the control thread; must only set a flag or write to an fd. */

@@ -12,6 +12,7 @@
 #include "controlplane/control.h"
 #include "controlplane/log.h"
 #include "controlplane/notify.h"
+#include "controlplane/store/from_config.h"
 #include "dataplane/net/from_config.h"
 #include "dataplane/preflight/preflight.h"
 #include "dataplane/stages/stage.h"
@@ -64,6 +65,9 @@ static void control_configure(const struct config *g, struct control_config *c) 
     if (!g->admin[0])
         snprintf(c->admin_listen, sizeof c->admin_listen, "127.0.0.1:%u", 9100 + g->index);
     snprintf(c->admin_advertise, sizeof c->admin_advertise, "%s", g->admin_advertise);
+    (void)store_from_config(g, &c->store);
+    c->dump_key_file = g->dump_key_file;
+    c->dump_interval_s = g->dump_interval_s;
     c->failed = on_failed;
     c->interrupted = &interrupted;
 }

@@ -1,0 +1,64 @@
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "controlplane/admin.h"
+#include "maroon/error.h"
+
+static void number(json_t *object, const char *name, uint64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    (void)json_object_set_new(object, name, json_string(text));
+}
+
+json_t *admin_dumps_json(const struct admin_setup *setup) {
+    struct dumper_status status;
+    if (!setup->dumps)
+        return json_null();
+    dumper_status(setup->dumps->dumper, &status);
+    json_t *object = json_object();
+    (void)json_object_set_new(object, "store", json_string(setup->config->store.url));
+    (void)json_object_set_new(object, "dumping", json_boolean(status.dumping));
+    number(object, "latestSeq", status.latest_seq);
+    number(object, "dumps", status.dumps);
+    number(object, "failures", status.failures);
+    number(object, "lastSeq", status.last_seq);
+    number(object, "lastWallMs", status.last_wall_ms);
+    number(object, "lastDurationMs", status.last_duration_ms);
+    number(object, "lastPages", status.last_pages);
+    number(object, "lastChangedPages", status.last_changed_pages);
+    number(object, "lastSentBytes", status.last_sent_bytes);
+    number(object, "lastSkippedBytes", status.last_skipped_bytes);
+    (void)json_object_set_new(
+        object, "error", status.error ? json_string(mrn_error_name(status.error)) : json_null());
+    (void)json_object_set_new(object, "why", json_string(status.text));
+    return object;
+}
+
+void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
+    struct dumper_status status;
+    if (!setup->dumps)
+        return;
+    dumper_status(setup->dumps->dumper, &status);
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } rows[] = {
+        {"dumps_total", "counter", "dumps made by this node", status.dumps},
+        {"dump_failures_total", "counter", "dumps and looks that failed", status.failures},
+        {"dump_error", "gauge", "1 while the last one failed", status.error != 0},
+        {"dump_latest_seq", "gauge", "epoch of the newest dump in the store", status.latest_seq},
+        {"dump_last_duration_ms", "gauge", "of the last one made here", status.last_duration_ms},
+        {"dump_last_changed_pages", "gauge", "pages that it brought", status.last_changed_pages},
+        {"dump_last_sent_bytes", "gauge", "objects that it sent", status.last_sent_bytes},
+        {"store_requests_total", "counter", "requests to the store", status.counters.requests},
+        {"store_retries_total", "counter", "of them again", status.counters.retries},
+        {"store_throttled_total", "counter", "answers that asked to slow down",
+         status.counters.throttled},
+        {"store_corrupt_total", "counter", "transfers with wrong bytes", status.counters.corrupt},
+        {"store_uploaded_bytes_total", "counter", "tries included", status.counters.uploaded_bytes},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        fprintf(out, "# HELP maroon_%s %s\n# TYPE maroon_%s %s\nmaroon_%s %" PRIu64 "\n",
+                rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name,
+                rows[i].value);
+}

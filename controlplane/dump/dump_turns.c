@@ -1,0 +1,77 @@
+#include "controlplane/dump/dump_turns.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "controlplane/log.h"
+#include "maroon/error.h"
+
+#define TICK_MS 500
+#define SECOND_NS UINT64_C(1000000000)
+#define ASKED_RETRY_NS (2 * SECOND_NS)
+
+static void on_snapshot(void *context, int error, const char *path, uint64_t seq) {
+    struct dump_turns *turns = context;
+    (void)seq;
+    turns->waiting = false;
+    if (error || !turns->dumper) {
+        if (error == MRN_ERR_NOT_FOUND)
+            turns->asked = false; /* nothing has happened since the newest dump */
+        return;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        mrn_log_warning("not_dumped", "why=\"the snapshot cannot be opened\"");
+    else if (dumper_take(turns->dumper, fd))
+        turns->asked = false;
+}
+
+static bool is_due(const struct dump_turns *turns, const struct dumper_status *status,
+                   uint64_t now_ns) {
+    uint64_t interval_ns = turns->interval_s * SECOND_NS;
+    if (turns->asked)
+        return now_ns - turns->tried_ns > ASKED_RETRY_NS;
+    if (!interval_ns || !status->latest_known || now_ns - turns->tried_ns < interval_ns)
+        return false;
+    uint32_t leader = arbiter_leader(turns->arbiter)->node;
+    if (leader >= turns->node_count)
+        return false;
+    uint32_t patience = dumper_patience(turns->node, leader, turns->node_count);
+    return now_ns - status->latest_change_ns >= patience * interval_ns;
+}
+
+static void on_tick(void *context) {
+    struct dump_turns *turns = context;
+    struct dumper_status status;
+    uint64_t now_ns = loop_now_ns(turns->loop);
+    uint64_t look_ns = turns->interval_s > 4 ? turns->interval_s * SECOND_NS / 4 : SECOND_NS;
+    loop_timer_set(turns->loop, &turns->timer, TICK_MS, on_tick, turns);
+    dumper_status(turns->dumper, &status);
+    if (turns->waiting || status.dumping || status.looking)
+        return;
+    if (is_due(turns, &status, now_ns)) {
+        turns->tried_ns = now_ns;
+        turns->waiting = true;
+        snapshot_want(turns->snapshot, status.latest_seq, on_snapshot, turns);
+    } else if (turns->interval_s && now_ns - turns->looked_ns >= look_ns) {
+        turns->looked_ns = now_ns;
+        (void)dumper_peek(turns->dumper);
+    }
+}
+
+void dump_turns_start(struct dump_turns *turns) {
+    loop_timer_set(turns->loop, &turns->timer, TICK_MS, on_tick, turns);
+}
+
+void dump_turns_stop(struct dump_turns *turns) {
+    if (!turns->dumper)
+        return;
+    loop_timer_clear(turns->loop, &turns->timer);
+    dumper_stop(turns->dumper);
+    turns->dumper = NULL;
+}
+
+void dump_turns_ask(struct dump_turns *turns) {
+    turns->asked = true;
+    turns->tried_ns = 0;
+}
