@@ -45,6 +45,9 @@ int ctl_ranges(const struct ctl_options *options);
 /* Reads the journal in `directory` without changing it; says where it is damaged. */
 int ctl_verify(const struct ctl_options *options, const char *directory);
 
+/* All of `maroonctl dump ...` and `maroonctl bootstrap ...`, which take the store's keys. */
+int ctl_dump(int argc, char **argv);
+
 /* A table whose columns are as wide as their widest cell. */
 #define CTL_COLUMNS_MAX 12
 struct ctl_table {

@@ -17,6 +17,16 @@ static const char usage[] =
     "  top                 rates and alarms of each node, every second\n"
     "  term-base --raise   after etcd was restored from an older snapshot (docs/operations.md)\n"
     "  verify DIR          reads the journal in DIR and says whether it is sound\n"
+    "  dump now            asks the node to dump\n"
+    "  dump list           the dumps in a store, oldest first\n"
+    "  dump verify         reads the newest dump to the last byte, or that of --epoch N or before\n"
+    "  dump fetch FILE     the same, and writes its snapshot to FILE\n"
+    "  dump prune --keep N removes all dumps but the N newest, and what none of them needs\n"
+    "  bootstrap DATA-DIR  fetches the newest dump for a node that has nothing; goes on after a "
+    "kill\n"
+    "                      (with --store-url s3://BUCKET/PREFIX or dir:/PATH and the other store "
+    "keys of\n"
+    "                      docs/configuration.md, and --key-file FILE when dumps are sealed)\n"
     "\n"
     "  --admin   admin addresses of the nodes; default: $MAROON_ADMIN, else 127.0.0.1:9100\n"
     "  --json    what the nodes say, as JSON\n"
@@ -65,6 +75,10 @@ int main(int argc, char **argv) {
         {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     struct ctl_options options = {0};
+    if (argc > 1 && (strcmp(argv[1], "dump") == 0 || strcmp(argv[1], "bootstrap") == 0)) {
+        curl_global_init(CURL_GLOBAL_DEFAULT);
+        return ctl_dump(argc, argv);
+    }
     const char *from_environment = getenv("MAROON_ADMIN");
     const char *list = from_environment ? from_environment : "127.0.0.1:9100";
     int option;

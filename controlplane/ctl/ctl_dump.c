@@ -1,0 +1,337 @@
+/* dump list|verify|fetch|prune|now, bootstrap: reads a store without a cluster. The store is named
+ * by the keys --store-url and so on, as for a node. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "controlplane/ctl/ctl.h"
+#include "controlplane/dump/dump_keep.h"
+#include "controlplane/dump/dump_read.h"
+#include "controlplane/store/from_config.h"
+#include "maroon/error.h"
+
+#define GRACE_S 3600 /* what a dump being written has put is younger */
+#define LINE_NS UINT64_C(1000000000)
+
+struct dump_command {
+    const struct config *config;
+    struct dump_store store;
+    struct dump_key key;
+    const char *words[4], *key_file;
+    uint32_t word_count;
+    uint64_t epoch, keep, grace_s; /* UINT64_MAX: not said */
+    char text[DUMP_TEXT_BYTES];
+};
+
+static int failed(const struct dump_command *c, const char *what, int error) {
+    fprintf(stderr, "maroonctl: %s: %s%s%s\n", what, mrn_error_text(error), *c->text ? ": " : "",
+            c->text);
+    return 1;
+}
+
+/* ---- words ---- */
+
+static bool number(const char *text, uint64_t *ret_number) {
+    char *end;
+    if (!text || !*text || strspn(text, "0123456789") != strlen(text))
+        return false;
+    *ret_number = strtoull(text, &end, 10);
+    return *end == '\0';
+}
+
+static bool read_words(struct dump_command *c) {
+    const struct config *config = c->config;
+    c->epoch = c->keep = UINT64_MAX;
+    c->grace_s = GRACE_S;
+    for (uint32_t i = 0; i < config->argument_count; i++) {
+        const char *word = config->arguments[i];
+        const char *next = i + 1 < config->argument_count ? config->arguments[i + 1] : NULL;
+        uint64_t *to = strcmp(word, "--epoch") == 0     ? &c->epoch
+                       : strcmp(word, "--keep") == 0    ? &c->keep
+                       : strcmp(word, "--grace-s") == 0 ? &c->grace_s
+                                                        : NULL;
+        if (to && !number(next, to))
+            return false;
+        bool key_file = strcmp(word, "--key-file") == 0;
+        if (key_file && !(c->key_file = next))
+            return false;
+        if (to || key_file)
+            i++;
+        else if (word[0] == '-' || c->word_count == sizeof c->words / sizeof *c->words)
+            return false;
+        else
+            c->words[c->word_count++] = word;
+    }
+    return c->word_count > 0;
+}
+
+/* ---- progress: a bar on a terminal, a line a second elsewhere ---- */
+
+struct progress {
+    struct timespec since;
+    uint64_t told_ns;
+    bool terminal;
+};
+
+static uint64_t since_ns(const struct progress *progress) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)((now.tv_sec - progress->since.tv_sec) * INT64_C(1000000000) + now.tv_nsec -
+                      progress->since.tv_nsec);
+}
+
+static void tell(void *context, const struct dump_progress *done) {
+    static const char bar[] = "########################################";
+    struct progress *progress = context;
+    uint64_t at_ns = since_ns(progress);
+    bool all = done->pages_done == done->pages;
+    if (!all && at_ns - progress->told_ns < (progress->terminal ? LINE_NS / 10 : LINE_NS))
+        return;
+    progress->told_ns = at_ns;
+    double seconds = (double)at_ns / 1e9;
+    uint64_t percent = done->pages ? 100 * done->pages_done / done->pages : 100;
+    double rate = seconds > 0 ? (double)done->pages_done * 4096 / seconds / 1e6 : 0;
+    if (progress->terminal)
+        fprintf(stderr, "\r[%-40.*s] %3" PRIu64 " %%  %7.1f MB/s%s", (int)(percent * 40 / 100), bar,
+                percent, rate, all ? "\n" : "");
+    else
+        fprintf(stderr,
+                "progress pages=%" PRIu64 " of=%" PRIu64 " fetched_bytes=%" PRIu64
+                " mb_per_s=%.1f\n",
+                done->pages_done, done->pages, done->fetched_bytes, rate);
+}
+
+/* ---- which dump ---- */
+
+/* The newest that is not above c->epoch. */
+static int choose(struct dump_command *c, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq) {
+    struct dump_listed *list = NULL;
+    uint32_t count = 0;
+    if (c->epoch == UINT64_MAX) {
+        int error = dump_latest(&c->store, ret_path, ret_seq, c->text);
+        if (error != MRN_ERR_NOT_FOUND)
+            return error;
+    }
+    /* Also without a pointer: a manifest is written when all it names is stored. */
+    int error = dump_list(&c->store, &list, &count, c->text);
+    if (error)
+        return error;
+    error = MRN_ERR_NOT_FOUND;
+    snprintf(c->text, sizeof c->text, "the store holds no dump%s",
+             c->epoch == UINT64_MAX ? "" : " of this epoch or an earlier one");
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i].seq <= c->epoch) {
+            snprintf(ret_path, DUMP_NAME_MAX, "%s", list[i].path);
+            *ret_seq = list[i].seq;
+            error = 0;
+        }
+    free(list);
+    return error;
+}
+
+/* ---- commands ---- */
+
+static void hex(const struct wire_hash *hash, char ret_text[65]) {
+    dump_name_text(hash, ret_text);
+}
+
+static int list(struct dump_command *c) {
+    struct dump_listed *all = NULL;
+    struct ctl_table table = {0};
+    uint32_t count = 0;
+    json_t *array = json_array();
+    int error = dump_list(&c->store, &all, &count, c->text), status = 0;
+    ctl_table_row(&table, 7, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "WRITTEN", "STATE HASH");
+    for (uint32_t i = 0; !error && i < count; i++) {
+        struct dump_manifest m = {0};
+        char cells[5][40], hash[65] = "-", when[32];
+        time_t at_s = (time_t)(all[i].modified_ms / 1000);
+        if (dump_manifest_get(&c->store, &c->key, all[i].path, &m, c->text)) {
+            fprintf(stderr, "maroonctl: %s: %s\n", all[i].path, c->text);
+            status = 1;
+            continue;
+        }
+        hex(&m.tail.state_hash, hash);
+        strftime(when, sizeof when, "%FT%TZ", gmtime(&at_s));
+        snprintf(cells[0], 40, "%" PRIu64, m.head.seq);
+        snprintf(cells[1], 40, "%" PRIu64, m.head.term);
+        snprintf(cells[2], 40, "%u", m.node);
+        snprintf(cells[3], 40, "%" PRIu64, m.tail.page_count);
+        snprintf(cells[4], 40, "%u", m.chunk_count);
+        json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "seq",
+                                               cells[0], "term", cells[1], "node", (int)m.node,
+                                               "pages", cells[3], "writtenAt", when, "manifest",
+                                               all[i].path, "stateHash", hash));
+        hash[16] = '\0';
+        ctl_table_row(&table, 7, cells[0], cells[1], cells[2], cells[3], cells[4], when, hash);
+        dump_manifest_free(&m);
+    }
+    free(all);
+    if (c->config->json == CONFIG_ON) {
+        json_dumpf(array, stdout, JSON_INDENT(2));
+        printf("\n");
+    } else if (!error) {
+        ctl_table_print(&table, stdout);
+    }
+    json_decref(array);
+    return error ? failed(c, "dump list", error) : status;
+}
+
+/* To `file`, or "" to check only. */
+static int read_dump(struct dump_command *c, const char *path, const char *file,
+                     struct dump_manifest *ret_manifest) {
+    struct progress progress = {.terminal = isatty(STDERR_FILENO)};
+    clock_gettime(CLOCK_MONOTONIC, &progress.since);
+    int error = dump_read(&c->store, &c->key, path, file, tell, &progress, ret_manifest, c->text);
+    if (!error)
+        printf("epoch %" PRIu64 ": %" PRIu64 " pages %s in %.2f s\n", ret_manifest->head.seq,
+               ret_manifest->tail.page_count, *file ? "fetched and checked" : "checked",
+               (double)since_ns(&progress) / 1e9);
+    return error;
+}
+
+static int verify(struct dump_command *c) {
+    char path[DUMP_NAME_MAX];
+    uint64_t seq;
+    struct dump_manifest manifest = {0};
+    int error = choose(c, path, &seq);
+    if (!error)
+        error = read_dump(c, path, "", &manifest);
+    if (error)
+        return failed(c, "dump verify", error);
+    char hash[65], signer[65];
+    hex(&manifest.tail.state_hash, hash);
+    hex((const struct wire_hash *)manifest.public_key, signer);
+    printf("sound: cluster %s, id %" PRIx64 ", state hash %s, signed by %s\n", manifest.cluster,
+           manifest.cluster_id, hash, signer);
+    dump_manifest_free(&manifest);
+    return 0;
+}
+
+static int fetch(struct dump_command *c, const char *file) {
+    char path[DUMP_NAME_MAX];
+    uint64_t seq;
+    struct dump_manifest manifest = {0};
+    int error = choose(c, path, &seq);
+    if (!error)
+        error = read_dump(c, path, file, &manifest);
+    dump_manifest_free(&manifest);
+    return error ? failed(c, "dump fetch", error) : 0;
+}
+
+/* What a node finds there at its start it builds on; what came after, and whether it may vote, it
+ * learns from its peers (protocol.md §7). */
+static int bootstrap(struct dump_command *c, const char *data_dir) {
+    char path[DUMP_NAME_MAX], dir[512], half[600], whole[600], store[600];
+    uint64_t seq;
+    struct dump_manifest manifest = {0};
+    snprintf(store, sizeof store, "%.480s/journal/store", data_dir);
+    if (access(store, F_OK) == 0) {
+        snprintf(c->text, sizeof c->text,
+                 "%.200s has a journal: its node starts from that; use an empty directory",
+                 data_dir);
+        return failed(c, "bootstrap", MRN_ERR_EXISTS);
+    }
+    int error = choose(c, path, &seq);
+    if (error)
+        return failed(c, "bootstrap", error);
+    snprintf(dir, sizeof dir, "%.480s/snapshots", data_dir);
+    (void)mkdir(data_dir, 0700);
+    (void)mkdir(dir, 0700);
+    /* The name tells which dump: a try after kill -9 takes up the pages that are there. */
+    snprintf(half, sizeof half, "%s/fetch-%016" PRIx64, dir, seq);
+    snprintf(whole, sizeof whole, "%s/snapshot-%016" PRIx64, dir, seq);
+    if (access(whole, F_OK) == 0) {
+        printf("epoch %" PRIu64 " is there already\n", seq);
+        return 0;
+    }
+    error = read_dump(c, path, half, &manifest);
+    dump_manifest_free(&manifest);
+    if (!error && rename(half, whole))
+        error = MRN_ERR_IO;
+    if (error)
+        return failed(c, "bootstrap", error);
+    printf("%s: start the node; it fetches the rest from its peers\n", whole);
+    return 0;
+}
+
+static int prune(struct dump_command *c) {
+    struct dump_pruned pruned = {0};
+    if (c->keep == UINT64_MAX || c->keep == 0 || c->keep > UINT32_MAX) {
+        fprintf(stderr, "maroonctl: dump prune --keep N, at least 1\n");
+        return 2;
+    }
+    int error = dump_prune(&c->store, &c->key, (uint32_t)c->keep, c->grace_s, &pruned, c->text);
+    if (error)
+        return failed(c, "dump prune", error);
+    printf("removed %u dumps, %u objects, %" PRIu64
+           " bytes; %u unused objects are young and stay\n",
+           pruned.manifests, pruned.objects, pruned.bytes, pruned.young);
+    return 0;
+}
+
+static int run(struct dump_command *c) {
+    const char *first = c->words[0], *second = c->word_count > 1 ? c->words[1] : "";
+    if (strcmp(first, "bootstrap") == 0 && c->word_count == 2)
+        return bootstrap(c, second);
+    if (strcmp(first, "dump") == 0 && c->word_count == 2 && strcmp(second, "list") == 0)
+        return list(c);
+    if (strcmp(first, "dump") == 0 && c->word_count == 2 && strcmp(second, "verify") == 0)
+        return verify(c);
+    if (strcmp(first, "dump") == 0 && c->word_count == 2 && strcmp(second, "prune") == 0)
+        return prune(c);
+    if (strcmp(first, "dump") == 0 && c->word_count == 3 && strcmp(second, "fetch") == 0)
+        return fetch(c, c->words[2]);
+    fprintf(stderr,
+            "maroonctl: dump list | verify | prune --keep N | fetch FILE | now, or bootstrap "
+            "DATA-DIR; see --help\n");
+    return 2;
+}
+
+static int now(void) {
+    const char *admin = getenv("MAROON_ADMIN");
+    char *body = NULL;
+    long status = ctl_http(admin ? admin : "127.0.0.1:9100", "POST", "/v1/dump", &body);
+    fprintf(status == 202 ? stdout : stderr, "%s\n", body ? body : "no memory");
+    free(body);
+    return status == 202 ? 0 : 1;
+}
+
+int ctl_dump(int argc, char **argv) {
+    static struct config config;
+    static struct object_store_config store;
+    extern char **environ;
+    struct dump_command c = {.config = &config};
+    char text[CONFIG_ERROR_BYTES];
+    if (argc == 3 && strcmp(argv[1], "dump") == 0 && strcmp(argv[2], "now") == 0)
+        return now();
+    if (config_load(&config, CONFIG_CTL, argc, argv, environ, text)) {
+        fprintf(stderr, "maroonctl: %s\n", text);
+        return 2;
+    }
+    if (!read_words(&c)) {
+        fprintf(stderr, "maroonctl: wrong words; see --help\n");
+        return 2;
+    }
+    if (!store_from_config(&config, &store)) {
+        fprintf(stderr,
+                "maroonctl: no store is named: --store-url s3://BUCKET/PREFIX or dir:/PATH\n");
+        return 2;
+    }
+    if (c.key_file && dump_key_load(c.key_file, &c.key)) {
+        fprintf(stderr, "maroonctl: %s does not hold 64 hex digits\n", c.key_file);
+        return 2;
+    }
+    int error = dump_store_open(&c.store, &store, NULL);
+    if (error) {
+        fprintf(stderr, "maroonctl: %s\n", c.store.text);
+        return 2;
+    }
+    int status = run(&c);
+    dump_store_close(&c.store);
+    return status;
+}
