@@ -74,6 +74,7 @@ static void caught_up(struct arbiter_etcd *arbiter) {
                  "term_base=%" PRIu64 " revision=%" PRIu64 " terms_above=%" PRIu64,
                  arbiter->term_base, arbiter->newest_revision, health->term_floor);
     health->went_back = false;
+    health->refused_term = 0; /* also of a node that refused one and never wins again */
 }
 
 bool arbiter_etcd_store_seen(struct arbiter_etcd *arbiter, uint64_t sent_at, uint64_t revision) {
