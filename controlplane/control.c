@@ -226,6 +226,18 @@ static void on_index_lost(void *context, const struct arbiter_member *other) {
 
 /* ---- what the dataplane asks ---- */
 
+static void log_takeover(const struct mailbox_takeover *t) {
+    mrn_log_info("takeover",
+                 "term=%" PRIu64 " heard_at_us=%" PRIu64 " distance=%u silent_us=%" PRIu64
+                 " alone_us=%" PRIu64 " campaign_us=%" PRIu64 " won_us=%" PRIu64
+                 " promised_us=%" PRIu64 " established_us=%" PRIu64 " committed_us=%" PRIu64
+                 " paused_us=%" PRIu64 " slice_us=%" PRIu64 " floor_us=%" PRIu64 " rtt_us=%" PRIu64
+                 " etcd_us=%" PRIu64 " gap_us=%" PRIu64,
+                 t->term, t->heard_at_us, t->distance, t->silent_us, t->alone_us, t->campaign_us,
+                 t->won_us, t->promised_us, t->established_us, t->committed_us, t->paused_us,
+                 t->slice_us, t->floor_us, t->rtt_us, t->etcd_us, t->gap_us);
+}
+
 static void handle_up(struct control *control, const struct mailbox_up *message) {
     struct arbiter *arbiter = control->arbiter;
     switch (message->kind) {
@@ -250,6 +262,7 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
+    case MAILBOX_UP_TAKEOVER: log_takeover(&message->takeover); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
     case MAILBOX_UP_HANDOVER_DONE:
         mrn_log_info("handover_done", "error=%s", mrn_error_name(message->error));

@@ -219,6 +219,7 @@ struct replica {
     uint64_t leader_heard_ns, preparing_progress;
     uint64_t last_frame_term, last_frame_ns, gap_now_ns, gap_before_ns, gap_window_ns;
     uint64_t etcd_latency_ns, slice_ns;
+    struct replica_takeover takeover;
     uint64_t prepare_at_ns, prepare_ns, next_ping_ns, started_ns, won_ns, extra_until_ns;
     uint8_t adopt_source;
     uint64_t adopt_seq;

@@ -79,6 +79,22 @@ static void slice_update(struct replica *r) {
     r->slice_ns = min_u64(slice, max_u64(r->config.slice_max_ns, 2 * r->etcd_latency_ns));
 }
 
+/* What the slice is made of, for the record of a take-over. */
+static void takeover_begin(struct replica *r) {
+    struct replica_takeover *t = &r->takeover;
+    t->term = t->won_ns = t->promised_ns = t->established_ns = t->committed_ns = 0;
+    t->campaign_ns = r->now_ns;
+    t->slice_ns = r->slice_ns;
+    t->floor_ns = r->config.slice_floor_ns;
+    t->rtt_ns = 0;
+    for (uint32_t i = 0; i < peers_count(r); i++)
+        if (is_peer(r, i))
+            t->rtt_ns = max_u64(t->rtt_ns, r->peers[i].rtt_ns);
+    t->etcd_ns = r->etcd_latency_ns;
+    t->gap_ns = max_u64(r->gap_now_ns, r->gap_before_ns);
+    t->distance = replica_lead_distance(r);
+}
+
 /* Gaps between frames of one term, of this minute and the last, not counting those in which our own
  * loop stood still. */
 static void gap_note(struct replica *r, uint64_t term) {
@@ -95,7 +111,8 @@ static void gap_note(struct replica *r, uint64_t term) {
 
 void replica_lead_heard(struct replica *r, uint8_t peer, uint64_t term) {
     gap_note(r, term);
-    r->leader_heard_ns = r->now_ns;
+    r->leader_heard_ns = r->takeover.heard_ns = r->now_ns;
+    r->takeover.silent_ns = r->takeover.alone_ns = r->takeover.paused_ns = 0;
     r->leader = r->last_leader = peer;
     r->extra_waited = false;
 }
@@ -106,6 +123,7 @@ static void campaign(struct replica *r, bool at_once) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_CAMPAIGN);
     a->revision = r->key_revision;
     a->outcome = at_once;
+    takeover_begin(r);
     r->campaigning = true;
 }
 
@@ -138,11 +156,15 @@ static void follower_tick(struct replica *r) {
     if (r->amnesiac || replica_quarantined(r) || r->role != REPLICA_ROLE_FOLLOWER ||
         r->campaigning || !r->key_known || replica_lead_hears(r))
         return;
+    if (!r->takeover.silent_ns)
+        r->takeover.silent_ns = r->now_ns;
     if (r->now_ns - r->leader_heard_ns < replica_lead_distance(r) * r->slice_ns)
         return;
     bool better;
     if (!nobody_hears(r, &better))
         return;
+    if (!r->takeover.alone_ns)
+        r->takeover.alone_ns = r->now_ns;
     if (better && !r->extra_waited) {
         r->extra_waited = true;
         r->extra_until_ns = r->now_ns + 2 * r->slice_ns;
@@ -180,6 +202,7 @@ void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t
     r->campaigning = MUTANT(loser_gives_up) && !won;
     if (!won) { /* "a loser resets its timer" */
         r->leader_heard_ns = r->now_ns;
+        r->takeover.silent_ns = r->takeover.alone_ns = 0;
         return;
     }
     r->key_known = true;
@@ -194,7 +217,8 @@ void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t
         replica_lead_raise_promise(r, term, r->config.index, token);
     r->role = REPLICA_ROLE_PREPARING;
     r->leader = r->config.index;
-    r->won_ns = r->now_ns;
+    r->won_ns = r->takeover.won_ns = r->now_ns;
+    r->takeover.term = term;
     r->prepare_ns = REPEAT_MIN_NS;
     r->prepare_at_ns = r->now_ns;
     r->progress = 1;
@@ -274,6 +298,7 @@ static void established(struct replica *r) {
         replica_log_truncate(r, r->adopt_seq + 1); /* "cuts what lies above" */
     r->adopting = false;
     r->role = REPLICA_ROLE_LEADER;
+    r->takeover.established_ns = r->now_ns;
     r->leader = r->last_leader = r->config.index;
     r->own_first_seq = 0;
     r->matched = r->last_seq;
@@ -321,6 +346,7 @@ static void adopt_or_establish(struct replica *r) {
     r->adopt_from = 0;
     r->adopting = true;
     r->progress++;
+    r->takeover.promised_ns = r->now_ns;
     bool have = b->last_seq >= r->base_seq && b->last_seq <= r->last_seq &&
                 !memcmp(replica_log_hash(r, b->last_seq), &b->last_hash, sizeof b->last_hash);
     if (have)
@@ -524,6 +550,7 @@ void replica_lead_tick(struct replica *r) {
     uint64_t pause = r->now_ns - r->last_tick_ns;
     if (r->last_tick_ns && pause > r->config.slice_floor_ns / 2) {
         r->leader_heard_ns = min_u64(r->now_ns, r->leader_heard_ns + pause);
+        r->takeover.paused_ns += pause;
         r->last_frame_ns = 0;
         for (uint32_t i = 0; i < peers_count(r); i++)
             r->peers[i].answered_ns = min_u64(r->now_ns, r->peers[i].answered_ns + pause);

@@ -425,8 +425,13 @@ void replica_pace(const struct replica *r, struct replica_pace *ret_pace) {
         .last_seq = r->last_seq,
         .commit_seq = r->commit_seq,
         .frame_ns = r->last_frame_ns,
+        .takeover_ns = r->takeover.committed_ns,
         .leads = r->role == REPLICA_ROLE_LEADER,
     };
+}
+
+void replica_takeover(const struct replica *r, struct replica_takeover *ret_takeover) {
+    *ret_takeover = r->takeover;
 }
 
 bool replica_range(const struct replica *r, uint32_t place, struct replica_range_facts *ret_range) {

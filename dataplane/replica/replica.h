@@ -348,11 +348,31 @@ void replica_progress(const struct replica *replica, uint64_t *ret_commit_seq,
                       uint64_t *ret_exec_seq, uint64_t *ret_acknowledged_seq,
                       struct wire_hash *ret_result_hash);
 
+/* The last take-over that led here, step by step, by the clock of the events; a step not taken is
+ * 0. It is whole when committed_ns is set. */
+struct replica_takeover {
+    uint64_t term;
+    uint64_t heard_ns;       /* last frame of the leader before; 0: none was ever heard */
+    uint64_t silent_ns;      /* it had been silent for a slice; 0: not waited for (hand-over) */
+    uint64_t alone_ns;       /* k nodes heard no leader, by their PONGs */
+    uint64_t campaign_ns;    /* CAMPAIGN */
+    uint64_t won_ns;         /* CAMPAIGN_RESULT */
+    uint64_t promised_ns;    /* promises of k nodes */
+    uint64_t established_ns; /* their best log is ours */
+    uint64_t committed_ns;   /* first commit under the new term */
+    uint64_t paused_ns;      /* of the time since heard_ns our own loop stood still */
+    uint64_t slice_ns;       /* at CAMPAIGN; the greatest of these, within its bounds: */
+    uint64_t floor_ns, rtt_ns, etcd_ns, gap_ns;
+    uint8_t distance; /* in the ring, from the leader before */
+};
+void replica_takeover(const struct replica *replica, struct replica_takeover *ret_takeover);
+
 /* A few of the facts, cheap enough for every pass. */
 struct replica_pace {
     uint64_t term, last_seq, commit_seq;
     uint64_t
         frame_ns; /* last frame of promised_term's leader; 0: none, or our own loop stood still */
+    uint64_t takeover_ns; /* committed_ns of the last take-over */
     bool leads;
 };
 void replica_pace(const struct replica *replica, struct replica_pace *ret_pace);

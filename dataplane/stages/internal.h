@@ -166,7 +166,7 @@ struct gossip {
     uint64_t facts_at_ns;
     struct {                      /* for the histograms, as of the last pass */
         uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
-        uint64_t last_seq, commit_seq, term, heard_ns;
+        uint64_t last_seq, commit_seq, term, heard_ns, takeover_ns;
         bool led;
     } pace;
     struct mailbox_facts facts;

@@ -40,8 +40,20 @@ enum mailbox_up_kind {
                                   from a peer */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
     MAILBOX_UP_HANDOVER_DONE,
-    MAILBOX_UP_EPOCH, /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_TAKEOVER, /* the first epoch of a term led here is committed: `takeover` */
+    MAILBOX_UP_EPOCH,    /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
+    MAILBOX_UP_FAILED    /* fail-stop: `text` says why; the process ends after logging it */
+};
+
+/* How the last take-over led here went, in us. Moments count from the last frame of the leader
+ * before (from won, when none was ever heard); heard_at_us is that one's by CLOCK_MONOTONIC. */
+struct mailbox_takeover {
+    uint64_t term; /* 0: this process has led no term */
+    uint64_t heard_at_us;
+    uint64_t silent_us, alone_us, campaign_us, won_us, promised_us, established_us, committed_us;
+    uint64_t paused_us;                                   /* of them our own loop stood still */
+    uint64_t slice_us, floor_us, rtt_us, etcd_us, gap_us; /* the slice, and what it follows from */
+    uint8_t distance;
 };
 
 struct mailbox_up {
@@ -53,6 +65,7 @@ struct mailbox_up {
     uint64_t seq;
     uint8_t peer;     /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
     bool immediately; /* CAMPAIGN: hand-over */
+    struct mailbox_takeover takeover;
     char text[MAILBOX_PATH_MAX]; /* path or reason */
 };
 
@@ -164,6 +177,7 @@ struct mailbox_facts {
     struct wire_hash state_hash;
     uint64_t takeover_delay_us; /* what this node would wait before it tries */
     uint64_t slice_us;
+    struct mailbox_takeover takeover;
     uint64_t peer_incarnation[WIRE_NODES_MAX]; /* newest that the replica has heard of */
     uint64_t peer_rtt_ns[WIRE_NODES_MAX];
     uint64_t peer_commit_seq[WIRE_NODES_MAX];
@@ -193,7 +207,7 @@ struct mailbox_status {
     _Atomic uint64_t
         lcore_busy_ppm[MAILBOX_LCORES_MAX]; /* share of the last second with work, in millionths */
     _Atomic uint64_t heartbeat_ns;          /* clock of the dataplane's last loop pass */
-    struct mailbox_histogram epoch_latency, leader_gap, log_sync;
+    struct mailbox_histogram epoch_latency, leader_gap, takeover, log_sync;
     _Atomic uint32_t facts_sequence; /* odd while facts are written */
     struct mailbox_facts facts;
 };
