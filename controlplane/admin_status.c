@@ -116,6 +116,7 @@ static json_t *takeover_json(const struct mailbox_takeover *t) {
     set_number(object, "sliceRttUs", t->rtt_us);
     set_number(object, "sliceEtcdUs", t->etcd_us);
     set_number(object, "sliceGapUs", t->gap_us);
+    set_number(object, "longestGapUs", t->longest_gap_us);
     return object;
 }
 

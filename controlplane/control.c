@@ -232,10 +232,10 @@ static void log_takeover(const struct mailbox_takeover *t) {
                  " alone_us=%" PRIu64 " campaign_us=%" PRIu64 " won_us=%" PRIu64
                  " promised_us=%" PRIu64 " established_us=%" PRIu64 " committed_us=%" PRIu64
                  " paused_us=%" PRIu64 " slice_us=%" PRIu64 " floor_us=%" PRIu64 " rtt_us=%" PRIu64
-                 " etcd_us=%" PRIu64 " gap_us=%" PRIu64,
+                 " etcd_us=%" PRIu64 " gap_us=%" PRIu64 " longest_gap_us=%" PRIu64,
                  t->term, t->heard_at_us, t->distance, t->silent_us, t->alone_us, t->campaign_us,
                  t->won_us, t->promised_us, t->established_us, t->committed_us, t->paused_us,
-                 t->slice_us, t->floor_us, t->rtt_us, t->etcd_us, t->gap_us);
+                 t->slice_us, t->floor_us, t->rtt_us, t->etcd_us, t->gap_us, t->longest_gap_us);
 }
 
 static void handle_up(struct control *control, const struct mailbox_up *message) {

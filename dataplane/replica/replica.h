@@ -93,6 +93,8 @@ struct replica_config {
     uint32_t deliver_max; /* epochs delivered and not yet executed */
     uint64_t heartbeat_interval_ns;
     uint64_t slice_floor_ns, slice_max_ns;
+    uint64_t pass_interval_ns; /* the longest time between TICKs unless the loop stands still; 0:
+                                  they come at replica_next_deadline_ns */
     uint64_t vector_interval_ns, vector_idle_ns;
     uint64_t fetch_delay_ns; /* 0: two measured hops */
     uint64_t idle_epoch_ns;  /* an epoch at least this often; 0: never for its own sake */
@@ -362,7 +364,7 @@ struct replica_takeover {
     uint64_t committed_ns;   /* first commit under the new term */
     uint64_t paused_ns;      /* of the time since heard_ns our own loop stood still */
     uint64_t slice_ns;       /* at CAMPAIGN; the greatest of these, within its bounds: */
-    uint64_t floor_ns, rtt_ns, etcd_ns, gap_ns;
+    uint64_t floor_ns, rtt_ns, etcd_ns, gap_ns, longest_gap_ns;
     uint8_t distance; /* in the ring, from the leader before */
 };
 void replica_takeover(const struct replica *replica, struct replica_takeover *ret_takeover);
@@ -370,8 +372,8 @@ void replica_takeover(const struct replica *replica, struct replica_takeover *re
 /* A few of the facts, cheap enough for every pass. */
 struct replica_pace {
     uint64_t term, last_seq, commit_seq;
-    uint64_t
-        frame_ns; /* last frame of promised_term's leader; 0: none, or our own loop stood still */
+    uint64_t frame_ns; /* last frame of promised_term's leader, by a clock that stands still while
+                          our own loop does; 0: none */
     uint64_t takeover_ns; /* committed_ns of the last take-over */
     bool leads;
 };

@@ -125,6 +125,7 @@ static void takeover(struct stage *s) {
                                          .rtt_us = t.rtt_ns / 1000,
                                          .etcd_us = t.etcd_ns / 1000,
                                          .gap_us = t.gap_ns / 1000,
+                     .longest_gap_us = t.longest_gap_ns / 1000,
                                          .distance = t.distance}};
     histogram_add(&s->status->takeover, t.committed_ns - start_ns);
     s->gossip.facts.takeover = up.takeover;

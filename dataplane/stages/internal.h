@@ -37,7 +37,8 @@
 #include <maroon/error.h>
 
 #define STAGE_THREADS_MAX 4
-#define STAGE_EXECUTE 3 /* after enum wire_stage's three: its bit in worker.stages */
+#define PASS_INTERVAL_NS 1000000u /* of the thread of gossip, unless it stands still */
+#define STAGE_EXECUTE 3           /* after enum wire_stage's three: its bit in worker.stages */
 #define SLOTS_AHEAD                                                               \
     1024 /* free slots that lie ready for a stage that takes bodies; power of two \
           */

@@ -51,8 +51,9 @@ struct mailbox_takeover {
     uint64_t term; /* 0: this process has led no term */
     uint64_t heard_at_us;
     uint64_t silent_us, alone_us, campaign_us, won_us, promised_us, established_us, committed_us;
-    uint64_t paused_us;                                   /* of them our own loop stood still */
-    uint64_t slice_us, floor_us, rtt_us, etcd_us, gap_us; /* the slice, and what it follows from */
+    uint64_t paused_us; /* of them our own loop stood still */
+    uint64_t slice_us, floor_us, rtt_us, etcd_us, gap_us,
+        longest_gap_us; /* the slice, and what it follows from */
     uint8_t distance;
 };
 

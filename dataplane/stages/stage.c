@@ -16,7 +16,7 @@
 #define REST_AFTER_BODY_NS UINT64_C(20000000)
 #define BODY_NOTE_NS 1000000u
 #define SLEEP_LEAST_US 20
-#define SLEEP_MAX_US 1000
+#define SLEEP_MAX_US (PASS_INTERVAL_NS / 1000)
 /* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
  * taken for a loop that stood still, and its wait to campaign would never end. */
 #define SLEEP_ALONE_US 5000

@@ -52,24 +52,40 @@ def kill_leader(cluster, rng):
     return found
 
 
+def gaps(cluster, index):
+    """Gaps between frames of the leader that the node has seen, by the upper bound in ms (powers of two)."""
+    values = cluster.metrics(index)
+    prefix = 'maroon_leader_gap_seconds_bucket{le="'
+    below = sorted((float(name[len(prefix):-2]) * 1e3, value) for name, value in values.items()
+                   if name.startswith(prefix) and "Inf" not in name)
+    return {bound: value - (below[at - 1][1] if at else 0) for at, (bound, value) in enumerate(below)}
+
+
 def quiet(cluster, arguments):
     """Terms begun while nothing was broken."""
     contenders = Contenders(arguments.contenders, arguments.contenders_nice)
     try:
         before = highest_term(cluster)
+        leader = cluster.leader()
+        followers = [i for i in range(len(cluster.nodes)) if i != leader]
+        gaps_before = [gaps(cluster, i) for i in followers]
         time.sleep(arguments.quiet_seconds)
         slices = [int(cluster.status(i)["sliceUs"]) / 1e3 for i in range(len(cluster.nodes))]
         gained = [node.log_path.read_text().count(" takeover ") for node in cluster.nodes]
+        resigned = [node.log_path.read_text().count(" resigned ") for node in cluster.nodes]
         after = highest_term(cluster)
+        longer = [{f"{bound:.0f}": int(count - was[bound]) for bound, count in gaps(cluster, i).items()
+                   if bound > 3 and count > was[bound]} for i, was in zip(followers, gaps_before)]
     finally:
         contenders.stop()
     print(f"{arguments.quiet_seconds} s without a fault, {arguments.contenders} contenders: terms from {before} to {after}, "
-          f"take-overs logged {gained}, slices {slices} ms", flush=True)
+          f"take-overs logged {gained}, resigned {resigned}, slices {slices} ms; "
+          f"gaps of the leader by upper bound in ms: {longer}", flush=True)
 
 
 def main(arguments):
     def failover(cluster):
-        cluster.start(nodes=3, gateways=2, node_keys={"durability": arguments.durability})
+        cluster.start(nodes=3, gateways=2, node_keys={"durability": arguments.durability, **dict(key.split("=") for key in arguments.key)})
         rng = random.Random(arguments.seed)
         seconds = 6 * arguments.rounds + 60 + arguments.quiet_seconds
         loads = [cluster.start_load(gateway=i, seconds=seconds, connections=8, timeout=seconds + 120,
@@ -110,5 +126,6 @@ if __name__ == "__main__":
     parser.add_argument("--quiet-seconds", type=int, default=0)
     parser.add_argument("--contenders", type=int, default=0)
     parser.add_argument("--contenders-nice", type=int, default=0)
+    parser.add_argument("--key", action="append", default=[], help="KEY=VALUE of the nodes")
     parser.add_argument("--seed", type=int, default=1)
     main(parser.parse_args())

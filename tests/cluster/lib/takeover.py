@@ -18,13 +18,15 @@ class Takeover:
         self.distance = noted["distance"]
         self.paused_ms = int(noted["pausedUs"]) / 1e3
         self.slice_ms = int(noted["sliceUs"]) / 1e3
+        self.longest_gap_ms = int(noted["longestGapUs"]) / 1e3
         self.parts_ms = {part: int(noted[f"{part}Us"]) / 1e3 for part in PARTS}
 
     def __str__(self):
         steps = " ".join(f"{step} {self.at_us[step] / 1e3:.1f}" for step in STEPS)
         parts = ", ".join(f"{part[5:].lower()} {value:.1f}" for part, value in self.parts_ms.items())
         return (f"committed after {self.committed_ms:.1f} ms by n{self.node} (distance {self.distance}); heard "
-                f"{self.heard_us / 1e3:.1f} {steps}; own pauses {self.paused_ms:.1f}; slice {self.slice_ms:.1f} ({parts})")
+                f"{self.heard_us / 1e3:.1f} {steps}; own pauses {self.paused_ms:.1f}; slice {self.slice_ms:.1f} ({parts}; longest gap "
+                f"{self.longest_gap_ms:.1f})")
 
 
 def wait_next(cluster, indexes, term, ended_us, seconds=30):
