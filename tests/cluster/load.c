@@ -68,7 +68,6 @@ static struct {
 } gaps[GAPS_MAX];
 static uint32_t gap_count;
 
-
 static struct options options = {.count = 1000,
                                  .timeout_s = 300,
                                  .connections = 64,
@@ -473,18 +472,11 @@ static void set_address(const char *text) {
 }
 
 static void read_options(int argc, char *argv[]) {
-    static const struct option known[] = {{"address", 1, NULL, 'a'},
-                                          {"count", 1, NULL, 'n'},
-                                          {"seconds", 1, NULL, 's'},
-                                          {"timeout", 1, NULL, 't'},
-                                          {"connections", 1, NULL, 'c'},
-                                          {"accounts", 1, NULL, 'k'},
-                                          {"deposit", 1, NULL, 'd'},
-                                          {"first-account", 1, NULL, 'f'},
-                                          {"seed", 1, NULL, 'r'},
-                                          {"progress", 1, NULL, 'p'},
-                                          {"gaps-us", 1, NULL, 'g'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"address", 1, NULL, 'a'},  {"count", 1, NULL, 'n'},         {"seconds", 1, NULL, 's'},
+        {"timeout", 1, NULL, 't'},  {"connections", 1, NULL, 'c'},   {"accounts", 1, NULL, 'k'},
+        {"deposit", 1, NULL, 'd'},  {"first-account", 1, NULL, 'f'}, {"seed", 1, NULL, 'r'},
+        {"progress", 1, NULL, 'p'}, {"gaps-us", 1, NULL, 'g'},       {NULL, 0, NULL, 0}};
     int key;
     while ((key = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (key) {

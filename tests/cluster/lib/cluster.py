@@ -263,6 +263,11 @@ class Load:
             assert self.popen.returncode == 0 and result["wrong"] == 0 and result["errors"] == 0, result
         return result
 
+    def end(self):
+        """No new requests; the result once the last answers are there."""
+        self.popen.send_signal(signal.SIGINT)
+        return self.wait()
+
     def kill(self):
         if self.popen.poll() is None:
             self.popen.kill()
