@@ -337,6 +337,7 @@ static int open_runtime(struct stage *s) {
     c.max_result_bytes = g->max_transaction_bytes + 4096;
     c.configuration_id = s->setup.identity->configuration_id;
     c.genesis_hash = s->setup.identity->genesis_hash;
+    c.origin_hash = s->setup.identity->origin_hash;
     c.applications = s->setup.applications;
     c.application_count = s->setup.application_count;
     return runtime_open(&c, &s->execute.runtime);
