@@ -21,6 +21,7 @@
 #include "controlplane/store/object_store.h"
 
 struct dumper;
+struct mrn_application;
 
 struct dumper_setup {
     const struct object_store_config *store;
@@ -29,6 +30,12 @@ struct dumper_setup {
     const char *cluster;
     uint64_t cluster_id, incarnation;
     uint32_t node;
+    bool durable; /* the node has a journal in data_dir/journal */
+    struct wire_digest_key digest_key;
+    struct wire_hash genesis_hash;
+    uint64_t restored_seq; /* the cluster's first epoch is the one after */
+    const struct mrn_application *const *applications;
+    uint32_t application_count;
 };
 
 struct dumper_status {
@@ -37,8 +44,9 @@ struct dumper_status {
     uint64_t latest_seq, latest_change_ns; /* of the newest dump; when it became that (monotonic) */
     uint64_t dumps, failures;              /* of this process */
     uint64_t last_seq, last_duration_ms, last_wall_ms, last_sent_bytes, last_skipped_bytes;
-    uint64_t last_pages, last_changed_pages;
-    int error; /* of the last look or dump; 0: it went well */
+    uint64_t last_pages, last_changed_pages, last_epochs;
+    bool last_gap; /* the last dump does not have the epochs that lead to it */
+    int error;     /* of the last look or dump; 0: it went well */
     char text[DUMP_TEXT_BYTES];
     struct object_store_counters counters;
 };
