@@ -41,6 +41,8 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     number(object, "lastChangedPages", status.last_changed_pages);
     number(object, "lastSentBytes", status.last_sent_bytes);
     number(object, "lastSkippedBytes", status.last_skipped_bytes);
+    number(object, "lastEpochs", status.last_epochs);
+    (void)json_object_set_new(object, "lastGap", json_boolean(status.last_gap));
     (void)json_object_set_new(
         object, "error", status.error ? json_string(mrn_error_name(status.error)) : json_null());
     (void)json_object_set_new(object, "why", json_string(status.text));
@@ -92,6 +94,8 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
         {"dump_last_duration_ms", "gauge", "of the last one made here", status.last_duration_ms},
         {"dump_last_changed_pages", "gauge", "pages that it brought", status.last_changed_pages},
         {"dump_last_sent_bytes", "gauge", "objects that it sent", status.last_sent_bytes},
+        {"dump_last_epochs", "gauge", "of the journal that it brought", status.last_epochs},
+        {"dump_last_gap", "gauge", "1: it lacks the epochs since the dump before", status.last_gap},
         {"store_requests_total", "counter", "requests to the store", status.counters.requests},
         {"store_retries_total", "counter", "of them again", status.counters.retries},
         {"store_throttled_total", "counter", "answers that asked to slow down",

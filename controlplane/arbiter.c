@@ -136,6 +136,16 @@ struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis) {
     put_bytes(&canonical, genesis->digest_key.bytes, sizeof genesis->digest_key.bytes);
     for (int i = 0; i < genesis->node_count; i++)
         put_u64(&canonical, genesis->incarnations[i]);
+    const struct arbiter_restored *restored = &genesis->restored;
+    if (restored->seq) {
+        put_bytes(&canonical, "restored", 8);
+        put_u64(&canonical, restored->seq);
+        put_u64(&canonical, restored->term);
+        put_u64(&canonical, restored->cluster_id);
+        put_bytes(&canonical, &restored->epoch_hash, sizeof restored->epoch_hash);
+        put_bytes(&canonical, &restored->state_hash, sizeof restored->state_hash);
+        put_bytes(&canonical, &restored->origin, sizeof restored->origin);
+    }
     return hash_of(&canonical);
 }
 

@@ -42,6 +42,14 @@ struct arbiter_member {
     uint32_t protocol_version, results_kept;
 };
 
+/* Of a cluster that begins with the state of another one (maroonctl restore). */
+struct arbiter_restored {
+    uint64_t seq; /* its last epoch there; ours begin above. 0: the cluster began empty */
+    uint64_t term, cluster_id;
+    struct wire_hash epoch_hash, state_hash; /* there, at seq */
+    struct wire_hash origin;                 /* runtime_config.origin_hash */
+};
+
 struct arbiter_genesis {
     uint64_t cluster_id;
     struct wire_digest_key digest_key;
@@ -50,6 +58,7 @@ struct arbiter_genesis {
     uint32_t protocol_version, results_kept;
     uint8_t member_keys[WIRE_NODES_MAX][CONTROL_KEY_BYTES];
     uint64_t incarnations[WIRE_NODES_MAX]; /* 0: not listed */
+    struct arbiter_restored restored;
 };
 
 struct arbiter_leader {

@@ -351,6 +351,9 @@ static void make_identity(struct control *control) {
         genesis->results_kept, genesis->member_keys, &genesis->digest_key);
     identity->digest_key = genesis->digest_key;
     identity->genesis_hash = arbiter_genesis_hash(genesis);
+    identity->restored_seq = genesis->restored.seq;
+    identity->origin_hash =
+        genesis->restored.seq ? genesis->restored.origin : identity->genesis_hash;
     identity->incarnation = arbiter_incarnation(control->arbiter);
     identity->in_genesis = genesis->incarnations[config->node_index] == identity->incarnation;
     identity->node_index = config->node_index;
@@ -414,6 +417,12 @@ static int open_dumps(struct control *control) {
         .configuration_id = control->identity.configuration_id,
         .incarnation = control->identity.incarnation,
         .node = config->node_index,
+        .durable = config->durable,
+        .digest_key = control->identity.digest_key,
+        .genesis_hash = control->identity.genesis_hash,
+        .restored_seq = control->identity.restored_seq,
+        .applications = config->applications,
+        .application_count = config->application_count,
     };
     if (!config->store.url || !config->store.url[0])
         return 0;

@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "controlplane/ctl/ctl.h"
+#include "controlplane/dump/dump_history.h"
 #include "controlplane/dump/dump_keep.h"
 #include "controlplane/dump/dump_show.h"
 #include "controlplane/store/from_config.h"
@@ -121,10 +122,11 @@ static int list(struct dump_command *c) {
     uint32_t count = 0;
     json_t *array = json_array();
     int error = dump_list(&c->store, &all, &count, c->text), status = 0;
-    ctl_table_row(&table, 7, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "WRITTEN", "STATE HASH");
+    ctl_table_row(&table, 8, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "EPOCHS SINCE", "WRITTEN",
+                  "STATE HASH");
     for (uint32_t i = 0; !error && i < count; i++) {
         struct dump_manifest m = {0};
-        char cells[5][40], hash[65] = "-", when[32];
+        char cells[6][40], hash[65] = "-", when[32];
         time_t at_s = (time_t)(all[i].modified_ms / 1000);
         if (dump_manifest_get(&c->store, &c->key, all[i].path, &m, c->text)) {
             fprintf(stderr, "maroonctl: %s: %s\n", all[i].path, c->text);
@@ -138,12 +140,16 @@ static int list(struct dump_command *c) {
         snprintf(cells[2], 40, "%u", m.node);
         snprintf(cells[3], 40, "%" PRIu64, m.tail.page_count);
         snprintf(cells[4], 40, "%u", m.chunk_count);
-        json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "seq",
-                                               cells[0], "term", cells[1], "node", (int)m.node,
-                                               "pages", cells[3], "writtenAt", when, "manifest",
-                                               all[i].path, "stateHash", hash));
+        snprintf(cells[5], 40, m.stretch_count ? "%" PRIu64 : "gap",
+                 m.stretch_count ? m.head.seq - m.stretches[0].first_seq + 1 : 0);
+        json_array_append_new(array,
+                              json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:s}", "seq", cells[0],
+                                        "term", cells[1], "node", (int)m.node, "pages", cells[3],
+                                        "epochsSince", cells[5], "writtenAt", when, "manifest",
+                                        all[i].path, "stateHash", hash));
         hash[16] = '\0';
-        ctl_table_row(&table, 7, cells[0], cells[1], cells[2], cells[3], cells[4], when, hash);
+        ctl_table_row(&table, 8, cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], when,
+                      hash);
         dump_manifest_free(&m);
     }
     free(all);
@@ -176,8 +182,17 @@ static int verify(struct dump_command *c) {
     int error = choose(c, path, &seq);
     if (!error)
         error = read_dump(c, path, "", &manifest);
-    if (error)
+    if (!error)
+        error = dump_history_verify(&c->store, &c->key, &manifest, c->text);
+    if (error) {
+        dump_manifest_free(&manifest);
         return failed(c, "dump verify", error);
+    }
+    if (manifest.stretch_count)
+        printf("epochs %" PRIu64 " to %" PRIu64 ": every epoch and body checked, one chain\n",
+               manifest.stretches[0].first_seq, manifest.head.seq);
+    else
+        printf("no epochs: this dump has its state only\n");
     char hash[65], signer[65];
     hex(&manifest.tail.state_hash, hash);
     hex((const struct wire_hash *)manifest.public_key, signer);

@@ -11,6 +11,7 @@
 #include "controlplane/dump/dump_fetch.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/log.h"
+#include "maroon/application.h"
 #include "maroon/error.h"
 
 struct dumper {
@@ -20,6 +21,7 @@ struct dumper {
     struct dump_signer signer;
     char tmp_dir[480];
     uint64_t configuration_id;
+    struct dump_journal journal;
     pthread_t thread;
     _Atomic bool stop;
 
@@ -118,6 +120,8 @@ static void dump(struct dumper *dumper, int fd) {
         status->last_skipped_bytes = report.skipped_bytes;
         status->last_pages = report.pages;
         status->last_changed_pages = report.changed_pages;
+        status->last_epochs = report.epochs;
+        status->last_gap = report.gap[0] != '\0';
         see_latest(dumper, report.seq, pointer ? pointer : "");
     }
     note_outcome(dumper, false, newer ? 0 : error, text);
@@ -126,9 +130,10 @@ static void dump(struct dumper *dumper, int fd) {
     if (!error)
         mrn_log_info("dumped",
                      "seq=%" PRIu64 " pages=%" PRIu64 " changed=%" PRIu64 " sent_bytes=%" PRIu64
-                     " skipped_bytes=%" PRIu64 " ms=%" PRIu64 " manifest=%s",
+                     " skipped_bytes=%" PRIu64 " epochs=%" PRIu64 " ms=%" PRIu64 " manifest=%s%s%s",
                      report.seq, report.pages, report.changed_pages, report.sent_bytes,
-                     report.skipped_bytes, took_ms, report.path);
+                     report.skipped_bytes, report.epochs, took_ms, report.path,
+                     report.gap[0] ? " gap=" : "", report.gap[0] ? mrn_log_quote(report.gap) : "");
 }
 
 static void fetched_some(void *context, uint64_t seq, const struct dump_progress *progress) {
@@ -228,6 +233,17 @@ int dumper_start(const struct dumper_setup *setup, struct dumper **ret_dumper, c
     writer->cluster_id = setup->cluster_id;
     writer->node = setup->node;
     writer->incarnation = setup->incarnation;
+    writer->digest_key = setup->digest_key;
+    writer->genesis_hash = setup->genesis_hash;
+    writer->begin_seq = setup->restored_seq;
+    for (uint32_t i = 0; i < setup->application_count && i < DUMP_APPLICATIONS_MAX; i++) {
+        struct dump_application *to = &writer->applications[writer->application_count++];
+        snprintf(to->name, sizeof to->name, "%s", setup->applications[i]->name);
+        to->version = setup->applications[i]->version;
+    }
+    snprintf(dumper->journal.directory, sizeof dumper->journal.directory, "%.480s/journal",
+             setup->data_dir);
+    writer->journal = setup->durable ? &dumper->journal : NULL;
     pthread_mutex_init(&dumper->lock, NULL);
     pthread_cond_init(&dumper->wake, NULL);
     if (pthread_create(&dumper->thread, NULL, run, dumper)) {

@@ -22,6 +22,7 @@
 #include "controlplane/store/object_store.h"
 
 struct dumper;
+struct mrn_application;
 
 #define DUMPER_POINTER_MAX 1024
 
@@ -32,6 +33,12 @@ struct dumper_setup {
     const char *cluster;
     uint64_t cluster_id, configuration_id, incarnation;
     uint32_t node;
+    bool durable; /* the node has a journal in data_dir/journal */
+    struct wire_digest_key digest_key;
+    struct wire_hash genesis_hash;
+    uint64_t restored_seq; /* the cluster's first epoch is the one after */
+    const struct mrn_application *const *applications;
+    uint32_t application_count;
 };
 
 /* Of the newest fetch. */
@@ -52,8 +59,9 @@ struct dumper_status {
     char pointer[DUMPER_POINTER_MAX];      /* the store's pointer to it; "" when there is none */
     uint64_t dumps, failures;              /* of this process */
     uint64_t last_seq, last_duration_ms, last_wall_ms, last_sent_bytes, last_skipped_bytes;
-    uint64_t last_pages, last_changed_pages;
-    int error; /* what stands in the way of dumps now; 0: nothing */
+    uint64_t last_pages, last_changed_pages, last_epochs;
+    bool last_gap; /* the last dump does not have the epochs that lead to it */
+    int error;     /* what stands in the way of dumps now; 0: nothing */
     uint32_t failures_in_a_row;
     uint64_t failed_ns; /* the last one, monotonic */
     char text[DUMP_TEXT_BYTES];

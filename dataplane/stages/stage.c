@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 #include <sodium.h>
 
 #define IDLE_PASSES_BEFORE_YIELD 1
@@ -124,18 +125,24 @@ static uint64_t pass(struct worker *w) {
     look_at_clocks(w);
     atomic_store_explicit(&w->pass_ns, w->now_ns, memory_order_relaxed);
     w->work = 0;
+    uint64_t at = stage_part_begin();
     if (runs(w, WIRE_STAGE_INGRESS))
         work += stage_ingress_poll(s);
+    at = stage_part_end(STAGE_PART_INGRESS, at);
     if (runs(w, WIRE_STAGE_FETCH))
         work += stage_fetch_poll(s);
+    at = stage_part_end(STAGE_PART_FETCH, at);
     if (runs(w, WIRE_STAGE_GOSSIP))
         work += stage_gossip_poll(s);
+    at = stage_part_end(STAGE_PART_GOSSIP, at);
     if (runs(w, STAGE_EXECUTE))
         work += stage_execute_poll(s);
+    at = stage_part_end(STAGE_PART_EXECUTE, at);
     if (runs(w, WIRE_STAGE_FETCH))
         work += stage_fetch_send(s);
     if (runs(w, WIRE_STAGE_INGRESS))
         work += stage_ingress_send(s);
+    (void)stage_part_end(STAGE_PART_SEND, at);
     return work + w->work;
 }
 
@@ -207,13 +214,18 @@ static void *run(void *argument) {
     uint64_t last_ns = stage_clock_ns();
     while (!atomic_load_explicit(&s->stop, memory_order_relaxed) &&
            !atomic_load_explicit(&s->failed, memory_order_relaxed)) {
+        uint64_t begun = stage_part_begin();
         uint64_t work = pass(w);
         uint64_t after_ns = stage_clock_ns();
         w->busy_ns += work ? after_ns - w->now_ns : 0;
         w->idle_passes = work ? 0 : w->idle_passes + 1;
         share_of_work(w);
-        if (!work)
+        if (!work) {
+            uint64_t at = stage_part_begin();
             idle(w);
+            (void)stage_part_end(STAGE_PART_IDLE, at);
+        }
+        (void)stage_part_end(STAGE_PART_PASS, begun);
         w->loop_ns += after_ns - last_ns;
         last_ns = after_ns;
     }
@@ -326,6 +338,7 @@ static int open_runtime(struct stage *s) {
     c.max_result_bytes = g->max_transaction_bytes + 4096;
     c.configuration_id = s->setup.identity->configuration_id;
     c.genesis_hash = s->setup.identity->genesis_hash;
+    c.origin_hash = s->setup.identity->origin_hash;
     c.applications = s->setup.applications;
     c.application_count = s->setup.application_count;
     return runtime_open(&c, &s->execute.runtime);
