@@ -99,6 +99,7 @@ struct arbiter_health {
     uint64_t term_base;
     uint64_t db_bytes; /* of etcd's member that we ask; 0: not known */
     uint64_t publications;
+    uint64_t latency_us; /* of a transaction with etcd, smoothed; 0: none yet */
 };
 
 struct arbiter_sink {

@@ -73,7 +73,6 @@ struct arbiter_etcd {
     uint32_t sync_number;
     bool syncing;
     char sync_from[ETCD_KEY_MAX + 1];
-    uint64_t latency_us; /* smoothed */
     struct range_entry *ranges[ARBITER_RANGE_BUCKETS];
     uint32_t range_count;
 

@@ -251,9 +251,6 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
-    case MAILBOX_UP_HANDOVER_DONE:
-        mrn_log_info("handover_done", "error=%s", mrn_error_name(message->error));
-        return;
     case MAILBOX_UP_FAILED: fail(control, message->error, message->text); return;
     }
     assert(!"a kind of message that does not exist");

@@ -257,11 +257,16 @@ class Load:
     def wait(self, check=True):
         """Its result (see load.c). check: every answer was as expected and none is missing."""
         output, _ = self.popen.communicate()
-        print(f"load: {output.strip()}", flush=True)
-        result = json.loads(output)
+        result = self.result = json.loads(output)
+        print("load:", json.dumps({key: value for key, value in result.items() if key != "gaps"}), flush=True)
         if check:
             assert self.popen.returncode == 0 and result["wrong"] == 0 and result["errors"] == 0, result
         return result
+
+    def end(self):
+        """No new requests; the result once the last answers are there."""
+        self.popen.send_signal(signal.SIGINT)
+        return self.wait()
 
     def kill(self):
         if self.popen.poll() is None:
