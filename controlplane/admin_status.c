@@ -160,6 +160,7 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
     set(root, "dumps", admin_dumps_json(setup));
+    set(root, "bootstrap", admin_bootstrap_json(setup));
     set(root, "alarms", admin_alarms(setup, &facts));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);

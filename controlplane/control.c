@@ -411,6 +411,7 @@ static int open_dumps(struct control *control) {
         .key_file = config->dump_key_file,
         .cluster = config->cluster,
         .cluster_id = control->identity.cluster_id,
+        .configuration_id = control->identity.configuration_id,
         .incarnation = control->identity.incarnation,
         .node = config->node_index,
         .durable = config->durable,
@@ -434,6 +435,8 @@ static int open_dumps(struct control *control) {
     if (error)
         mrn_log_error("dumps_refused", "error=%s why=%s", mrn_error_name(error),
                       mrn_log_quote(text));
+    else
+        snapshot_use_store(control->snapshot, control->dumps.dumper);
     return error;
 }
 
@@ -609,6 +612,8 @@ void control_destroy(struct control *control) {
         return;
     assert(!control->thread_runs);
     control_stop(control);
+    if (control->snapshot)
+        snapshot_use_store(control->snapshot, NULL);
     dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
     admin_stop(control->admin);

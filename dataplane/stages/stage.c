@@ -349,6 +349,7 @@ static int open_runtime(struct stage *s) {
     c.ranges_max = g->ranges_max;
     c.results_kept = g->results_kept;
     c.idempotency_slots = g->idempotency_keys;
+    c.idempotency_bytes = g->idempotency_bytes;
     c.idempotency_span_us = g->idempotency_span_s * 1000000;
     c.max_transaction_bytes = g->max_transaction_bytes;
     c.max_result_bytes = g->max_transaction_bytes + 4096;
