@@ -170,6 +170,7 @@ void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t
     r->leader = r->config.index;
     r->won_ns = r->takeover.won_ns = r->now_ns;
     r->takeover.term = term;
+    r->takeover.heard_ns = r->silence.heard_ns; /* also after CAMPAIGN, as in a hand-over */
     r->prepare_ns = REPEAT_MIN_NS;
     r->prepare_at_ns = r->now_ns;
     r->progress = 1;

@@ -114,7 +114,6 @@ bool replica_lead_hears(const struct replica *r) {
 void replica_slice_takeover(struct replica *r) {
     struct replica_takeover *t = &r->takeover;
     memset(t, 0, sizeof *t);
-    t->heard_ns = r->silence.heard_ns;
     t->silent_ns = r->silence.silent_ns;
     t->alone_ns = r->silence.alone_ns;
     t->paused_ns = r->silence.paused_ns;

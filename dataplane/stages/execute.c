@@ -126,7 +126,9 @@ static void hash_state(struct stage *s) {
         return;
     x->hash_at_ns = x->worker->now_ns + HASH_INTERVAL_NS;
     x->hash_seq = exec_seq;
+    uint64_t at = stage_part_begin();
     struct done done = {.kind = DONE_HASH, .seq = exec_seq, .hash = runtime_state_hash(x->runtime)};
+    (void)stage_part_end(STAGE_PART_HASH, at);
     stage_done(s, &done);
 }
 
@@ -152,6 +154,9 @@ uint32_t stage_execute_poll(struct stage *s) {
         case ORDER_CONTINUE: break;
         }
     }
+    if (epochs)
+        atomic_store_explicit(&s->status->idempotency_keys, runtime_idempotency_keys(x->runtime),
+                              memory_order_relaxed);
     work += stage_state_poll(s);
     if (!work)
         hash_state(s);

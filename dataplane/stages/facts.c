@@ -125,9 +125,10 @@ static void takeover(struct stage *s) {
                                          .rtt_us = t.rtt_ns / 1000,
                                          .etcd_us = t.etcd_ns / 1000,
                                          .gap_us = t.gap_ns / 1000,
-                     .longest_gap_us = t.longest_gap_ns / 1000,
+                                         .longest_gap_us = t.longest_gap_ns / 1000,
                                          .distance = t.distance}};
-    histogram_add(&s->status->takeover, t.committed_ns - start_ns);
+    if (t.heard_ns)
+        histogram_add(&s->status->takeover_gap, t.committed_ns - t.heard_ns);
     s->gossip.facts.takeover = up.takeover;
     mailbox_send_up(s->setup.mailbox, &up); /* for the log; no matter when it is lost */
 }

@@ -39,10 +39,9 @@ enum mailbox_up_kind {
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
                                   from a peer */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
-    MAILBOX_UP_HANDOVER_DONE,
-    MAILBOX_UP_TAKEOVER, /* the first epoch of a term led here is committed: `takeover` */
-    MAILBOX_UP_EPOCH,    /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED    /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_TAKEOVER,       /* the first epoch of a term led here is committed: `takeover` */
+    MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
+    MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
 };
 
 /* How the last take-over led here went, in us. Moments count from the last frame of the leader
@@ -205,10 +204,11 @@ struct mailbox_status {
     _Atomic uint64_t rx_packets[WIRE_STAGE_COUNT], tx_packets[WIRE_STAGE_COUNT];
     _Atomic uint64_t rx_dropped[WIRE_DROP_COUNT];
     _Atomic uint64_t log_bytes, log_epochs, body_slots_used, body_slots_total;
+    _Atomic uint64_t idempotency_keys, idempotency_keys_max;
     _Atomic uint64_t
         lcore_busy_ppm[MAILBOX_LCORES_MAX]; /* share of the last second with work, in millionths */
     _Atomic uint64_t heartbeat_ns;          /* clock of the dataplane's last loop pass */
-    struct mailbox_histogram epoch_latency, leader_gap, takeover, log_sync;
+    struct mailbox_histogram epoch_latency, leader_gap, takeover_gap, log_sync;
     _Atomic uint32_t facts_sequence; /* odd while facts are written */
     struct mailbox_facts facts;
 };
