@@ -98,8 +98,9 @@ def main(arguments):
             for number in range(arguments.rounds):
                 wait_whole(cluster)
                 time.sleep(rng.uniform(0.5, 1.5))
-                found.append(kill_leader(cluster, rng))
-                print(f"round {number + 1} of {arguments.rounds}: {found[-1]}", flush=True)
+                one = kill_leader(cluster, rng)
+                found += [one] if one else []
+                print(f"round {number + 1} of {arguments.rounds}: {one or 'it had just been replaced'}", flush=True)
             wait_whole(cluster)
         finally:
             for load in loads:

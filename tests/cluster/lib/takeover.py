@@ -3,6 +3,7 @@ processes of one machine, so that no poll of a test is in the figure."""
 from .process import wait_until
 
 STEPS = ("silent", "alone", "campaign", "won", "promised", "established", "committed")
+NONE_ENDED = object()
 PARTS = ("sliceFloor", "sliceRtt", "sliceEtcd", "sliceGap")
 
 
@@ -30,7 +31,8 @@ class Takeover:
 
 
 def wait_next(cluster, indexes, term, ended_us, seconds=30):
-    """The take-over of the first term above `term` that one of the nodes leads and commits in."""
+    """The take-over of the first term above `term` that one of the nodes leads and commits in; False when that was before
+    `ended_us`, so that it was no leader that ended."""
     def found():
         noted = []
         for index in indexes:
@@ -40,8 +42,10 @@ def wait_next(cluster, indexes, term, ended_us, seconds=30):
                 continue
             if takeover and int(takeover["term"]) > term:
                 noted.append(Takeover(index, ended_us, takeover))
-        return min(noted, key=lambda t: t.term) if noted else None
-    return wait_until(found, seconds, "an epoch committed under a new term", interval=0.02)
+        first = min(noted, key=lambda t: t.term) if noted else None
+        return first and (first if first.committed_ms > 0 else NONE_ENDED)
+    found_one = wait_until(found, seconds, "an epoch committed under a new term", interval=0.02)
+    return found_one is not NONE_ENDED and found_one
 
 
 def spread(takeovers):
