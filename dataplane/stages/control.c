@@ -86,6 +86,7 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         break;
     case MAILBOX_DOWN_SNAPSHOT_TAKE: order_state(s, ORDER_SNAPSHOT, down->text); return;
     case MAILBOX_DOWN_SNAPSHOT_RESTORE: order_state(s, ORDER_RESTORE, down->text); return;
+    case MAILBOX_DOWN_LEARN: stage_learn_begin(s, down->node, down->text); return;
     case MAILBOX_DOWN_EPOCH_WANTED:
         stage_facts_epoch(s);
         s->gossip.epoch_filled = true;

@@ -327,6 +327,7 @@ uint32_t stage_gossip_poll(struct stage *s) {
     work += stage_port_receive(&s->gossip.port, s->gossip.worker->now_us, take_frame, s);
     work += stage_control_poll(s);
     work += stage_done_poll(s);
+    work += stage_learn_poll(s);
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
     work += stage_storage_poll(s);

@@ -38,6 +38,7 @@ enum mailbox_up_kind {
                                   holds the state at epoch `seq`, or error < 0 */
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
                                   from a peer */
+    MAILBOX_UP_LEARNED,        /* answer to DOWN_LEARN: epochs up to `seq` are committed here */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
     MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
     MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
@@ -66,6 +67,8 @@ enum mailbox_down_kind {
     MAILBOX_DOWN_RANGE_EXPIRED, /* the lease of `owner`'s `range` ended: SEAL when nobody heard it
                                    for seal_after */
     MAILBOX_DOWN_SNAPSHOT_TAKE, /* write a snapshot to `path` */
+    MAILBOX_DOWN_LEARN, /* take the epochs at `path`, records (controlplane/dump/dump_stretch.h)
+                           that `node` gave; the file stays the sender's */
     MAILBOX_DOWN_SNAPSHOT_RESTORE, /* load the snapshot at `path` */
     MAILBOX_DOWN_HANDOVER,         /* operator: move leadership away */
     MAILBOX_DOWN_EPOCH_WANTED,     /* fill mailbox_epoch with the newest executed epoch */

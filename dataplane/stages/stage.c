@@ -562,6 +562,7 @@ void stage_close(struct stage *s) {
                             &s->answers,       &s->results,     &s->orders,     &s->dones,
                             &s->ingress_slots, &s->fetch_slots, &s->free_pieces};
     storage_close(s->gossip.storage);
+    stage_learn_close(s);
     snapshots_close(s->execute.snapshots);
     if (s->execute.runtime)
         runtime_close(s->execute.runtime);

@@ -475,7 +475,8 @@ struct sim {
     struct replica_delivered_body *delivered; /* scratch, WIRE_EPOCH_BODIES_MAX */
     struct sim_body *bodies;                  /* scratch, the same */
     uint64_t drops[WIRE_DROP_COUNT];
-    uint64_t crashes, wipes, takeovers, snapshots, seals, replays, fault_count[SIM_FAULT_COUNT];
+    uint64_t crashes, wipes, takeovers, snapshots, learned, seals, replays,
+        fault_count[SIM_FAULT_COUNT];
 };
 
 /* ---- sim.c ---- */
