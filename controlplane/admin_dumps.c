@@ -123,5 +123,13 @@ bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALAR
         snprintf(ret_text, ADMIN_ALARM_BYTES,
                  "dumps fail (%s): %.320s; commits go on, journals are kept longer",
                  mrn_error_name(status.error), status.text);
-    return status.error != 0;
+    uint64_t cut_seq = atomic_load(&mailbox_status(setup->mailbox)->log_cut_seq);
+    bool hole = !status.error && status.latest_known && cut_seq > status.latest_seq;
+    if (hole)
+        snprintf(ret_text, ADMIN_ALARM_BYTES,
+                 "the journal was cut above the newest dump, of epoch %" PRIu64
+                 ", for want of room (retain-bytes): up to epoch %" PRIu64
+                 " this node can add no epochs to a dump",
+                 status.latest_seq, cut_seq);
+    return status.error || hole;
 }

@@ -93,6 +93,7 @@ static bool is_repeated(enum mailbox_down_kind kind) {
     case MAILBOX_DOWN_INCARNATIONS:
     case MAILBOX_DOWN_EPOCH_WANTED:
     case MAILBOX_DOWN_SNAPSHOT_TAKE:
+    case MAILBOX_DOWN_DUMPED:
     case MAILBOX_DOWN_LEARN:
     case MAILBOX_DOWN_SNAPSHOT_RESTORE:
     case MAILBOX_DOWN_HANDOVER:
@@ -406,6 +407,11 @@ static int open_arbiter(struct control *control) {
     return control->ready_error;
 }
 
+static void on_dumped(void *context, uint64_t seq) {
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_DUMPED, .revision = seq};
+    send_down(context, &message);
+}
+
 static int open_dumps(struct control *control) {
     struct control_config *config = &control->config;
     char text[DUMP_TEXT_BYTES] = "";
@@ -431,6 +437,8 @@ static int open_dumps(struct control *control) {
         .loop = control->loop,
         .snapshot = control->snapshot,
         .arbiter = control->arbiter,
+        .dumped = on_dumped,
+        .context = control,
         .node = config->node_index,
         .node_count = config->node_count,
         .interval_s = config->dump_interval_s,

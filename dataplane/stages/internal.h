@@ -165,6 +165,7 @@ struct gossip {
     void *replica_memory;
     struct replica_actions *actions;
     struct storage *storage; /* NULL in memory mode */
+    uint64_t dumped_seq;     /* of the newest dump in the store; 0: none */
     uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
     bool snapshot_asked;     /* a local one is under way */
     bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */

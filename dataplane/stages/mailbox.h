@@ -67,8 +67,9 @@ enum mailbox_down_kind {
     MAILBOX_DOWN_RANGE_EXPIRED, /* the lease of `owner`'s `range` ended: SEAL when nobody heard it
                                    for seal_after */
     MAILBOX_DOWN_SNAPSHOT_TAKE, /* write a snapshot to `path` */
+    MAILBOX_DOWN_DUMPED,        /* the newest complete dump is of epoch `revision` */
     MAILBOX_DOWN_LEARN, /* take the epochs at `path`, records (controlplane/dump/dump_stretch.h)
-                           that `node` gave; the file stays the sender's */
+                          that `node` gave; the file stays the sender's */
     MAILBOX_DOWN_SNAPSHOT_RESTORE, /* load the snapshot at `path` */
     MAILBOX_DOWN_HANDOVER,         /* operator: move leadership away */
     MAILBOX_DOWN_EPOCH_WANTED,     /* fill mailbox_epoch with the newest executed epoch */
@@ -191,6 +192,9 @@ struct mailbox_status {
     _Atomic uint64_t fetch_requests, fetched_bodies, window_full, results_sent, results_resent;
     _Atomic uint64_t rx_packets[WIRE_STAGE_COUNT], tx_packets[WIRE_STAGE_COUNT];
     _Atomic uint64_t rx_dropped[WIRE_DROP_COUNT];
+    /* log_bytes: used by what is kept; reserved: of all its files. floor_seq: up to there nobody
+     * needs it; cut_seq: up to there it was cut since the start */
+    _Atomic uint64_t log_reserved_bytes, log_floor_seq, log_cut_seq;
     _Atomic uint64_t log_bytes, log_epochs, body_slots_used, body_slots_total;
     _Atomic uint64_t idempotency_keys, idempotency_keys_max;
     _Atomic uint64_t

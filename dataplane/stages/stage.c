@@ -492,6 +492,7 @@ static int open_storage(struct stage *s, struct replica_config *c, char *ret_err
         return error;
     }
     struct storage_config config = {
+        .retain_bytes = s->setup.config->retain_bytes,
         .data_dir = g->data_dir,
         .identity = {.incarnation = (uint64_t)randombytes_random() << 32 | randombytes_random() | 1,
                      .configuration_id = identity->configuration_id},
