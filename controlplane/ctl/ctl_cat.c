@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "controlplane/ctl/ctl.h"
@@ -23,7 +24,7 @@ struct row { /* of a table */
 struct cat {
     struct dump_command *c;
     struct restore_state state;
-    struct ctl_progress progress;
+    struct dump_show show;
     uint64_t from;
     bool json;
     json_t *epochs, *transactions; /* the list of the epoch at hand */
@@ -301,8 +302,8 @@ static json_t *print_state(struct cat *cat) {
 
 static void tell(void *context, const struct dump_progress *done) {
     struct cat *cat = context;
-    if (cat->progress.terminal)
-        ctl_progress_tell(&cat->progress, done);
+    if (cat->show.terminal)
+        ctl_tell(&cat->show, done);
 }
 
 /* The state before the first epoch that is asked for; if the store has none, whatever leads to the
@@ -348,7 +349,7 @@ int ctl_cat(struct dump_command *c) {
     cat.c = c;
     cat.json = c->config->json == CONFIG_ON;
     cat.epochs = json_array();
-    ctl_progress_begin(&cat.progress);
+    cat.show = (struct dump_show){.terminal = isatty(STDERR_FILENO), .since_ns = ctl_now_ns()};
     snprintf(file, sizeof file, "%.500s/maroonctl-XXXXXX", folder && *folder ? folder : "/tmp");
     int fd = mkstemp(file);
     if (fd < 0)

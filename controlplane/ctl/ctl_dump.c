@@ -10,11 +10,11 @@
 #include "controlplane/ctl/ctl.h"
 #include "controlplane/ctl/ctl_dump.h"
 #include "controlplane/dump/dump_history.h"
+#include "controlplane/dump/dump_show.h"
 #include "controlplane/store/from_config.h"
 #include "maroon/error.h"
 
 #define GRACE_S 3600 /* what a dump being written has put is younger */
-#define LINE_NS UINT64_C(1000000000)
 
 int ctl_dump_failed(const struct dump_command *c, const char *what, int error) {
     fprintf(stderr, "maroonctl: %s: %s%s%s\n", what, mrn_error_text(error), *c->text ? ": " : "",
@@ -60,10 +60,7 @@ static bool read_words(struct dump_command *c) {
         if (to && !number(next, to == &c->cluster_id ? 16 : 10, to))
             return false;
         c->replace |= strcmp(word, "--replace") == 0;
-        bool key_file = strcmp(word, "--key-file") == 0;
-        if (key_file && !(c->key_file = next))
-            return false;
-        if (to || key_file)
+        if (to)
             i++;
         else if (strcmp(word, "--replace") == 0)
             continue;
@@ -77,37 +74,18 @@ static bool read_words(struct dump_command *c) {
 
 /* ---- progress ---- */
 
-void ctl_progress_begin(struct ctl_progress *progress) {
-    *progress = (struct ctl_progress){.terminal = isatty(STDERR_FILENO)};
-    clock_gettime(CLOCK_MONOTONIC, &progress->since);
-}
-
-uint64_t ctl_progress_ns(const struct ctl_progress *progress) {
+uint64_t ctl_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)((now.tv_sec - progress->since.tv_sec) * INT64_C(1000000000) + now.tv_nsec -
-                      progress->since.tv_nsec);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-void ctl_progress_tell(void *context, const struct dump_progress *done) {
-    static const char bar[] = "########################################";
-    struct ctl_progress *progress = context;
-    uint64_t at_ns = ctl_progress_ns(progress);
-    bool all = done->pages_done == done->pages;
-    if (!all && at_ns - progress->told_ns < (progress->terminal ? LINE_NS / 10 : LINE_NS))
-        return;
-    progress->told_ns = at_ns;
-    double seconds = (double)at_ns / 1e9;
-    uint64_t percent = done->pages ? 100 * done->pages_done / done->pages : 100;
-    double rate = seconds > 0 ? (double)done->pages_done * 4096 / seconds / 1e6 : 0;
-    if (progress->terminal)
-        fprintf(stderr, "\r[%-40.*s] %3" PRIu64 " %%  %7.1f MB/s%s", (int)(percent * 40 / 100), bar,
-                percent, rate, all ? "\n" : "");
-    else
-        fprintf(stderr,
-                "progress pages=%" PRIu64 " of=%" PRIu64 " fetched_bytes=%" PRIu64
-                " mb_per_s=%.1f\n",
-                done->pages_done, done->pages, done->fetched_bytes, rate);
+void ctl_tell(void *context, const struct dump_progress *done) {
+    struct dump_show *show = context;
+    char text[DUMP_SHOW_BYTES];
+    if (dump_show(show, ctl_now_ns(), done, text))
+        fprintf(stderr, "%s%s%s", show->terminal ? "" : "progress ", text,
+                show->terminal && done->pages_done < done->pages ? "" : "\n");
 }
 
 /* ---- which dump ---- */
@@ -194,14 +172,12 @@ static int list(struct dump_command *c) {
 /* To `file`, or "" to check only. */
 static int read_dump(struct dump_command *c, const char *path, const char *file,
                      struct dump_manifest *ret_manifest) {
-    struct ctl_progress progress;
-    ctl_progress_begin(&progress);
-    int error = dump_read(&c->store, &c->key, path, file, ctl_progress_tell, &progress,
-                          ret_manifest, c->text);
+    struct dump_show show = {.terminal = isatty(STDERR_FILENO), .since_ns = ctl_now_ns()};
+    int error = dump_read(&c->store, &c->key, path, file, ctl_tell, &show, ret_manifest, c->text);
     if (!error)
         printf("epoch %" PRIu64 ": %" PRIu64 " pages %s in %.2f s\n", ret_manifest->head.seq,
                ret_manifest->tail.page_count, *file ? "fetched and checked" : "checked",
-               (double)ctl_progress_ns(&progress) / 1e9);
+               (double)(ctl_now_ns() - show.since_ns) / 1e9);
     return error;
 }
 
@@ -316,13 +292,19 @@ static int run(struct dump_command *c) {
     return 2;
 }
 
-static int now(void) {
-    const char *admin = getenv("MAROON_ADMIN");
-    char *body = NULL;
-    long status = ctl_http(admin ? admin : "127.0.0.1:9100", "POST", "/v1/dump", &body);
-    fprintf(status == 202 ? stdout : stderr, "%s\n", body ? body : "no memory");
-    free(body);
-    return status == 202 ? 0 : 1;
+/* Asks the nodes one after the other until one of them says yes. */
+static int ask(const struct config *config) {
+    char list[sizeof config->admin];
+    int status = 1;
+    snprintf(list, sizeof list, "%s", config->admin);
+    for (char *node = strtok(list, ","); node && status; node = strtok(NULL, ",")) {
+        char *body = NULL;
+        long answer = ctl_http(node, "POST", "/v1/dump", &body);
+        status = answer == 202 ? 0 : 1;
+        fprintf(status ? stderr : stdout, "%s: %s\n", node, body ? body : "does not answer");
+        free(body);
+    }
+    return status;
 }
 
 int ctl_dump(int argc, char **argv) {
@@ -331,8 +313,6 @@ int ctl_dump(int argc, char **argv) {
     extern char **environ;
     struct dump_command c = {.config = &config};
     char text[CONFIG_ERROR_BYTES];
-    if (argc == 3 && strcmp(argv[1], "dump") == 0 && strcmp(argv[2], "now") == 0)
-        return now();
     if (config_load(&config, CONFIG_CTL, argc, argv, environ, text)) {
         fprintf(stderr, "maroonctl: %s\n", text);
         return 2;
@@ -341,15 +321,15 @@ int ctl_dump(int argc, char **argv) {
         fprintf(stderr, "maroonctl: wrong words; see --help\n");
         return 2;
     }
+    if (c.word_count == 2 && strcmp(c.words[0], "dump") == 0 && strcmp(c.words[1], "now") == 0)
+        return ask(&config);
     if (!store_from_config(&config, &store)) {
         fprintf(stderr,
                 "maroonctl: no store is named: --store-url s3://BUCKET/PREFIX or dir:/PATH\n");
         return 2;
     }
-    if (!c.key_file && config.dump_key_file[0])
-        c.key_file = config.dump_key_file;
-    if (c.key_file && dump_key_load(c.key_file, &c.key)) {
-        fprintf(stderr, "maroonctl: %s does not hold 64 hex digits\n", c.key_file);
+    if (config.dump_key_file[0] && dump_key_load(config.dump_key_file, &c.key)) {
+        fprintf(stderr, "maroonctl: %s does not hold 64 hex digits\n", config.dump_key_file);
         return 2;
     }
     int error = dump_store_open(&c.store, &store, NULL);

@@ -2,10 +2,9 @@
 #ifndef MAROON_CTL_DUMP_H
 #define MAROON_CTL_DUMP_H
 
-#include <time.h>
-
 #include "config/config.h"
 #include "controlplane/dump/dump_read.h"
+#include "controlplane/dump/dump_show.h"
 
 #define CTL_WORDS_MAX 12
 
@@ -13,7 +12,7 @@ struct dump_command {
     const struct config *config;
     struct dump_store store;
     struct dump_key key;
-    const char *words[CTL_WORDS_MAX], *key_file;
+    const char *words[CTL_WORDS_MAX];
     uint32_t word_count;
     uint64_t epoch, to_epoch, from, keep, grace_s, quorum, cluster_id; /* UINT64_MAX: not said */
     bool replace;
@@ -23,15 +22,9 @@ struct dump_command {
 /* Says it on stderr; 1. */
 int ctl_dump_failed(const struct dump_command *command, const char *what, int error);
 
-/* A bar on a terminal, a line a second elsewhere. */
-struct ctl_progress {
-    struct timespec since;
-    uint64_t told_ns;
-    bool terminal;
-};
-void ctl_progress_begin(struct ctl_progress *progress);
-uint64_t ctl_progress_ns(const struct ctl_progress *progress);
-void ctl_progress_tell(void *progress, const struct dump_progress *done);
+uint64_t ctl_now_ns(void); /* monotonic */
+/* Shows progress on stderr; `show` is a struct dump_show. For dump_read. */
+void ctl_tell(void *show, const struct dump_progress *done);
 
 int ctl_restore(struct dump_command *command); /* restore DATA-DIR... */
 int ctl_cat(struct dump_command *command);     /* dump cat */

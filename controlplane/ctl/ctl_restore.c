@@ -17,7 +17,7 @@ struct restoring {
     struct restore_look look;
     struct restore_state state;
     struct restore_plan plan;
-    struct ctl_progress progress;
+    struct dump_show show;
     const char **dirs;
     uint64_t end; /* the store leads to here */
     uint64_t epochs;
@@ -92,7 +92,7 @@ static void count_epoch(void *context, uint64_t seq) {
 
 static void tell(void *context, const struct dump_progress *done) {
     struct restoring *r = context;
-    ctl_progress_tell(&r->progress, done);
+    ctl_tell(&r->show, done);
 }
 
 static uint64_t newest_term(const struct restore_state *state) {
@@ -201,7 +201,7 @@ int ctl_restore(struct dump_command *c) {
     static struct restoring r;
     r.c = c;
     r.dirs = c->words + 1;
-    ctl_progress_begin(&r.progress);
+    r.show = (struct dump_show){.terminal = isatty(STDERR_FILENO), .since_ns = ctl_now_ns()};
     int error = restore_state_open(&r.state, &c->store, &c->key,
                                    c->cluster_id == UINT64_MAX ? 0 : c->cluster_id, c->to_epoch,
                                    &r.end, c->text);
