@@ -36,6 +36,9 @@ json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts
         add(array, "a term that goes back was refused: maroonctl term-base --raise");
     if (etcd && etcd->failures_in_a_row >= ADMIN_ETCD_AWAY_FAILURES)
         add(array, "etcd does not answer: commits go on, no take-over, range or publication");
+    char dumps[ADMIN_ALARM_BYTES];
+    if (admin_dumps_alarm(setup, dumps))
+        add(array, dumps);
     if (facts->role == MAILBOX_ROLE_QUARANTINED)
         add(array, "this node's results differ from those of k others");
     if (facts->role == MAILBOX_ROLE_LOST)

@@ -104,6 +104,7 @@ static json_t *etcd_json(const struct admin_setup *setup) {
     set_number(object, "noSpace", metrics->no_space);
     set(object, "full", json_boolean(arbiter_health(setup->arbiter)->no_space));
     set(object, "wentBack", json_boolean(arbiter_health(setup->arbiter)->went_back));
+    set_number(object, "latencyUs", arbiter_health(setup->arbiter)->latency_us);
     set_number(object, "dbBytes", arbiter_health(setup->arbiter)->db_bytes);
     return object;
 }
@@ -160,6 +161,7 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
     set(root, "dumps", admin_dumps_json(setup));
+    set(root, "bootstrap", admin_bootstrap_json(setup));
     set(root, "alarms", admin_alarms(setup, &facts));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
@@ -281,6 +283,10 @@ static void dataplane(FILE *out, const struct mailbox_status *status) {
     gauge(out, "body_slots", "bodies that can be held", atomic_load(&status->body_slots_total));
     histogram(out, "epoch_latency_seconds", "leader proposes to committed", &status->epoch_latency);
     histogram(out, "leader_gap_seconds", "between frames of one term", &status->leader_gap);
+    histogram(
+        out, "takeover_gap_seconds",
+        "from the last frame of the leader before to the first epoch committed here as leader",
+        &status->takeover_gap);
     histogram(out, "log_sync_seconds", "one sync of the journal", &status->log_sync);
 }
 
@@ -307,17 +313,14 @@ char *admin_metrics_text(const struct admin_setup *setup) {
     fprintf(out, "maroon_publications_total %" PRIu64 "\n", health->publications);
     const struct epochs_entry *newest = epochs_newest(arbiter_epochs(setup->arbiter));
     gauge(out, "published_seq", "newest published epoch known here", newest ? newest->seq : 0);
+    static const struct etcd_metrics none; /* without etcd all of these are 0 */
     const struct etcd_metrics *metrics = arbiter_etcd_metrics(setup->arbiter);
-    if (metrics) {
-        etcd(out, metrics);
-        gauge(out, "etcd_full", "1 when etcd's quota is used up", health->no_space);
-        gauge(out, "etcd_went_back", "1 after a restore, until term_base is raised",
-              health->went_back);
-        gauge(out, "refused_term", "a term that was won and goes back; 0: none",
-              health->refused_term);
-        gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
-        gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
-    }
+    etcd(out, metrics ? metrics : &none);
+    gauge(out, "etcd_full", "1 when etcd's quota is used up", health->no_space);
+    gauge(out, "etcd_went_back", "1 after a restore, until term_base is raised", health->went_back);
+    gauge(out, "refused_term", "a term that was won and goes back; 0: none", health->refused_term);
+    gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
+    gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
     admin_dumps_metrics(setup, out);
     if (fclose(out) != 0) {
         free(text);

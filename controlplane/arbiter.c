@@ -136,6 +136,16 @@ struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis) {
     put_bytes(&canonical, genesis->digest_key.bytes, sizeof genesis->digest_key.bytes);
     for (int i = 0; i < genesis->node_count; i++)
         put_u64(&canonical, genesis->incarnations[i]);
+    const struct arbiter_restored *restored = &genesis->restored;
+    if (restored->seq) {
+        put_bytes(&canonical, "restored", 8);
+        put_u64(&canonical, restored->seq);
+        put_u64(&canonical, restored->term);
+        put_u64(&canonical, restored->cluster_id);
+        put_bytes(&canonical, &restored->epoch_hash, sizeof restored->epoch_hash);
+        put_bytes(&canonical, &restored->state_hash, sizeof restored->state_hash);
+        put_bytes(&canonical, &restored->origin, sizeof restored->origin);
+    }
     return hash_of(&canonical);
 }
 
@@ -237,6 +247,15 @@ const struct epochs *arbiter_epochs(const struct arbiter *arbiter) {
 
 const struct arbiter_health *arbiter_health(const struct arbiter *arbiter) {
     return &arbiter->health;
+}
+
+const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter) {
+    return &arbiter->dump;
+}
+
+void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text) {
+    if (seq > arbiter->dump.seq && strlen(text) < ARBITER_DUMP_TEXT_MAX)
+        arbiter->operations->dump_tell(arbiter, seq, text);
 }
 
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch) {

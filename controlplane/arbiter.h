@@ -42,6 +42,14 @@ struct arbiter_member {
     uint32_t protocol_version, results_kept;
 };
 
+/* Of a cluster that begins with the state of another one (maroonctl restore). */
+struct arbiter_restored {
+    uint64_t seq; /* its last epoch there; ours begin above. 0: the cluster began empty */
+    uint64_t term, cluster_id;
+    struct wire_hash epoch_hash, state_hash; /* there, at seq */
+    struct wire_hash origin;                 /* runtime_config.origin_hash */
+};
+
 struct arbiter_genesis {
     uint64_t cluster_id;
     struct wire_digest_key digest_key;
@@ -50,6 +58,7 @@ struct arbiter_genesis {
     uint32_t protocol_version, results_kept;
     uint8_t member_keys[WIRE_NODES_MAX][CONTROL_KEY_BYTES];
     uint64_t incarnations[WIRE_NODES_MAX]; /* 0: not listed */
+    struct arbiter_restored restored;
 };
 
 struct arbiter_leader {
@@ -72,6 +81,13 @@ struct arbiter_epoch {
     bool vector_hashed;
 };
 
+/* The key dump/latest: the pointer's text (docs/dump-format.md), and the epoch it names. */
+#define ARBITER_DUMP_TEXT_MAX 1024
+struct arbiter_dump {
+    uint64_t seq; /* 0: none is known */
+    char text[ARBITER_DUMP_TEXT_MAX];
+};
+
 /* What operators should see; also in /v1/status and /metrics. */
 struct arbiter_health {
     bool no_space;               /* etcd's quota is used up: no leader, range, publication */
@@ -83,6 +99,7 @@ struct arbiter_health {
     uint64_t term_base;
     uint64_t db_bytes; /* of etcd's member that we ask; 0: not known */
     uint64_t publications;
+    uint64_t latency_us; /* of a transaction with etcd, smoothed; 0: none yet */
 };
 
 struct arbiter_sink {
@@ -126,6 +143,14 @@ const struct etcd_metrics *arbiter_etcd_metrics(const struct arbiter *arbiter); 
 const struct epochs *arbiter_epochs(const struct arbiter *arbiter);
 const struct arbiter_health *arbiter_health(const struct arbiter *arbiter);
 
+/* dump/latest as read lately; followed where a store is configured. An embedded arbiter knows what
+ * it was told. */
+const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter);
+/* A complete dump is in the store: the key moves there unless it names that one or a newer one. A
+ * process whose index another store has taken moves it no more. Whoever sees the store ahead of the
+ * key says so again: nothing is lost when the one that dumped dies in between. */
+void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text);
+
 /* Publishes; the sink is told the outcome. Returns MRN_ERR_CLOSED when the leader key is not ours
  * or one publication is under way; then the sink is told nothing. */
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
@@ -161,6 +186,7 @@ struct arbiter_operations {
     void (*range_close)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_check)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_sealed)(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
+    void (*dump_tell)(struct arbiter *arbiter, uint64_t seq, const char *text);
     const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
     void (*destroy)(struct arbiter *arbiter);
 };
@@ -172,6 +198,7 @@ struct arbiter { /* first member of an implementation's struct */
     struct arbiter_member members[WIRE_NODES_MAX];
     struct arbiter_leader leader;
     struct epochs epochs; /* published */
+    struct arbiter_dump dump;
     struct arbiter_health health;
     uint64_t incarnation, store_token;
     uint64_t tokens[ARBITER_TOKENS]; /* drawn lately, a ring */

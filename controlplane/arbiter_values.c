@@ -217,6 +217,31 @@ int arbiter_decode_number(const char *text, const char *name, uint64_t *ret_numb
 
 /* ---- genesis ---- */
 
+static json_t *json_of_restored(const struct arbiter_restored *restored) {
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "seq", arbiter_json_number(restored->seq),
+                     "term", arbiter_json_number(restored->term), "clusterId",
+                     arbiter_json_number(restored->cluster_id), "epochHash",
+                     hex_of(restored->epoch_hash.bytes, sizeof restored->epoch_hash), "stateHash",
+                     hex_of(restored->state_hash.bytes, sizeof restored->state_hash), "origin",
+                     hex_of(restored->origin.bytes, sizeof restored->origin));
+}
+
+static int restored_of_json(const json_t *root, struct arbiter_restored *restored) {
+    if (!root)
+        return 0;
+    if (arbiter_json_u64(root, "seq", UINT64_MAX, &restored->seq) || restored->seq == 0 ||
+        arbiter_json_u64(root, "term", UINT64_MAX, &restored->term) ||
+        arbiter_json_u64(root, "clusterId", UINT64_MAX, &restored->cluster_id) ||
+        bytes_of_hex(json_object_get(root, "epochHash"), restored->epoch_hash.bytes,
+                     sizeof restored->epoch_hash) ||
+        bytes_of_hex(json_object_get(root, "stateHash"), restored->state_hash.bytes,
+                     sizeof restored->state_hash) ||
+        bytes_of_hex(json_object_get(root, "origin"), restored->origin.bytes,
+                     sizeof restored->origin))
+        return MRN_ERR_MALFORMED;
+    return 0;
+}
+
 char *arbiter_encode_genesis(const struct arbiter_genesis *genesis) {
     json_t *incarnations = json_object();
     for (int i = 0; i < WIRE_NODES_MAX; i++) {
@@ -229,9 +254,15 @@ char *arbiter_encode_genesis(const struct arbiter_genesis *genesis) {
             return NULL;
         }
     }
-    return dump(json_pack("{s:o, s:o, s:o}", "clusterId", arbiter_json_number(genesis->cluster_id),
-                          "digestKey", hex_of(genesis->digest_key.bytes, 16), "incarnations",
-                          incarnations));
+    json_t *root =
+        json_pack("{s:o, s:o, s:o}", "clusterId", arbiter_json_number(genesis->cluster_id),
+                  "digestKey", hex_of(genesis->digest_key.bytes, 16), "incarnations", incarnations);
+    if (root && genesis->restored.seq &&
+        json_object_set_new(root, "restored", json_of_restored(&genesis->restored))) {
+        json_decref(root);
+        return NULL;
+    }
+    return dump(root);
 }
 
 char *arbiter_encode_config(const struct arbiter_genesis *genesis) {
@@ -280,7 +311,7 @@ static int genesis_of_json(const json_t *root, struct arbiter_genesis *genesis) 
         if (arbiter_json_u64(incarnations, name, UINT64_MAX, &genesis->incarnations[i]))
             return MRN_ERR_MALFORMED;
     }
-    return 0;
+    return restored_of_json(json_object_get(root, "restored"), &genesis->restored);
 }
 
 int arbiter_decode_genesis(const char *genesis_text, const char *config_text,

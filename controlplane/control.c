@@ -251,9 +251,6 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
-    case MAILBOX_UP_HANDOVER_DONE:
-        mrn_log_info("handover_done", "error=%s", mrn_error_name(message->error));
-        return;
     case MAILBOX_UP_FAILED: fail(control, message->error, message->text); return;
     }
     assert(!"a kind of message that does not exist");
@@ -351,6 +348,9 @@ static void make_identity(struct control *control) {
         genesis->results_kept, genesis->member_keys, &genesis->digest_key);
     identity->digest_key = genesis->digest_key;
     identity->genesis_hash = arbiter_genesis_hash(genesis);
+    identity->restored_seq = genesis->restored.seq;
+    identity->origin_hash =
+        genesis->restored.seq ? genesis->restored.origin : identity->genesis_hash;
     identity->incarnation = arbiter_incarnation(control->arbiter);
     identity->in_genesis = genesis->incarnations[config->node_index] == identity->incarnation;
     identity->node_index = config->node_index;
@@ -411,8 +411,15 @@ static int open_dumps(struct control *control) {
         .key_file = config->dump_key_file,
         .cluster = config->cluster,
         .cluster_id = control->identity.cluster_id,
+        .configuration_id = control->identity.configuration_id,
         .incarnation = control->identity.incarnation,
         .node = config->node_index,
+        .durable = config->durable,
+        .digest_key = control->identity.digest_key,
+        .genesis_hash = control->identity.genesis_hash,
+        .restored_seq = control->identity.restored_seq,
+        .applications = config->applications,
+        .application_count = config->application_count,
     };
     if (!config->store.url || !config->store.url[0])
         return 0;
@@ -428,6 +435,8 @@ static int open_dumps(struct control *control) {
     if (error)
         mrn_log_error("dumps_refused", "error=%s why=%s", mrn_error_name(error),
                       mrn_log_quote(text));
+    else
+        snapshot_use_store(control->snapshot, control->dumps.dumper);
     return error;
 }
 
@@ -603,6 +612,8 @@ void control_destroy(struct control *control) {
         return;
     assert(!control->thread_runs);
     control_stop(control);
+    if (control->snapshot)
+        snapshot_use_store(control->snapshot, NULL);
     dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
     admin_stop(control->admin);

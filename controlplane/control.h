@@ -32,6 +32,8 @@
 enum control_arbiter { CONTROL_ARBITER_EMBEDDED = 1, CONTROL_ARBITER_ETCD = 2 };
 
 /* All strings are NUL-terminated; "" means not set. */
+struct mrn_application;
+
 struct control_config {
     char cluster[CONTROL_NAME_MAX]; /* [a-z0-9-], part of the etcd prefix /maroon/<cluster>/ */
     uint8_t node_index, node_count, quorum; /* node_index < node_count <= WIRE_NODES_MAX, 2q > n */
@@ -59,8 +61,10 @@ struct control_config {
     /* Dumps; its strings stay the caller's and must outlive control_destroy. url "" or NULL: none
      */
     struct object_store_config store;
-    const char *dump_key_file; /* NULL or "": objects are not sealed */
-    uint32_t dump_interval_s;  /* 0: only when asked */
+    const char *dump_key_file;                         /* NULL or "": objects are not sealed */
+    uint32_t dump_interval_s;                          /* 0: only when asked */
+    const struct mrn_application *const *applications; /* of the node, to be named in dumps */
+    uint32_t application_count;
 
     /* Why the process should end (fail-stop of the dataplane, loss of our index to another node).
      * Called once, on the control thread; must only set a flag or write to an fd. */
@@ -82,7 +86,9 @@ struct control_identity {
     uint64_t cluster_id;
     uint64_t configuration_id;
     struct wire_digest_key digest_key;
-    struct wire_hash genesis_hash; /* previous hash of epoch 1 */
+    struct wire_hash genesis_hash; /* previous hash of the first epoch */
+    struct wire_hash origin_hash;  /* runtime_config.origin_hash */
+    uint64_t restored_seq;         /* the cluster began with the state of this epoch; 0: empty */
     uint64_t incarnation;          /* of our store */
     uint64_t process_token;        /* drawn for this process */
     bool in_genesis;               /* our incarnation is listed: nothing to forget */

@@ -79,6 +79,24 @@ def count(probe, name, workdir):
     return sum(functions.values()), functions
 
 
+def backlog(probe):
+    """4,096 transfers under way at once, as after a stall: what is executed must be let go as fast as it comes, or the pool
+    of bodies runs full, bodies are refused, and the backlog never drains."""
+    flight = 4096
+    done = subprocess.run([probe, "inproc", f"--flight={flight}", "--parts=8192", f"--warm-up={flight}", "--count=400000",
+                           "--virtual-step-ns=100000"], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"backlog: status {done.returncode}: {done.stderr.strip()}")
+    node = json.loads(done.stdout)["node0"]
+    print(f"{'backlog':20} {node['slots_used']:8} bodies held with {flight} under way")
+    complaints = [f"backlog: {count} bodies refused: {reason}" for reason, count in node["drops"].items()]
+    if node["slots_used"] > 2 * flight:
+        complaints.append(f"backlog: {node['slots_used']} bodies held")
+    if node["fetches"]:
+        complaints.append(f"backlog: {node['fetches']} fetches of what was refused")
+    return complaints
+
+
 def compiler(probe):
     done = subprocess.run(["readelf", "-p", ".comment", probe], capture_output=True, text=True)
     found = re.search(r"(GCC|clang)[^\n]*", done.stdout)
@@ -121,7 +139,7 @@ def main(arguments):
     budget = json.loads(BUDGET.read_text()) if BUDGET.exists() else {"workloads": {}}
     now = compiler(probe)
     same = budget.get("compiler") == now
-    fresh, complaints = {"compiler": now, "workloads": {}}, []
+    fresh, complaints = {"compiler": now, "workloads": {}}, backlog(probe)
     with tempfile.TemporaryDirectory(prefix="maroon-perf-") as workdir:
         for name in WORKLOADS:
             total, functions = count(probe, name, workdir)

@@ -29,6 +29,7 @@ struct region_header {
     uint32_t results_kept;        /* of all ranges */
     uint64_t key_first, key_next; /* counters: ring of idempotency records */
     uint64_t key_bytes_first, key_bytes_next;
+    struct wire_hash origin;
 };
 static_assert(sizeof(struct region_header) <= REGION_TABLES_OFFSET, "heads follow the header");
 static_assert(REGION_TABLES_OFFSET + (REGION_TABLES_MAX + 3) * sizeof(struct table_head) <=
@@ -126,6 +127,11 @@ static inline const struct region_header *region(const struct runtime *runtime) 
 }
 static inline struct region_header *region_change(struct runtime *runtime) {
     return runtime_state_change(&runtime->state, 0, sizeof(struct region_header));
+}
+
+static inline bool runtime_hash_none(const struct wire_hash *hash) {
+    static const struct wire_hash none;
+    return __builtin_memcmp(hash, &none, sizeof none) == 0;
 }
 
 /* ---- layout.c ---- */

@@ -99,7 +99,7 @@ static int identity_make(struct runtime *runtime) {
         config->idempotency_bytes, config->idempotency_span_us, config->max_transaction_bytes,
         config->max_result_bytes,  config->undo_bytes};
     text_add(&text, sizes, sizeof sizes);
-    text_add(&text, &config->genesis_hash, sizeof config->genesis_hash);
+    text_add(&text, &config->origin_hash, sizeof config->origin_hash);
     text_number(&text, config->application_count);
     for (uint32_t i = 0; i < config->application_count; i++)
         identity_of_application(&text, config->applications[i]);
@@ -155,7 +155,7 @@ static uint64_t page_align(uint64_t offset) {
 static void table_place(struct runtime *runtime, struct table *table, uint32_t number,
                         uint32_t entries_max, uint64_t *offset) {
     table->state = &runtime->state;
-    memcpy(&table->seed, runtime->config.genesis_hash.bytes, sizeof table->seed);
+    memcpy(&table->seed, runtime->config.origin_hash.bytes, sizeof table->seed);
     table->seed = (table->seed ^ UINT64_C(0xa0761d6478bd642f)) + number;
     table->head_offset = REGION_TABLES_OFFSET + number * sizeof(struct table_head);
     table->entries_max = entries_max;
@@ -289,5 +289,6 @@ void runtime_region_format(struct runtime *runtime) {
     header->identity = runtime->identity;
     header->result_hash = runtime->identity;
     header->epoch_hash = runtime->config.genesis_hash;
+    header->origin = runtime->config.origin_hash;
     header->configuration_id = runtime->config.configuration_id;
 }

@@ -38,6 +38,7 @@ static int head_check(const struct runtime *runtime, const struct snapshot_head 
         head->reserved != 0)
         return MRN_ERR_CORRUPT;
     if (head->configuration_id != runtime->config.configuration_id ||
+        !hash_equal(&head->origin, &runtime->config.origin_hash) ||
         !hash_equal(&head->identity, &runtime->identity) ||
         head->region_bytes != runtime->layout.length_bytes || head->page_bytes != STATE_PAGE_BYTES)
         return MRN_ERR_MISMATCH;
@@ -91,7 +92,8 @@ static int header_check(const struct snapshot_head *head, const struct region_he
     bool same = header->exec_seq == head->seq && header->term == head->term &&
                 header->logical_time_us == head->logical_time_us &&
                 hash_equal(&header->epoch_hash, &head->epoch_hash) &&
-                hash_equal(&header->result_hash, &head->result_hash);
+                hash_equal(&header->result_hash, &head->result_hash) &&
+                hash_equal(&header->origin, &head->origin);
     return same ? 0 : MRN_ERR_CORRUPT;
 }
 

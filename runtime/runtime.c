@@ -21,6 +21,8 @@ int runtime_open(const struct runtime_config *config, struct runtime **ret_runti
     if (runtime == NULL)
         return MRN_ERR_NO_MEMORY;
     runtime->config = *config;
+    if (runtime_hash_none(&config->origin_hash))
+        runtime->config.origin_hash = config->genesis_hash;
     int error = open_parts(runtime);
     if (error != 0) {
         runtime_close(runtime);
@@ -127,6 +129,7 @@ const char *runtime_check(const struct runtime *runtime) {
     const struct region_header *header = region(runtime);
     if (header->length_bytes != runtime->layout.length_bytes ||
         memcmp(&header->identity, &runtime->identity, sizeof header->identity) != 0 ||
+        memcmp(&header->origin, &runtime->config.origin_hash, sizeof header->origin) != 0 ||
         header->configuration_id != runtime->config.configuration_id)
         return "header: of another layout, identity or configuration";
     const struct table *fixed[] = {&runtime->ranges, &runtime->retired, &runtime->keys};

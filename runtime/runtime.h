@@ -75,7 +75,10 @@ struct runtime_config {
     uint32_t max_result_bytes;
     uint32_t undo_bytes; /* what one transaction may overwrite, with 16 bytes for each write */
     uint64_t configuration_id;
-    struct wire_hash genesis_hash;
+    struct wire_hash genesis_hash; /* the hash before the first epoch of this cluster */
+    /* Genesis hash of the cluster in which the state began: it seeds tables and identity, and stays
+     * when the state is restored into another cluster. All zero: this cluster's. */
+    struct wire_hash origin_hash;
     const struct mrn_application *const *applications;
     uint32_t application_count;
 };
@@ -99,6 +102,18 @@ void runtime_close(struct runtime *runtime);
 
 /* Identity of a config: what must be equal on all nodes. */
 struct wire_hash runtime_identity(const struct runtime *runtime);
+
+/* Sizes and origin of a runtime that takes the snapshot with this head; configuration id, genesis
+ * hash and applications are the caller's. */
+struct snapshot_head;
+void runtime_config_of_snapshot(const struct snapshot_head *head, struct runtime_config *config);
+
+/* The state begins a new cluster: every active range is retired where it stands (its gateway is not
+ * of that cluster), and the next epoch is one of `configuration_id` that follows `genesis_hash`.
+ * seq, term, logical time, keys and tables stay. EXISTS: a snapshot is under way. FULL: too many
+ * retired ranges. After an error the runtime is stopped. */
+int runtime_found(struct runtime *runtime, uint64_t configuration_id,
+                  const struct wire_hash *genesis_hash);
 
 /* ---- execution ---- */
 
@@ -239,8 +254,8 @@ int runtime_snapshot_write(struct runtime *runtime, runtime_write_callback write
 
 /* Replaces the state by a snapshot's, all or nothing: it is read into a region of its own and
  * checked first. Also leaves the stopped state. UNSUPPORTED: another format version. MISMATCH:
- * another configuration id or identity. CORRUPT: a checksum or hash differs, or it ends early or
- * late. NO_MEMORY; an error of the callback; EXISTS: a snapshot is under way. */
+ * another configuration id, origin or identity. CORRUPT: a checksum or hash differs, or it ends
+ * early or late. NO_MEMORY; an error of the callback; EXISTS: a snapshot is under way. */
 int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *user,
                     struct runtime_snapshot_info *ret_info);
 

@@ -80,6 +80,36 @@ static int writer_put(struct writer *writer, const void *bytes, size_t length_by
     return 0;
 }
 
+static struct snapshot_sizes sizes_of(const struct runtime_config *config) {
+    return (struct snapshot_sizes){.state_bytes = config->state_bytes,
+                                   .result_bytes = config->result_bytes,
+                                   .idempotency_bytes = config->idempotency_bytes,
+                                   .idempotency_span_us = config->idempotency_span_us,
+                                   .ranges_max = config->ranges_max,
+                                   .retired_max = config->retired_max,
+                                   .results_kept = config->results_kept,
+                                   .idempotency_slots = config->idempotency_slots,
+                                   .max_transaction_bytes = config->max_transaction_bytes,
+                                   .max_result_bytes = config->max_result_bytes,
+                                   .undo_bytes = config->undo_bytes};
+}
+
+void runtime_config_of_snapshot(const struct snapshot_head *head, struct runtime_config *config) {
+    const struct snapshot_sizes *sizes = &head->sizes;
+    config->state_bytes = sizes->state_bytes;
+    config->result_bytes = sizes->result_bytes;
+    config->idempotency_bytes = sizes->idempotency_bytes;
+    config->idempotency_span_us = sizes->idempotency_span_us;
+    config->ranges_max = sizes->ranges_max;
+    config->retired_max = sizes->retired_max;
+    config->results_kept = sizes->results_kept;
+    config->idempotency_slots = sizes->idempotency_slots;
+    config->max_transaction_bytes = sizes->max_transaction_bytes;
+    config->max_result_bytes = sizes->max_result_bytes;
+    config->undo_bytes = sizes->undo_bytes;
+    config->origin_hash = head->origin;
+}
+
 static void head_make(const struct runtime *runtime, struct snapshot_head *head) {
     const struct runtime_snapshot_info *info = &runtime->snapshot.info;
     *head = (struct snapshot_head){.format_version = SNAPSHOT_FORMAT_VERSION,
@@ -91,6 +121,8 @@ static void head_make(const struct runtime *runtime, struct snapshot_head *head)
                                    .epoch_hash = info->epoch_hash,
                                    .result_hash = info->result_hash,
                                    .identity = info->identity,
+                                   .origin = runtime->config.origin_hash,
+                                   .sizes = sizes_of(&runtime->config),
                                    .region_bytes = runtime->state.length_bytes,
                                    .page_bytes = STATE_PAGE_BYTES};
     memcpy(head->magic, SNAPSHOT_MAGIC, sizeof head->magic);

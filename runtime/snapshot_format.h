@@ -9,11 +9,20 @@
 
 #include "proto/wire_hash.h"
 
-#define SNAPSHOT_FORMAT_VERSION 1
+#define SNAPSHOT_FORMAT_VERSION 2
 #define SNAPSHOT_PAGE_END UINT64_MAX
 
 static const uint8_t SNAPSHOT_MAGIC[8] = {'m', 'r', 'n', 's', 'n', 'a', 'p', '\n'};
 static const uint8_t SNAPSHOT_TAIL_MAGIC[8] = {'m', 'r', 'n', 's', 'e', 'n', 'd', '\n'};
+
+/* What a runtime that takes the snapshot must be made of: fields of struct runtime_config. */
+struct snapshot_sizes {
+    uint64_t state_bytes, result_bytes, idempotency_bytes, idempotency_span_us;
+    uint32_t ranges_max, retired_max, results_kept, idempotency_slots;
+    uint32_t max_transaction_bytes, max_result_bytes, undo_bytes;
+    uint32_t reserved; /* 0 */
+};
+static_assert(sizeof(struct snapshot_sizes) == 64, "no padding");
 
 struct snapshot_head {
     uint8_t magic[8];
@@ -22,13 +31,14 @@ struct snapshot_head {
     uint64_t configuration_id;
     uint64_t seq, term;
     uint64_t logical_time_us;
-    struct wire_hash epoch_hash, result_hash, identity;
+    struct wire_hash epoch_hash, result_hash, identity, origin;
+    struct snapshot_sizes sizes;
     uint64_t region_bytes;
     uint32_t page_bytes;
     uint32_t reserved;         /* 0 */
     struct wire_hash checksum; /* BLAKE2b-256 of all above */
 };
-static_assert(sizeof(struct snapshot_head) == 192, "no padding");
+static_assert(sizeof(struct snapshot_head) == 288, "no padding");
 
 /* Before each page's 4,096 bytes: its number, or SNAPSHOT_PAGE_END. */
 

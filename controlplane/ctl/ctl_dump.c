@@ -9,19 +9,19 @@
 
 #include "config/config.h"
 #include "controlplane/ctl/ctl.h"
+#include "controlplane/dump/dump_history.h"
 #include "controlplane/dump/dump_keep.h"
-#include "controlplane/dump/dump_read.h"
+#include "controlplane/dump/dump_show.h"
 #include "controlplane/store/from_config.h"
 #include "maroon/error.h"
 
 #define GRACE_S 3600 /* what a dump being written has put is younger */
-#define LINE_NS UINT64_C(1000000000)
 
 struct dump_command {
     const struct config *config;
     struct dump_store store;
     struct dump_key key;
-    const char *words[4], *key_file;
+    const char *words[4];
     uint32_t word_count;
     uint64_t epoch, keep, grace_s; /* UINT64_MAX: not said */
     char text[DUMP_TEXT_BYTES];
@@ -56,10 +56,7 @@ static bool read_words(struct dump_command *c) {
                                                         : NULL;
         if (to && !number(next, to))
             return false;
-        bool key_file = strcmp(word, "--key-file") == 0;
-        if (key_file && !(c->key_file = next))
-            return false;
-        if (to || key_file)
+        if (to)
             i++;
         else if (word[0] == '-' || c->word_count == sizeof c->words / sizeof *c->words)
             return false;
@@ -71,38 +68,18 @@ static bool read_words(struct dump_command *c) {
 
 /* ---- progress: a bar on a terminal, a line a second elsewhere ---- */
 
-struct progress {
-    struct timespec since;
-    uint64_t told_ns;
-    bool terminal;
-};
-
-static uint64_t since_ns(const struct progress *progress) {
+static uint64_t now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)((now.tv_sec - progress->since.tv_sec) * INT64_C(1000000000) + now.tv_nsec -
-                      progress->since.tv_nsec);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
 static void tell(void *context, const struct dump_progress *done) {
-    static const char bar[] = "########################################";
-    struct progress *progress = context;
-    uint64_t at_ns = since_ns(progress);
-    bool all = done->pages_done == done->pages;
-    if (!all && at_ns - progress->told_ns < (progress->terminal ? LINE_NS / 10 : LINE_NS))
-        return;
-    progress->told_ns = at_ns;
-    double seconds = (double)at_ns / 1e9;
-    uint64_t percent = done->pages ? 100 * done->pages_done / done->pages : 100;
-    double rate = seconds > 0 ? (double)done->pages_done * 4096 / seconds / 1e6 : 0;
-    if (progress->terminal)
-        fprintf(stderr, "\r[%-40.*s] %3" PRIu64 " %%  %7.1f MB/s%s", (int)(percent * 40 / 100), bar,
-                percent, rate, all ? "\n" : "");
-    else
-        fprintf(stderr,
-                "progress pages=%" PRIu64 " of=%" PRIu64 " fetched_bytes=%" PRIu64
-                " mb_per_s=%.1f\n",
-                done->pages_done, done->pages, done->fetched_bytes, rate);
+    struct dump_show *show = context;
+    char text[DUMP_SHOW_BYTES];
+    if (dump_show(show, now_ns(), done, text))
+        fprintf(stderr, "%s%s%s", show->terminal ? "" : "progress ", text,
+                show->terminal && done->pages_done < done->pages ? "" : "\n");
 }
 
 /* ---- which dump ---- */
@@ -145,10 +122,11 @@ static int list(struct dump_command *c) {
     uint32_t count = 0;
     json_t *array = json_array();
     int error = dump_list(&c->store, &all, &count, c->text), status = 0;
-    ctl_table_row(&table, 7, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "WRITTEN", "STATE HASH");
+    ctl_table_row(&table, 8, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "EPOCHS SINCE", "WRITTEN",
+                  "STATE HASH");
     for (uint32_t i = 0; !error && i < count; i++) {
         struct dump_manifest m = {0};
-        char cells[5][40], hash[65] = "-", when[32];
+        char cells[6][40], hash[65] = "-", when[32];
         time_t at_s = (time_t)(all[i].modified_ms / 1000);
         if (dump_manifest_get(&c->store, &c->key, all[i].path, &m, c->text)) {
             fprintf(stderr, "maroonctl: %s: %s\n", all[i].path, c->text);
@@ -162,12 +140,16 @@ static int list(struct dump_command *c) {
         snprintf(cells[2], 40, "%u", m.node);
         snprintf(cells[3], 40, "%" PRIu64, m.tail.page_count);
         snprintf(cells[4], 40, "%u", m.chunk_count);
-        json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "seq",
-                                               cells[0], "term", cells[1], "node", (int)m.node,
-                                               "pages", cells[3], "writtenAt", when, "manifest",
-                                               all[i].path, "stateHash", hash));
+        snprintf(cells[5], 40, m.stretch_count ? "%" PRIu64 : "gap",
+                 m.stretch_count ? m.head.seq - m.stretches[0].first_seq + 1 : 0);
+        json_array_append_new(array,
+                              json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:s}", "seq", cells[0],
+                                        "term", cells[1], "node", (int)m.node, "pages", cells[3],
+                                        "epochsSince", cells[5], "writtenAt", when, "manifest",
+                                        all[i].path, "stateHash", hash));
         hash[16] = '\0';
-        ctl_table_row(&table, 7, cells[0], cells[1], cells[2], cells[3], cells[4], when, hash);
+        ctl_table_row(&table, 8, cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], when,
+                      hash);
         dump_manifest_free(&m);
     }
     free(all);
@@ -184,13 +166,12 @@ static int list(struct dump_command *c) {
 /* To `file`, or "" to check only. */
 static int read_dump(struct dump_command *c, const char *path, const char *file,
                      struct dump_manifest *ret_manifest) {
-    struct progress progress = {.terminal = isatty(STDERR_FILENO)};
-    clock_gettime(CLOCK_MONOTONIC, &progress.since);
-    int error = dump_read(&c->store, &c->key, path, file, tell, &progress, ret_manifest, c->text);
+    struct dump_show show = {.terminal = isatty(STDERR_FILENO), .since_ns = now_ns()};
+    int error = dump_read(&c->store, &c->key, path, file, tell, &show, ret_manifest, c->text);
     if (!error)
         printf("epoch %" PRIu64 ": %" PRIu64 " pages %s in %.2f s\n", ret_manifest->head.seq,
                ret_manifest->tail.page_count, *file ? "fetched and checked" : "checked",
-               (double)since_ns(&progress) / 1e9);
+               (double)(now_ns() - show.since_ns) / 1e9);
     return error;
 }
 
@@ -201,8 +182,17 @@ static int verify(struct dump_command *c) {
     int error = choose(c, path, &seq);
     if (!error)
         error = read_dump(c, path, "", &manifest);
-    if (error)
+    if (!error)
+        error = dump_history_verify(&c->store, &c->key, &manifest, c->text);
+    if (error) {
+        dump_manifest_free(&manifest);
         return failed(c, "dump verify", error);
+    }
+    if (manifest.stretch_count)
+        printf("epochs %" PRIu64 " to %" PRIu64 ": every epoch and body checked, one chain\n",
+               manifest.stretches[0].first_seq, manifest.head.seq);
+    else
+        printf("no epochs: this dump has its state only\n");
     char hash[65], signer[65];
     hex(&manifest.tail.state_hash, hash);
     hex((const struct wire_hash *)manifest.public_key, signer);
@@ -292,13 +282,19 @@ static int run(struct dump_command *c) {
     return 2;
 }
 
-static int now(void) {
-    const char *admin = getenv("MAROON_ADMIN");
-    char *body = NULL;
-    long status = ctl_http(admin ? admin : "127.0.0.1:9100", "POST", "/v1/dump", &body);
-    fprintf(status == 202 ? stdout : stderr, "%s\n", body ? body : "no memory");
-    free(body);
-    return status == 202 ? 0 : 1;
+/* Asks the nodes one after the other until one of them says yes. */
+static int ask(const struct config *config) {
+    char list[sizeof config->admin];
+    int status = 1;
+    snprintf(list, sizeof list, "%s", config->admin);
+    for (char *node = strtok(list, ","); node && status; node = strtok(NULL, ",")) {
+        char *body = NULL;
+        long answer = ctl_http(node, "POST", "/v1/dump", &body);
+        status = answer == 202 ? 0 : 1;
+        fprintf(status ? stderr : stdout, "%s: %s\n", node, body ? body : "does not answer");
+        free(body);
+    }
+    return status;
 }
 
 int ctl_dump(int argc, char **argv) {
@@ -307,8 +303,6 @@ int ctl_dump(int argc, char **argv) {
     extern char **environ;
     struct dump_command c = {.config = &config};
     char text[CONFIG_ERROR_BYTES];
-    if (argc == 3 && strcmp(argv[1], "dump") == 0 && strcmp(argv[2], "now") == 0)
-        return now();
     if (config_load(&config, CONFIG_CTL, argc, argv, environ, text)) {
         fprintf(stderr, "maroonctl: %s\n", text);
         return 2;
@@ -317,13 +311,15 @@ int ctl_dump(int argc, char **argv) {
         fprintf(stderr, "maroonctl: wrong words; see --help\n");
         return 2;
     }
+    if (c.word_count == 2 && strcmp(c.words[0], "dump") == 0 && strcmp(c.words[1], "now") == 0)
+        return ask(&config);
     if (!store_from_config(&config, &store)) {
         fprintf(stderr,
                 "maroonctl: no store is named: --store-url s3://BUCKET/PREFIX or dir:/PATH\n");
         return 2;
     }
-    if (c.key_file && dump_key_load(c.key_file, &c.key)) {
-        fprintf(stderr, "maroonctl: %s does not hold 64 hex digits\n", c.key_file);
+    if (config.dump_key_file[0] && dump_key_load(config.dump_key_file, &c.key)) {
+        fprintf(stderr, "maroonctl: %s does not hold 64 hex digits\n", config.dump_key_file);
         return 2;
     }
     int error = dump_store_open(&c.store, &store, NULL);

@@ -26,7 +26,7 @@ static const char usage[] =
     "kill\n"
     "                      (with --store-url s3://BUCKET/PREFIX or dir:/PATH and the other store "
     "keys of\n"
-    "                      docs/configuration.md, and --key-file FILE when dumps are sealed)\n"
+    "                      docs/configuration.md, and --dump-key-file FILE when dumps are sealed)\n"
     "\n"
     "  --admin   admin addresses of the nodes; default: $MAROON_ADMIN, else 127.0.0.1:9100\n"
     "  --json    what the nodes say, as JSON\n"

@@ -100,15 +100,17 @@ static int use_manifest(struct dump_store *store, const struct dump_key *key, co
     for (uint32_t i = 0; kept && i < manifest.chunk_count; i++)
         kept =
             names_add(used, &manifest.chunks[i].name) && names_add(used, &manifest.chunks[i].index);
+    for (uint32_t i = 0; kept && i < manifest.stretch_count; i++)
+        kept = names_add(used, &manifest.stretches[i].name);
     dump_manifest_free(&manifest);
     return kept ? 0 : MRN_ERR_NO_MEMORY;
 }
 
 static void on_object(void *context, const struct object_store_entry *entry) {
     struct found *found = context;
-    static const enum dump_kind kinds[] = {DUMP_CHUNK, DUMP_INDEX};
+    static const enum dump_kind kinds[] = {DUMP_CHUNK, DUMP_INDEX, DUMP_STRETCH};
     struct object object = {.size_bytes = entry->size_bytes, .modified_ms = entry->modified_ms};
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         const char *folder = dump_kind_folder(kinds[i]);
         size_t skip = strlen(folder);
         if (strncmp(entry->name, folder, skip) == 0 && strlen(entry->name) == skip + 68 &&
@@ -131,9 +133,9 @@ static void on_object(void *context, const struct object_store_entry *entry) {
 }
 
 static int list_objects(struct dump_store *store, struct found *found) {
-    static const enum dump_kind kinds[] = {DUMP_CHUNK, DUMP_INDEX};
+    static const enum dump_kind kinds[] = {DUMP_CHUNK, DUMP_INDEX, DUMP_STRETCH};
     int error = 0;
-    for (size_t i = 0; !error && i < 2; i++) {
+    for (size_t i = 0; !error && i < sizeof kinds / sizeof kinds[0]; i++) {
         char prefix[DUMP_NAME_MAX];
         snprintf(prefix, sizeof prefix, "%s/", dump_kind_folder(kinds[i]));
         error = dump_store_list(store, prefix, on_object, found);

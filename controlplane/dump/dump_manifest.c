@@ -15,6 +15,7 @@
 
 #define FANOUT 64
 #define CHUNKS_MAX 1000000
+#define STRETCHES_MAX 1000000
 
 static int wrong(char *text, int error, const char *what) {
     snprintf(text, DUMP_TEXT_BYTES, "%s", what);
@@ -81,8 +82,22 @@ bool dump_chunk_add(struct dump_manifest *manifest, const struct dump_chunk *chu
     return true;
 }
 
+bool dump_stretch_add(struct dump_manifest *manifest, const struct dump_stretch *stretch) {
+    if (manifest->stretch_count == manifest->stretch_room) {
+        uint32_t room = manifest->stretch_room ? 2 * manifest->stretch_room : 16;
+        struct dump_stretch *grown = realloc(manifest->stretches, room * sizeof *grown);
+        if (!grown)
+            return false;
+        manifest->stretches = grown;
+        manifest->stretch_room = room;
+    }
+    manifest->stretches[manifest->stretch_count++] = *stretch;
+    return true;
+}
+
 void dump_manifest_free(struct dump_manifest *manifest) {
     free(manifest->chunks);
+    free(manifest->stretches);
     memset(manifest, 0, sizeof *manifest);
 }
 
@@ -119,9 +134,66 @@ static bool hash_none(const struct wire_hash *hash) {
     return memcmp(hash, &none, sizeof none) == 0;
 }
 
-/* Serializes the inner message; the chunks' messages lie in `messages`. */
-static int encode_inner(const struct dump_manifest *manifest, Dump__V1__Chunk *messages,
-                        Dump__V1__Chunk **pointers, struct dump_bytes *ret_bytes) {
+/* Messages of a manifest's lists, and what points to them. */
+struct lists {
+    Dump__V1__Chunk *chunks, **chunk_pointers;
+    Dump__V1__Stretch *stretches, **stretch_pointers;
+    Dump__V1__Application applications[DUMP_APPLICATIONS_MAX];
+    Dump__V1__Application *application_pointers[DUMP_APPLICATIONS_MAX];
+};
+
+static bool lists_make(struct lists *lists, const struct dump_manifest *manifest) {
+    lists->chunks = calloc(manifest->chunk_count + 1, sizeof *lists->chunks);
+    lists->chunk_pointers = calloc(manifest->chunk_count + 1, sizeof(Dump__V1__Chunk *));
+    lists->stretches = calloc(manifest->stretch_count + 1, sizeof *lists->stretches);
+    lists->stretch_pointers = calloc(manifest->stretch_count + 1, sizeof(Dump__V1__Stretch *));
+    return lists->chunks && lists->chunk_pointers && lists->stretches && lists->stretch_pointers;
+}
+
+static void lists_free(struct lists *lists) {
+    free(lists->chunks);
+    free(lists->chunk_pointers);
+    free(lists->stretches);
+    free(lists->stretch_pointers);
+}
+
+static void put_chunks(const struct dump_manifest *manifest, struct lists *lists) {
+    for (uint32_t i = 0; i < manifest->chunk_count; i++) {
+        const struct dump_chunk *chunk = &manifest->chunks[i];
+        Dump__V1__Chunk *message = lists->chunk_pointers[i] = &lists->chunks[i];
+        dump__v1__chunk__init(message);
+        message->name = binary(&chunk->name, sizeof chunk->name);
+        message->index = binary(&chunk->index, sizeof chunk->index);
+        message->pages = chunk->pages;
+        message->zeros = chunk->zeros;
+        message->chunk_bytes = chunk->chunk_bytes;
+        message->index_bytes = chunk->index_bytes;
+    }
+}
+
+static void put_history(const struct dump_manifest *manifest, struct lists *lists) {
+    for (uint32_t i = 0; i < manifest->stretch_count; i++) {
+        const struct dump_stretch *stretch = &manifest->stretches[i];
+        Dump__V1__Stretch *message = lists->stretch_pointers[i] = &lists->stretches[i];
+        dump__v1__stretch__init(message);
+        message->name = binary(&stretch->name, sizeof stretch->name);
+        message->first_seq = stretch->first_seq;
+        message->last_seq = stretch->last_seq;
+        message->previous_hash = binary(&stretch->previous_hash, sizeof stretch->previous_hash);
+        message->last_hash = binary(&stretch->last_hash, sizeof stretch->last_hash);
+        message->stretch_bytes = stretch->stretch_bytes;
+    }
+    for (uint32_t i = 0; i < manifest->application_count; i++) {
+        Dump__V1__Application *message = lists->application_pointers[i] = &lists->applications[i];
+        dump__v1__application__init(message);
+        message->name = (char *)(uintptr_t)manifest->applications[i].name;
+        message->version = manifest->applications[i].version;
+    }
+}
+
+/* Serializes the inner message. */
+static int encode_inner(const struct dump_manifest *manifest, struct lists *lists,
+                        struct dump_bytes *ret_bytes) {
     Dump__V1__Manifest message = DUMP__V1__MANIFEST__INIT;
     message.format_version = DUMP_FORMAT_VERSION;
     message.cluster = (char *)(uintptr_t)manifest->cluster;
@@ -134,19 +206,15 @@ static int encode_inner(const struct dump_manifest *manifest, Dump__V1__Chunk *m
     message.node = manifest->node;
     message.incarnation = manifest->incarnation;
     message.wall_us = manifest->wall_us;
-    for (uint32_t i = 0; i < manifest->chunk_count; i++) {
-        const struct dump_chunk *chunk = &manifest->chunks[i];
-        dump__v1__chunk__init(&messages[i]);
-        messages[i].name = binary(&chunk->name, sizeof chunk->name);
-        messages[i].index = binary(&chunk->index, sizeof chunk->index);
-        messages[i].pages = chunk->pages;
-        messages[i].zeros = chunk->zeros;
-        messages[i].chunk_bytes = chunk->chunk_bytes;
-        messages[i].index_bytes = chunk->index_bytes;
-        pointers[i] = &messages[i];
-    }
+    message.digest_key = binary(&manifest->digest_key, sizeof manifest->digest_key);
+    put_chunks(manifest, lists);
+    put_history(manifest, lists);
     message.n_chunks = manifest->chunk_count;
-    message.chunks = pointers;
+    message.chunks = lists->chunk_pointers;
+    message.n_stretches = manifest->stretch_count;
+    message.stretches = lists->stretch_pointers;
+    message.n_applications = manifest->application_count;
+    message.applications = lists->application_pointers;
     size_t count = dump__v1__manifest__get_packed_size(&message);
     ret_bytes->count = 0;
     if (!dump_bytes_reserve(ret_bytes, count))
@@ -158,12 +226,10 @@ static int encode_inner(const struct dump_manifest *manifest, Dump__V1__Chunk *m
 int dump_manifest_encode(const struct dump_manifest *manifest, const struct dump_signer *signer,
                          struct dump_bytes *ret_payload) {
     struct dump_bytes inner = {0};
-    Dump__V1__Chunk *messages = calloc(manifest->chunk_count + 1, sizeof *messages);
-    Dump__V1__Chunk **pointers = calloc(manifest->chunk_count + 1, sizeof(Dump__V1__Chunk *));
-    int error = messages && pointers ? encode_inner(manifest, messages, pointers, &inner)
-                                     : MRN_ERR_NO_MEMORY;
-    free(messages);
-    free(pointers);
+    struct lists lists = {0};
+    int error =
+        lists_make(&lists, manifest) ? encode_inner(manifest, &lists, &inner) : MRN_ERR_NO_MEMORY;
+    lists_free(&lists);
     if (!error) {
         uint8_t signature[crypto_sign_BYTES];
         crypto_sign_detached(signature, NULL, inner.at, inner.count, signer->secret_key);
@@ -203,6 +269,52 @@ static int take_chunks(const Dump__V1__Manifest *message, struct dump_manifest *
     return 0;
 }
 
+/* Each must begin where the one before ended, and the last end at the snapshot. */
+static int take_stretches(const Dump__V1__Manifest *message, struct dump_manifest *manifest,
+                          char *text) {
+    uint64_t next = 0;
+    for (size_t i = 0; i < message->n_stretches && i < STRETCHES_MAX; i++) {
+        const Dump__V1__Stretch *from = message->stretches[i];
+        struct dump_stretch stretch = {.first_seq = from->first_seq,
+                                       .last_seq = from->last_seq,
+                                       .stretch_bytes = from->stretch_bytes};
+        if (from->name.len != sizeof stretch.name ||
+            from->previous_hash.len != sizeof stretch.previous_hash ||
+            from->last_hash.len != sizeof stretch.last_hash || !stretch.first_seq ||
+            stretch.last_seq < stretch.first_seq || (next && stretch.first_seq != next))
+            return wrong(text, MRN_ERR_CORRUPT, "a manifest with a stretch that cannot be");
+        next = stretch.last_seq + 1;
+        memcpy(&stretch.name, from->name.data, sizeof stretch.name);
+        memcpy(&stretch.previous_hash, from->previous_hash.data, sizeof stretch.previous_hash);
+        memcpy(&stretch.last_hash, from->last_hash.data, sizeof stretch.last_hash);
+        if (!dump_stretch_add(manifest, &stretch))
+            return wrong(text, MRN_ERR_NO_MEMORY, "no memory");
+    }
+    const struct dump_stretch *last =
+        manifest->stretch_count ? &manifest->stretches[manifest->stretch_count - 1] : NULL;
+    if (message->n_stretches > STRETCHES_MAX ||
+        (last &&
+         (last->last_seq != manifest->head.seq ||
+          memcmp(&last->last_hash, &manifest->head.epoch_hash, sizeof last->last_hash) != 0)))
+        return wrong(text, MRN_ERR_CORRUPT,
+                     "a manifest whose stretches do not end at its snapshot");
+    return 0;
+}
+
+static int take_applications(const Dump__V1__Manifest *message, struct dump_manifest *manifest,
+                             char *text) {
+    if (message->n_applications > DUMP_APPLICATIONS_MAX ||
+        message->digest_key.len != sizeof manifest->digest_key)
+        return wrong(text, MRN_ERR_CORRUPT, "a manifest with a field of a wrong length");
+    memcpy(&manifest->digest_key, message->digest_key.data, sizeof manifest->digest_key);
+    for (size_t i = 0; i < message->n_applications; i++) {
+        struct dump_application *to = &manifest->applications[manifest->application_count++];
+        snprintf(to->name, sizeof to->name, "%s", message->applications[i]->name);
+        to->version = message->applications[i]->version;
+    }
+    return 0;
+}
+
 static int take_inner(const Dump__V1__Manifest *message, struct dump_manifest *manifest,
                       char *text) {
     if (message->format_version != DUMP_FORMAT_VERSION)
@@ -227,7 +339,11 @@ static int take_inner(const Dump__V1__Manifest *message, struct dump_manifest *m
     int error = dump_snapshot_head_check(&manifest->head, text);
     if (!error)
         error = dump_snapshot_tail_check(&manifest->head, &manifest->tail, text);
-    return error ? error : take_chunks(message, manifest, text);
+    if (!error)
+        error = take_chunks(message, manifest, text);
+    if (!error)
+        error = take_stretches(message, manifest, text);
+    return error ? error : take_applications(message, manifest, text);
 }
 
 int dump_manifest_decode(const struct dump_bytes *payload, struct dump_manifest *ret_manifest,

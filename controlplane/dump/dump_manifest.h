@@ -2,9 +2,10 @@
  * newest one.
  *
  * Vocabulary
- *   manifest  head and tail of the snapshot, and the list of its chunks. An object of the store,
- *             manifests/<seq, 16 hex digits>-<name>
- *   pointer   the object "latest": JSON that names the newest complete manifest. Written last
+ *   manifest  head and tail of the snapshot, the list of its chunks, and the stretches of the
+ *             journal that lead to it. An object of the store, manifests/<seq, 16 hex
+ * digits>-<name> pointer   the object "latest": JSON that names the newest complete manifest.
+ * Written last
  *
  * Pure; any thread. Ownership: chunks belong to the manifest, dump_manifest_free. Errors: CORRUPT,
  * UNSUPPORTED, MISMATCH, DENIED (signature) with words in text (DUMP_TEXT_BYTES); NO_MEMORY. */
@@ -25,6 +26,17 @@ struct dump_chunk {
     uint64_t chunk_bytes, index_bytes;
 };
 
+struct dump_stretch { /* of the journal: dump_stretch.h */
+    struct wire_hash name, previous_hash, last_hash;
+    uint64_t first_seq, last_seq, stretch_bytes;
+};
+
+#define DUMP_APPLICATIONS_MAX 16
+struct dump_application {
+    char name[64];
+    uint32_t version;
+};
+
 struct dump_manifest {
     char cluster[DUMP_CLUSTER_MAX];
     uint64_t cluster_id;
@@ -32,6 +44,11 @@ struct dump_manifest {
     struct snapshot_tail tail;
     struct dump_chunk *chunks;
     uint32_t chunk_count, chunk_room;
+    struct dump_stretch *stretches; /* in order, none missing between them */
+    uint32_t stretch_count, stretch_room;
+    struct wire_digest_key digest_key;
+    struct dump_application applications[DUMP_APPLICATIONS_MAX];
+    uint32_t application_count;
     struct wire_hash previous; /* all zero: none */
     uint64_t previous_seq;
     uint32_t node;
@@ -49,6 +66,7 @@ int dump_signer_load(const char *path, struct dump_signer *ret_signer);
 int dump_key_load(const char *path, struct dump_key *ret_key);
 
 bool dump_chunk_add(struct dump_manifest *manifest, const struct dump_chunk *chunk);
+bool dump_stretch_add(struct dump_manifest *manifest, const struct dump_stretch *stretch);
 void dump_manifest_free(struct dump_manifest *manifest);
 /* Whether a head or tail is one, whole, of this format version. */
 int dump_snapshot_head_check(const struct snapshot_head *head, char *text);

@@ -50,6 +50,7 @@ const char *dump_kind_folder(enum dump_kind kind) {
     switch (kind) {
     case DUMP_CHUNK: return "chunks";
     case DUMP_INDEX: return "indexes";
+    case DUMP_STRETCH: return "stretches";
     case DUMP_MANIFEST: return "manifests";
     }
     return "";

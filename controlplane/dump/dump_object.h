@@ -39,7 +39,7 @@ struct dump_key {
     uint8_t bytes[32];
 };
 
-enum dump_kind { DUMP_CHUNK = 1, DUMP_INDEX = 2, DUMP_MANIFEST = 4 };
+enum dump_kind { DUMP_CHUNK = 1, DUMP_INDEX = 2, DUMP_STRETCH = 3, DUMP_MANIFEST = 4 };
 
 /* Folder of a kind in the store: "chunks", ... */
 const char *dump_kind_folder(enum dump_kind kind);

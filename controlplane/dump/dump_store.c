@@ -61,7 +61,7 @@ void dump_store_close(struct dump_store *store) {
     store->loop = NULL;
 }
 
-static bool stopped(const struct dump_store *store) {
+bool dump_store_stopped(const struct dump_store *store) {
     return store->stop && atomic_load(store->stop);
 }
 
@@ -98,9 +98,9 @@ static void on_put(void *context, struct object_store_answer *answer) {
 }
 
 void dump_store_drain(struct dump_store *store, uint32_t below) {
-    while (store->open >= below && store->open && !stopped(store))
+    while (store->open >= below && store->open && !dump_store_stopped(store))
         loop_run_once(store->loop, PASS_MS);
-    if (stopped(store))
+    if (dump_store_stopped(store))
         note(store, MRN_ERR_CLOSED, "stopped");
 }
 
@@ -140,7 +140,7 @@ int dump_store_wait(struct dump_store *store) {
 }
 
 static int finish(struct dump_store *store, struct call *call, int error) {
-    while (!error && !call->done && !stopped(store))
+    while (!error && !call->done && !dump_store_stopped(store))
         loop_run_once(store->loop, PASS_MS);
     if (error)
         snprintf(store->text, sizeof store->text, "%s", mrn_error_text(error));

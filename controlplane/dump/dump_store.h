@@ -40,6 +40,7 @@ void dump_store_close(struct dump_store *store);
  * older is put again, so that a prune, which spares young objects only, cannot take it away from a
  * dump that is not complete yet. Returns the first error so far. */
 int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes *bytes, bool skip);
+bool dump_store_stopped(const struct dump_store *store);
 /* Until nothing is under way. Returns and forgets the first error; text stays. */
 int dump_store_wait(struct dump_store *store);
 /* Until fewer than `below` are under way, or stopped. */

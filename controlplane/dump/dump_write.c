@@ -8,9 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "controlplane/dump/dump_stretch.h"
 #include "maroon/error.h"
 
 #define READ_BYTES (1u << 20)
+#define JOURNAL_TRIES 40 /* the newest epochs may be executed before they are written */
+#define JOURNAL_PAUSE_US 50000
 
 /* A chunk being filled. */
 struct filling {
@@ -178,6 +181,86 @@ static void drop_dead_chunks(struct dump_state *state) {
     free(renamed);
 }
 
+/* ---- stretches ---- */
+
+struct stretching {
+    struct writing *w;
+    struct dump_bytes records;
+    struct dump_stretch current; /* first_seq 0: empty */
+    struct wire_hash last_hash;
+};
+
+static int stretch_end(struct stretching *s) {
+    struct writing *w = s->w;
+    if (!s->current.first_seq)
+        return 0;
+    if (dump_stretch_encode(s->records.at, s->records.count, &w->payload))
+        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    int error = put_object(w, DUMP_STRETCH, &s->current.name, &s->current.stretch_bytes);
+    if (!error && !dump_stretch_add(&w->writer->state.manifest, &s->current))
+        error = wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+    s->current.first_seq = 0;
+    s->records.count = 0;
+    return error;
+}
+
+static int stretch_take(void *context, uint64_t seq, const struct wire_hash *hash,
+                        const void *record, size_t count) {
+    struct stretching *s = context;
+    if (!s->current.first_seq) {
+        s->current.first_seq = seq;
+        s->current.previous_hash = s->last_hash;
+    }
+    if (!dump_bytes_add(&s->records, record, count))
+        return wrong(s->w, MRN_ERR_NO_MEMORY, "no memory");
+    s->current.last_seq = seq;
+    s->current.last_hash = s->last_hash = *hash;
+    s->w->report.epochs++;
+    return s->records.count >= DUMP_STRETCH_BYTES ? stretch_end(s) : 0;
+}
+
+static int stretches_try(struct writing *w, const struct dump_journal_span *span) {
+    struct stretching s = {.w = w, .last_hash = span->after_hash};
+    w->writer->state.manifest.stretch_count = 0;
+    w->report.epochs = 0;
+    int error = dump_journal_read(w->writer->journal, span, stretch_take, &s, w->text);
+    if (!error)
+        error = stretch_end(&s);
+    dump_bytes_free(&s.records);
+    return error;
+}
+
+/* A dump without the way that leads to it is still a dump: only what the store says is an error. */
+static int write_stretches(struct writing *w, const struct snapshot_head *head,
+                           const struct dump_journal_span *from) {
+    struct dump_writer *writer = w->writer;
+    struct dump_manifest *manifest = &writer->state.manifest;
+    struct dump_journal_span span = *from;
+    int error = MRN_ERR_UNAVAILABLE;
+    manifest->stretch_count = 0;
+    if (!writer->journal) {
+        snprintf(w->report.gap, sizeof w->report.gap, "durability is memory: no journal");
+        return 0;
+    }
+    span.to_seq = head->seq;
+    for (int i = 0; i < JOURNAL_TRIES && error == MRN_ERR_UNAVAILABLE; i++) {
+        if (i)
+            usleep(JOURNAL_PAUSE_US);
+        error = dump_store_stopped(writer->store) ? MRN_ERR_CLOSED : stretches_try(w, &span);
+    }
+    if (!error && memcmp(&manifest->stretches[manifest->stretch_count - 1].last_hash,
+                         &head->epoch_hash, sizeof head->epoch_hash) != 0)
+        error = wrong(w, MRN_ERR_CORRUPT, "the journal does not lead to the snapshot");
+    if (error && !writer->store->error) {
+        snprintf(w->report.gap, sizeof w->report.gap, "%s", w->text);
+        manifest->stretch_count = 0;
+        w->report.epochs = 0;
+        return 0;
+    }
+    w->report.stretches = manifest->stretch_count;
+    return error;
+}
+
 static int prepare_state(struct writing *w, const struct snapshot_head *head) {
     struct dump_writer *writer = w->writer;
     char path[DUMP_NAME_MAX];
@@ -213,6 +296,19 @@ static int prepare_state(struct writing *w, const struct snapshot_head *head) {
     return 0;
 }
 
+/* What the stretches follow: the dump before, or the cluster's beginning. */
+static struct dump_journal_span span_begin(const struct dump_writer *writer) {
+    const struct dump_manifest *old = &writer->state.manifest;
+    struct dump_journal_span span = {.digest_key = writer->digest_key,
+                                     .after_seq = writer->begin_seq,
+                                     .after_hash = writer->genesis_hash};
+    if (writer->state.path[0]) {
+        span.after_seq = old->head.seq;
+        span.after_hash = old->head.epoch_hash;
+    }
+    return span;
+}
+
 static int publish(struct writing *w, const struct snapshot_head *head,
                    const struct snapshot_tail *tail) {
     struct dump_writer *writer = w->writer;
@@ -229,6 +325,9 @@ static int publish(struct writing *w, const struct snapshot_head *head,
     manifest->cluster_id = writer->cluster_id;
     manifest->head = *head;
     manifest->tail = *tail;
+    manifest->digest_key = writer->digest_key;
+    memcpy(manifest->applications, writer->applications, sizeof manifest->applications);
+    manifest->application_count = writer->application_count;
     manifest->node = writer->node;
     manifest->incarnation = writer->incarnation;
     manifest->wall_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
@@ -271,6 +370,7 @@ static int write_all(struct writing *w) {
         error = choose_sparse(w);
     if (error)
         return error;
+    const struct dump_journal_span span = span_begin(w->writer);
     uint64_t pages = head.region_bytes / DUMP_PAGE_BYTES;
     w->leaves = calloc(pages, sizeof *w->leaves);
     w->filling.pages = malloc((size_t)DUMP_CHUNK_PAGES * DUMP_PAGE_BYTES);
@@ -288,6 +388,9 @@ static int write_all(struct writing *w) {
     if (tail.page_count != w->report.pages ||
         memcmp(&state_hash, &tail.state_hash, sizeof state_hash) != 0)
         return wrong(w, MRN_ERR_CORRUPT, "the snapshot's pages do not have its state hash");
+    error = write_stretches(w, &head, &span);
+    if (error)
+        return error;
     error = dump_store_wait(w->writer->store);
     if (error)
         return store_told(w, error);

@@ -29,7 +29,7 @@
 #define TICK_PROPOSALS_MAX 8   /* new epochs proposed */
 #define TICK_REPEATS_MAX 8     /* proposals sent again, per peer */
 #define TICK_RELEASES_MAX 256  /* body slots freed for another reason than their execution */
-#define TICK_EXECUTED_MAX 1024 /* slots of executed bodies freed: as many as a tick can bring */
+#define TICK_EXECUTED_MAX 8192 /* slots of executed bodies freed: more than a tick can bring */
 #define TICK_PROGRESS_MAX 64   /* ranges told to their gateways */
 #define TICK_FETCHES_MAX 32    /* FETCH frames */
 #define SERVE_BODIES_MAX 256   /* bodies in answer to one FETCH */

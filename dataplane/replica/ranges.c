@@ -194,8 +194,13 @@ bool replica_body_parts(struct replica *r, struct range *g, uint32_t offset, uin
     return true;
 }
 
+/* Many to an action: all bodies of the last pass are freed in one tick. */
 static void slot_free(struct replica *r, uint32_t slot) {
-    replica_action_new(r, REPLICA_ACTION_FREE_SLOT)->slot = slot;
+    struct replica_actions *all = r->actions;
+    struct replica_action *a = all->count ? &all->items[all->count - 1] : NULL;
+    if (!a || a->kind != REPLICA_ACTION_FREE_SLOTS || a->slot_count == REPLICA_SLOTS_MAX)
+        a = replica_action_new(r, REPLICA_ACTION_FREE_SLOTS);
+    a->slots[a->slot_count++] = slot;
 }
 
 void replica_body_free(struct replica *r, struct range *g, uint32_t offset) {

@@ -19,7 +19,7 @@
  * globals, many replicas live in one process. Undefined symbols are memcpy, memset, memmove,
  * memcmp, the assert failure and wire_* only. Threads: one replica belongs to one thread at a time.
  * Ownership: pointers in an event need to live until the step returns; pointers in actions live
- * until the next step. A body slot belongs to the replica from its BODY event until a FREE_SLOT
+ * until the next step. A body slot belongs to the replica from its BODY event until a FREE_SLOTS
  * action names it. Errors: none from replica_step. A protocol impossibility (a different epoch at
  * or below commit_seq) is a FAIL_STOP action.
  *
@@ -46,7 +46,7 @@
  *        own as in a BODY event. Of several records under one id the newest is the one; the others,
  *        and bodies that no epoch names, are skipped: with them a replay may need more slots than
  *        there are. After each, DELIVER is executed at once, in order, and EXECUTED stepped, whose
- *        actions may DELIVER again, before the next record; FREE_SLOT as always. So a replay needs
+ *        actions may DELIVER again, before the next record; FREE_SLOTS as always. So a replay needs
  *        no more epochs and slots than there were when the records were written. Results are kept,
  *        nobody is answered;
  *     4. REPLAY_END. What was appended since 2. (a promise, at most) has the first positions.
@@ -228,7 +228,7 @@ enum replica_action_kind {
     REPLICA_ACTION_APPEND_BODY,
     REPLICA_ACTION_DELIVER, /* epoch `seq` is committed and held: execute it (replica_delivery lists
                                it) */
-    REPLICA_ACTION_FREE_SLOT,
+    REPLICA_ACTION_FREE_SLOTS,    /* slots[0 .. slot_count) are the caller's again */
     REPLICA_ACTION_RESULT_WANTED, /* the id is executed: send its result to the gateway */
     REPLICA_ACTION_TX_STATE,      /* answer to a QUERY */
     REPLICA_ACTION_SEALED,        /* answer to a body or query of a sealed range */
@@ -241,18 +241,20 @@ enum replica_action_kind {
     REPLICA_ACTION_RANGE_SEALED,   /* SEAL was executed: tell the arbiter */
     REPLICA_ACTION_NEED_SNAPSHOT,  /* get a snapshot newer than `seq` from `peer` */
     REPLICA_ACTION_DROPPED, /* a body or frame was refused for this reason (its slot is freed by
-                               FREE_SLOT) */
+                               FREE_SLOTS) */
     REPLICA_ACTION_FAIL_STOP
 };
 
 #define REPLICA_INLINE_MAX 160
+#define REPLICA_SLOTS_MAX (REPLICA_INLINE_MAX / sizeof(uint32_t))
 
 struct replica_action {
     enum replica_action_kind kind;
     uint8_t peer;  /* SEND, SEND_BODY, NEED_SNAPSHOT */
     uint8_t stage; /* SEND, SEND_BODY: endpoint, enum wire_stage */
     uint8_t frame_kind, frame_flags;
-    uint32_t slot;             /* SEND_BODY, APPEND_BODY, FREE_SLOT */
+    uint32_t slot;             /* SEND_BODY, APPEND_BODY */
+    uint32_t slot_count;       /* FREE_SLOTS */
     uint32_t gateway;          /* RESULT_WANTED, TX_STATE, SEALED, NOT_OWNER */
     uint64_t id;               /* body or transaction */
     uint64_t position;         /* APPEND_*: dense counter of journal records, from 0 */
@@ -270,7 +272,10 @@ struct replica_action {
     const uint8_t
         *tail;          /* SEND: rest of the frame; APPEND_EPOCH: the epoch. The replica's memory */
     const char *reason; /* FAIL_STOP */
-    uint8_t payload[REPLICA_INLINE_MAX];
+    union {
+        uint8_t payload[REPLICA_INLINE_MAX]; /* SEND: before `tail` */
+        uint32_t slots[REPLICA_SLOTS_MAX];   /* FREE_SLOTS */
+    };
 };
 
 /* Where a step puts its actions; the caller sets count = 0 before. */

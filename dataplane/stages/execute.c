@@ -126,7 +126,9 @@ static void hash_state(struct stage *s) {
         return;
     x->hash_at_ns = x->worker->now_ns + HASH_INTERVAL_NS;
     x->hash_seq = exec_seq;
+    uint64_t at = stage_part_begin();
     struct done done = {.kind = DONE_HASH, .seq = exec_seq, .hash = runtime_state_hash(x->runtime)};
+    (void)stage_part_end(STAGE_PART_HASH, at);
     stage_done(s, &done);
 }
 

@@ -99,6 +99,12 @@ void stage_facts_pace(struct stage *s) {
     replica_pace(g->replica, &f);
     if (!f.leads || !g->pace.led || f.term != g->pace.term)
         g->pace.last_seq = g->pace.commit_seq = f.last_seq; /* what was adopted is not timed */
+    if (!f.leads && f.frame_ns)
+        g->pace.other_ns = f.frame_ns;
+    if (f.leads && f.commit_seq > g->pace.commit_seq && g->pace.other_ns) {
+        histogram_add(&s->status->takeover_gap, now_ns - g->pace.other_ns);
+        g->pace.other_ns = 0;
+    }
     for (; g->pace.last_seq < f.last_seq; g->pace.last_seq++)
         g->pace.proposed_ns[(g->pace.last_seq + 1) % 64] = now_ns;
     for (; g->pace.commit_seq < f.commit_seq; g->pace.commit_seq++)

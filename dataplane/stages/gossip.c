@@ -146,7 +146,10 @@ static void act(struct stage *s, const struct replica_action *a) {
             stage_mark(STAGE_MARK_COMMITTED);
         deliver(s, a->seq);
         break;
-    case REPLICA_ACTION_FREE_SLOT: stage_bodies_give(&s->bodies, a->slot); break;
+    case REPLICA_ACTION_FREE_SLOTS:
+        for (uint32_t i = 0; i < a->slot_count; i++)
+            stage_bodies_give(&s->bodies, a->slots[i]);
+        break;
     case REPLICA_ACTION_RESULT_WANTED: want_result(s, a); break;
     case REPLICA_ACTION_TX_STATE:
         put_frame(s, a->gateway, WIRE_TX_STATE, &state, sizeof state);

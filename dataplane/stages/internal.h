@@ -167,6 +167,7 @@ struct gossip {
     struct {                      /* for the histograms, as of the last pass */
         uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
         uint64_t last_seq, commit_seq, term, heard_ns;
+        uint64_t other_ns; /* last frame of another leader; 0: none since we lead and committed */
         bool led;
     } pace;
     struct mailbox_facts facts;

@@ -39,9 +39,8 @@ enum mailbox_up_kind {
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
                                   from a peer */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
-    MAILBOX_UP_HANDOVER_DONE,
-    MAILBOX_UP_EPOCH, /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
+    MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
 };
 
 struct mailbox_up {
@@ -193,7 +192,7 @@ struct mailbox_status {
     _Atomic uint64_t
         lcore_busy_ppm[MAILBOX_LCORES_MAX]; /* share of the last second with work, in millionths */
     _Atomic uint64_t heartbeat_ns;          /* clock of the dataplane's last loop pass */
-    struct mailbox_histogram epoch_latency, leader_gap, log_sync;
+    struct mailbox_histogram epoch_latency, leader_gap, takeover_gap, log_sync;
     _Atomic uint32_t facts_sequence; /* odd while facts are written */
     struct mailbox_facts facts;
 };

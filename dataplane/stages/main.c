@@ -68,6 +68,7 @@ static void control_configure(const struct config *g, struct control_config *c) 
     (void)store_from_config(g, &c->store);
     c->dump_key_file = g->dump_key_file;
     c->dump_interval_s = g->dump_interval_s;
+    c->applications = applications_list(&c->application_count);
     c->failed = on_failed;
     c->interrupted = &interrupted;
 }
@@ -107,11 +108,11 @@ static char wait_for_end(struct notify *notify, const struct stage *stage,
 /* Runs between a started net and its end. Returns the exit status. */
 static int serve(const struct config *g, struct control *control,
                  const struct control_identity *identity, struct net *net) {
-    static const struct mrn_application *const applications[] = {&bank_application,
-                                                                 &echo_application};
+    uint32_t application_count;
+    const struct mrn_application *const *applications = applications_list(&application_count);
     char text[NET_TEXT_BYTES] = "";
     struct mailbox *mailbox = mailbox_create(1024);
-    struct stage_setup setup = {g, identity, net, mailbox, applications, 2};
+    struct stage_setup setup = {g, identity, net, mailbox, applications, application_count};
     struct stage *stage = NULL;
     pthread_t thread;
     int error = mailbox ? stage_open(&setup, &stage, text) : MRN_ERR_NO_MEMORY;

@@ -55,4 +55,42 @@ static inline void stage_mark(enum stage_mark mark) {
 }
 #endif
 
+/* Where a pass spends its time, by part: count, sum, longest, and how often over 100 us. In a build
+ * with marks the process says it on stderr when it ends, if the environment has PERF_PARTS. One
+ * thread: parts of several would mix. */
+enum stage_part {
+    STAGE_PART_INGRESS = 0,
+    STAGE_PART_FETCH,
+    STAGE_PART_GOSSIP,
+    STAGE_PART_EXECUTE,
+    STAGE_PART_HASH, /* of the state; within EXECUTE */
+    STAGE_PART_SEND,
+    STAGE_PART_IDLE, /* yielding and sleeping */
+    STAGE_PART_PASS, /* from one pass's begin to the next */
+    STAGE_PART_COUNT
+};
+
+#define STAGE_PART_NAMES \
+    "ingress", "fetch", "gossip", "execute", "state hash", "send", "idle", "pass"
+
+#ifdef MAROON_PERF_MARKS
+void stage_part_add(enum stage_part part, uint64_t tsc);
+static inline uint64_t stage_part_begin(void) {
+    return __rdtsc();
+}
+static inline uint64_t stage_part_end(enum stage_part part, uint64_t begun) {
+    uint64_t now = __rdtsc();
+    stage_part_add(part, now - begun);
+    return now;
+}
+#else
+static inline uint64_t stage_part_begin(void) {
+    return 0;
+}
+static inline uint64_t stage_part_end(enum stage_part part, uint64_t begun) {
+    (void)part;
+    return begun;
+}
+#endif
+
 #endif

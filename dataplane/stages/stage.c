@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "dataplane/stages/internal.h"
+#include "dataplane/stages/marks.h"
 #include <sodium.h>
 
 #define IDLE_PASSES_BEFORE_YIELD 1
@@ -17,6 +18,8 @@
 #define BODY_NOTE_NS 1000000u
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
+/* A sync that takes longer may wait for a worker of the kernel, and that one for us. */
+#define SYNC_SPIN_NS UINT64_C(300000)
 /* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
  * taken for a loop that stood still, and its wait to campaign would never end. */
 #define SLEEP_ALONE_US 5000
@@ -124,18 +127,24 @@ static uint64_t pass(struct worker *w) {
     look_at_clocks(w);
     atomic_store_explicit(&w->pass_ns, w->now_ns, memory_order_relaxed);
     w->work = 0;
+    uint64_t at = stage_part_begin();
     if (runs(w, WIRE_STAGE_INGRESS))
         work += stage_ingress_poll(s);
+    at = stage_part_end(STAGE_PART_INGRESS, at);
     if (runs(w, WIRE_STAGE_FETCH))
         work += stage_fetch_poll(s);
+    at = stage_part_end(STAGE_PART_FETCH, at);
     if (runs(w, WIRE_STAGE_GOSSIP))
         work += stage_gossip_poll(s);
+    at = stage_part_end(STAGE_PART_GOSSIP, at);
     if (runs(w, STAGE_EXECUTE))
         work += stage_execute_poll(s);
+    at = stage_part_end(STAGE_PART_EXECUTE, at);
     if (runs(w, WIRE_STAGE_FETCH))
         work += stage_fetch_send(s);
     if (runs(w, WIRE_STAGE_INGRESS))
         work += stage_ingress_send(s);
+    (void)stage_part_end(STAGE_PART_SEND, at);
     return work + w->work;
 }
 
@@ -164,6 +173,19 @@ static uint64_t may_sleep_us(const struct worker *w) {
     return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
+/* How long to sleep for a sync that takes long: a part of what it took so far, so that its end is
+ * noticed by so much later at most. 0 when none does. */
+static uint64_t sync_sleep_us(const struct worker *w) {
+    const struct storage *storage = w->stage->gossip.storage;
+    if (!storage || !runs(w, WIRE_STAGE_GOSSIP))
+        return 0;
+    uint64_t waiting_ns = storage_waiting_ns(storage, w->now_ns);
+    if (waiting_ns < SYNC_SPIN_NS)
+        return 0;
+    uint64_t sleep_us = waiting_ns / 4000;
+    return sleep_us < SLEEP_MAX_US ? sleep_us : SLEEP_MAX_US;
+}
+
 /* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who has
  * had no body and little other work of late sleeps at once: spinning after each heartbeat costs a
  * tenth of a core. While transactions come, even few, their next hop is near. */
@@ -173,7 +195,9 @@ static void idle(struct worker *w) {
         (!w->rests && w->idle_passes < IDLE_PASSES_BEFORE_YIELD))
         return;
     uint32_t passes = w->rests ? IDLE_PASSES_AT_REST : IDLE_PASSES_BEFORE_SLEEP;
-    uint64_t wait_us = w->idle_passes < passes ? 0 : may_sleep_us(w);
+    uint64_t wait_us = sync_sleep_us(w);
+    if (!wait_us && w->idle_passes >= passes)
+        wait_us = may_sleep_us(w);
     if (w->rests && wait_us) /* a timer may be late by as much as waking up takes */
         wait_us += SLEEP_LEAST_US;
     if (wait_us < SLEEP_LEAST_US) {
@@ -207,13 +231,18 @@ static void *run(void *argument) {
     uint64_t last_ns = stage_clock_ns();
     while (!atomic_load_explicit(&s->stop, memory_order_relaxed) &&
            !atomic_load_explicit(&s->failed, memory_order_relaxed)) {
+        uint64_t begun = stage_part_begin();
         uint64_t work = pass(w);
         uint64_t after_ns = stage_clock_ns();
         w->busy_ns += work ? after_ns - w->now_ns : 0;
         w->idle_passes = work ? 0 : w->idle_passes + 1;
         share_of_work(w);
-        if (!work)
+        if (!work) {
+            uint64_t at = stage_part_begin();
             idle(w);
+            (void)stage_part_end(STAGE_PART_IDLE, at);
+        }
+        (void)stage_part_end(STAGE_PART_PASS, begun);
         w->loop_ns += after_ns - last_ns;
         last_ns = after_ns;
     }
@@ -321,11 +350,13 @@ static int open_runtime(struct stage *s) {
     c.retired_max = g->ranges_retired_max;
     c.results_kept = g->results_kept;
     c.idempotency_slots = g->idempotency_keys;
+    c.idempotency_bytes = g->idempotency_bytes;
     c.idempotency_span_us = g->idempotency_span_s * 1000000;
     c.max_transaction_bytes = g->max_transaction_bytes;
     c.max_result_bytes = g->max_transaction_bytes + 4096;
     c.configuration_id = s->setup.identity->configuration_id;
     c.genesis_hash = s->setup.identity->genesis_hash;
+    c.origin_hash = s->setup.identity->origin_hash;
     c.applications = s->setup.applications;
     c.application_count = s->setup.application_count;
     return runtime_open(&c, &s->execute.runtime);

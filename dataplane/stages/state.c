@@ -222,6 +222,16 @@ int stage_state_start(struct stage *s, const struct replica_config *config, char
     if (!g->storage)
         return 0;
     int error = start_from_snapshot(s, ret_error);
+    /* Who remembers nothing learns it from peers; who says to remember all must have this. */
+    if (!error && !config->amnesiac &&
+        runtime_exec_seq(s->execute.runtime) < s->setup.identity->restored_seq) {
+        snprintf(ret_error, NET_TEXT_BYTES,
+                 "this cluster begins with the state of epoch %llu, and %.300s/snapshots does not "
+                 "hold it: restore the directory anew, or start in an empty one to get it from "
+                 "peers",
+                 (unsigned long long)s->setup.identity->restored_seq, s->setup.config->data_dir);
+        return MRN_ERR_NOT_FOUND;
+    }
     if (error) {
         if (atomic_load(&s->failed))
             snprintf(ret_error, NET_TEXT_BYTES, "%s", s->failed_text);

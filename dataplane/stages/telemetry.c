@@ -74,6 +74,7 @@ static int latency(const struct mailbox_status *page, struct rte_tel_data *out) 
         const struct mailbox_histogram *histogram;
     } all[] = {{"epoch_latency", &page->epoch_latency},
                {"leader_gap", &page->leader_gap},
+               {"takeover_gap", &page->takeover_gap},
                {"log_sync", &page->log_sync}};
     int failed = 0;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {

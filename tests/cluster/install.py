@@ -51,8 +51,9 @@ def client(cluster, root, port):
         done = subprocess.run([program, setting], env=environment, timeout=30, stdout=subprocess.PIPE, text=True)
         assert done.returncode == status, (setting, done)
         return done.stdout
-    assert run(f"node-urls=/ip4/127.0.0.1/udp/{port}", 0) == "error=0 code=0 balance=100\n"
-    assert run(f"node-urls=/ip4/127.0.0.1/udp/{port}", 0) == "error=0 code=0 balance=200\n"
+    for balance in (100, 500):  # one deposit by callback, three by polls
+        polled = "".join(f"polled balance={balance + more}\n" for more in (100, 200, 300))
+        assert run(f"node-urls=/ip4/127.0.0.1/udp/{port}", 0) == f"error=0 code=0 balance={balance}\n{polled}"
     assert "no-such-key" in run("no-such-key=1", 2)
     names = subprocess.run(["nm", "-D", "--defined-only", library], check=True, stdout=subprocess.PIPE, text=True).stdout
     foreign = [line for line in names.splitlines() if " T " in line and " T mrn_" not in line]

@@ -401,7 +401,10 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
     case REPLICA_ACTION_APPEND_PROMISE:
     case REPLICA_ACTION_APPEND_EPOCH: sim_journal_append(sim, node, a); break;
     case REPLICA_ACTION_DELIVER: act_deliver(sim, node, a->seq); break;
-    case REPLICA_ACTION_FREE_SLOT: free_slot(sim, node, a->slot); break;
+    case REPLICA_ACTION_FREE_SLOTS:
+        for (uint32_t i = 0; i < a->slot_count; i++)
+            free_slot(sim, node, a->slots[i]);
+        break;
     case REPLICA_ACTION_RESULT_WANTED: act_result_wanted(sim, node, a); break;
     case REPLICA_ACTION_TX_STATE:
     case REPLICA_ACTION_SEALED:

@@ -107,9 +107,12 @@ static void waits_for_company_unless_urgent(void **state) {
     assert_int_equal(journal_append(store->journal, JOURNAL_BODY, 0, pieces, 0, 1000), 0);
     assert_int_equal(journal_poll(store->journal, 1000), 0); /* alone: waits */
     assert_int_equal(journal_poll(store->journal, 999999999), 0);
+    assert_int_equal(journal_waiting_ns(store->journal, 999999999), 0); /* nothing is under way */
     assert_int_equal(journal_append(store->journal, JOURNAL_BODY, 1, pieces, 1, 2000), 0);
     assert_true(journal_poll(store->journal, 2000) > 0); /* urgent: at once, with the body */
+    assert_int_equal(journal_waiting_ns(store->journal, 302000), 300000);
     assert_int_equal(test_settle(store), 0);
+    assert_int_equal(journal_waiting_ns(store->journal, UINT64_MAX), 0);
     journal_read_counters(store->journal, &counters);
     assert_int_equal(counters.writes, 1);
     assert_int_equal(counters.sync_count, 1);

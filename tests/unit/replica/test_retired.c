@@ -64,7 +64,7 @@ static void react(struct bench *b, const struct replica_action *a) {
         event.executed.seq = a->seq;
         event.executed.result_hash.bytes[0] = (uint8_t)a->seq;
     } else {
-        if (a->kind != REPLICA_ACTION_SEND && a->kind != REPLICA_ACTION_FREE_SLOT &&
+        if (a->kind != REPLICA_ACTION_SEND && a->kind != REPLICA_ACTION_FREE_SLOTS &&
             a->kind != REPLICA_ACTION_RANGE_PROGRESS)
             b->seen.items[b->seen.count++] = *a;
         return;

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "runtime/internal.h"
+#include "runtime/snapshot_format.h"
 
 struct file {
     uint8_t *bytes;
@@ -323,6 +324,87 @@ static void test_another_configuration_is_refused(void **state) {
     free(file.bytes);
 }
 
+/* Protocol.md §7: a new genesis. Balances and keys are there, the old ranges are retired, and a
+ * node of the old cluster does not take the state for its own. */
+static void test_a_new_cluster_begins_with_it(void **state) {
+    (void)state;
+    struct runtime_config config = small_config(), other = small_config();
+    struct feed *old = feed_new(&config);
+    struct file file = {0}, founded = {0};
+    struct runtime_snapshot_info info, again;
+    struct runtime_range_facts range;
+    for (uint32_t i = 0; i < 30; i++) {
+        mixed(old, i);
+        feed_run(old);
+    }
+    uint64_t total = feed_ask_total(old), seventh = feed_ask_balance(old, 7);
+    assert_int_equal(runtime_snapshot_write(old->runtime, file_write, &file, &info), 0);
+    assert_true(runtime_range_find(old->runtime, 0, &range) && !range.retired);
+    uint32_t end = range.executed;
+    memset(other.genesis_hash.bytes, 8, sizeof other.genesis_hash.bytes);
+    other.configuration_id = 88;
+    other.origin_hash = config.genesis_hash;
+    assert_int_equal(runtime_found(old->runtime, 88, &other.genesis_hash), 0);
+    assert_null(runtime_check(old->runtime));
+    assert_int_equal(runtime_snapshot_write(old->runtime, file_write, &founded, &again), 0);
+    assert_int_equal(again.seq, info.seq);
+    assert_same_hash(again.epoch_hash, other.genesis_hash);
+
+    struct feed *new = feed_new(&other), *odd = feed_new(&config);
+    assert_int_equal(restore(new->runtime, &file, &info), MRN_ERR_MISMATCH);
+    assert_int_equal(restore(odd->runtime, &founded, &info), MRN_ERR_MISMATCH);
+    assert_int_equal(restore(new->runtime, &founded, &info), 0);
+    assert_true(runtime_range_find(new->runtime, 0, &range) && range.retired);
+    assert_int_equal(range.executed, end);
+    struct runtime_facts facts;
+    runtime_facts(new->runtime, &facts);
+    assert_int_equal(facts.ranges_active, 0);
+    struct feed *both[] = {old, new};
+    for (int i = 0; i < 2; i++) {
+        both[i]->seq = info.seq;
+        both[i]->time_us = info.logical_time_us;
+        both[i]->next_id = UINT64_C(9) << 30;
+        both[i]->low_water = 0;
+        feed_open(both[i], 9, 4);
+        assert_int_equal(feed_ask_total(both[i]), total);
+        assert_int_equal(feed_ask_balance(both[i], 7), seventh);
+        mixed(both[i], 31);
+        feed_run(both[i]);
+    }
+    assert_same_hash(runtime_state_hash(old->runtime), runtime_state_hash(new->runtime));
+    other.origin_hash = other.genesis_hash; /* as it was before there was an origin */
+    struct feed *wrong = feed_new(&other);
+    assert_int_equal(restore(wrong->runtime, &founded, &info), MRN_ERR_MISMATCH);
+    free(file.bytes);
+    free(founded.bytes);
+    feed_free(old);
+    feed_free(new);
+    feed_free(odd);
+    feed_free(wrong);
+}
+
+/* The head says what a runtime must be made of. */
+static void test_config_of_a_snapshot(void **state) {
+    (void)state;
+    struct runtime_config config = small_config(), made;
+    struct feed *feed = feed_new(&config), *reader;
+    struct file file = {0};
+    struct runtime_snapshot_info info;
+    mixed(feed, 0);
+    feed_run(feed);
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+    runtime_config_defaults(&made);
+    runtime_config_of_snapshot((const struct snapshot_head *)file.bytes, &made);
+    made.configuration_id = config.configuration_id;
+    made.applications = config.applications;
+    made.application_count = config.application_count;
+    reader = feed_new(&made);
+    assert_int_equal(restore(reader->runtime, &file, &info), 0);
+    free(file.bytes);
+    feed_free(feed);
+    feed_free(reader);
+}
+
 /* runtime_check walks regions whose bytes may be anything: it must come back. */
 static void test_check_survives_any_bytes(void **state) {
     (void)state;
@@ -382,6 +464,8 @@ int main(void) {
                                        cmocka_unit_test(test_failed_write_abandons),
                                        cmocka_unit_test(test_damage_is_refused),
                                        cmocka_unit_test(test_another_configuration_is_refused),
+                                       cmocka_unit_test(test_a_new_cluster_begins_with_it),
+                                       cmocka_unit_test(test_config_of_a_snapshot),
                                        cmocka_unit_test(test_check_survives_any_bytes),
                                        cmocka_unit_test(test_restore_ends_the_stop)};
     return cmocka_run_group_tests(tests, NULL, NULL);

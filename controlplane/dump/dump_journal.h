@@ -1,0 +1,36 @@
+/* dump_journal: committed epochs with their bodies, in order, out of the journal of the node that
+ * goes on running.
+ *
+ *   journal records --> epochs (a later one replaces it and all above), bodies by id
+ *      --next in order, known committed, all its bodies here under its digest--> record
+ *
+ * Memory: what lies between an epoch's first body and the epoch, not the journal's size.
+ * Threads: one. Errors, with words: NOT_FOUND when the journal begins too late for what is asked
+ * for; UNAVAILABLE when something of it is not written yet, or is gone; what `emit` returned; IO,
+ * CORRUPT, NO_MEMORY. */
+#ifndef MAROON_DUMP_JOURNAL_H
+#define MAROON_DUMP_JOURNAL_H
+
+#include "controlplane/dump/dump_object.h"
+#include "proto/wire.h"
+
+struct dump_journal {
+    char directory[512];
+    uint64_t segment; /* reading begins here: what lies before was handed out. 0 at first */
+};
+
+/* What follows which epoch, up to which. */
+struct dump_journal_span {
+    uint64_t after_seq, to_seq; /* to_seq: executed here */
+    struct wire_hash after_hash;
+    struct wire_digest_key digest_key;
+};
+
+/* A whole record (dump_stretch.h) of epoch `seq`; not 0 ends the reading with it. */
+typedef int dump_journal_emit(void *context, uint64_t seq, const struct wire_hash *hash,
+                              const void *record, size_t count);
+
+int dump_journal_read(struct dump_journal *journal, const struct dump_journal_span *span,
+                      dump_journal_emit *emit, void *context, char *text);
+
+#endif

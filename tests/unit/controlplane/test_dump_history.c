@@ -1,0 +1,489 @@
+/* Stretches: a real journal becomes the epochs between two dumps, and a store that lies about them
+ * or mixes clusters is found out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "controlplane/dump/dump_history.h"
+#include "controlplane/dump/dump_write.h"
+#include "dataplane/journal/journal.h"
+#include "fixture.h"
+#include "maroon/error.h"
+
+#define PAGES 4
+#define SEGMENT_BYTES (64 << 10) /* many segments */
+#define BODIES 7                 /* of an epoch, about */
+
+static char dir[64], url[96], file[96], journal_dir[96];
+static struct dump_signer signer;
+static struct dump_key no_key;
+static const struct wire_digest_key digest_key = {{1, 2, 3}};
+static const struct wire_hash genesis = {{9}};
+
+/* ---- a journal ---- */
+
+struct log {
+    struct journal *journal;
+    uint64_t seq, committed;
+    struct wire_hash hash; /* of epoch seq */
+    uint64_t next[2];      /* ids of two ranges */
+    struct wire_hash hashes[4096];
+    struct journal_identity identity;
+};
+
+static void log_open(struct log *log, const char *where) {
+    char text[JOURNAL_TEXT_BYTES];
+    struct journal_config config = {.directory = where,
+                                    .identity = log->identity,
+                                    .create = 1,
+                                    .segment_bytes = SEGMENT_BYTES,
+                                    .writer = JOURNAL_WRITER_THREAD};
+    if (journal_open(&config, NULL, NULL, &log->journal, text))
+        fail_msg("%s", text);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void log_put(struct log *log, enum journal_kind kind, const void *a, uint32_t a_bytes,
+                    const void *b, uint32_t b_bytes) {
+    const struct journal_piece pieces[2] = {{a, a_bytes}, {b, b_bytes}};
+    while (journal_append(log->journal, kind, journal_next(log->journal), pieces, 1, now_ns()) ==
+           MRN_ERR_FULL) {
+        journal_poll(log->journal, now_ns());
+        usleep(100);
+    }
+    journal_poll(log->journal, now_ns());
+}
+
+static void log_settle(struct log *log) {
+    while (journal_stable(log->journal) < journal_next(log->journal)) {
+        journal_poll(log->journal, now_ns());
+        usleep(100);
+    }
+}
+
+static uint32_t make_body(uint64_t id, uint32_t seed, uint8_t *bytes) {
+    struct wire_body_header header = {.service = seed, .method = (uint32_t)id};
+    uint32_t length = (uint32_t)(sizeof header + (id * 37 + seed) % 900);
+    memset(bytes, (int)(id + seed), length);
+    memcpy(bytes, &header, sizeof header);
+    return length;
+}
+
+static struct wire_digest put_body(struct log *log, uint64_t id, uint32_t seed) {
+    uint8_t bytes[WIRE_BODY_MAX_BYTES];
+    uint32_t length = make_body(id, seed, bytes);
+    log_put(log, JOURNAL_BODY, &id, sizeof id, bytes, length);
+    return wire_hash_body(&digest_key, id, bytes, length);
+}
+
+/* Epoch `seq` after `previous`; `late`: its bodies come after it, one of them twice. */
+static void put_epoch(struct log *log, uint64_t seq, const struct wire_hash *previous,
+                      uint64_t term, bool late) {
+    struct {
+        uint64_t committed;
+        struct wire_epoch_head head;
+        struct wire_interval v[2];
+    } __attribute__((packed)) record = {.committed = log->committed};
+    record.head = (struct wire_epoch_head){
+        .seq = seq, .term = term, .configuration_id = 5, .logical_time_us = seq * 100};
+    record.head.interval_count = 2;
+    memcpy(record.head.previous_hash, previous, sizeof *previous);
+    struct wire_digest sum = {0, 0};
+    uint8_t bytes[WIRE_BODY_MAX_BYTES];
+    for (int i = 0; i < 2; i++) {
+        record.v[i] =
+            (struct wire_interval){log->next[i], (uint16_t)(1 + (seq + (uint64_t)i) % BODIES)};
+        for (uint32_t n = 0; n < record.v[i].count; n++) {
+            uint32_t length = make_body(log->next[i] + n, (uint32_t)term, bytes);
+            sum =
+                wire_digest_add(sum, wire_hash_body(&digest_key, log->next[i] + n, bytes, length));
+            if (!late)
+                put_body(log, log->next[i] + n, (uint32_t)term);
+        }
+    }
+    record.head.digest_low = sum.low;
+    record.head.digest_high = sum.high;
+    uint32_t length = (uint32_t)sizeof record - 8;
+    log_put(log, JOURNAL_EPOCH, &record, 8, &record.head, length);
+    for (int i = 0; late && i < 2; i++)
+        for (uint32_t n = 0; n < record.v[i].count; n++) {
+            if (n == 0)
+                put_body(log, log->next[i], 77); /* another one, that the digest refuses */
+            put_body(log, log->next[i] + n, (uint32_t)term);
+        }
+    log->seq = seq;
+    log->hash = log->hashes[seq] = wire_hash_blake2b(&record.head, length);
+}
+
+static void log_advance(struct log *log) {
+    for (int i = 0; i < 2; i++)
+        log->next[i] += 1 + (log->seq + (uint64_t)i) % BODIES;
+}
+
+/* Epochs up to `to`: some are proposed by a leader that falls, and replaced; what is committed is
+ * known a few epochs later. */
+static void log_fill(struct log *log, uint64_t to) {
+    while (log->seq < to) {
+        uint64_t seq = log->seq + 1;
+        struct wire_hash previous = log->hash;
+        if (seq % 10 == 3) {
+            put_epoch(log, seq, &previous, 50, false);
+            put_epoch(log, seq + 1, &log->hash, 50, true);
+        }
+        put_epoch(log, seq, &previous, 51, seq % 4 == 1);
+        log_advance(log);
+        log->committed = seq > 3 ? seq - 3 : 0;
+    }
+    log_settle(log);
+}
+
+static void log_new(struct log *log, const char *where, uint64_t begin_seq) {
+    memset(log, 0, sizeof *log);
+    log->identity = (struct journal_identity){.incarnation = 4711, .configuration_id = 5};
+    log->seq = begin_seq;
+    log->hash = log->hashes[begin_seq] = genesis;
+    log->next[0] = UINT64_C(1) << 30;
+    log->next[1] = UINT64_C(5) << 30;
+    log_open(log, where);
+}
+
+/* ---- dumps ---- */
+
+static void write_snapshot(const struct log *log, uint64_t seq) {
+    uint8_t page[DUMP_PAGE_BYTES];
+    struct wire_hash leaves[PAGES];
+    uint64_t end = SNAPSHOT_PAGE_END;
+    struct snapshot_head head = {.format_version = SNAPSHOT_FORMAT_VERSION,
+                                 .head_bytes = sizeof head,
+                                 .configuration_id = 5,
+                                 .seq = seq,
+                                 .epoch_hash = log->hashes[seq],
+                                 .region_bytes = (uint64_t)PAGES * DUMP_PAGE_BYTES,
+                                 .page_bytes = DUMP_PAGE_BYTES};
+    struct snapshot_tail tail = {.page_count = PAGES};
+    memcpy(head.magic, SNAPSHOT_MAGIC, 8);
+    memcpy(tail.magic, SNAPSHOT_TAIL_MAGIC, 8);
+    head.checksum = wire_hash_blake2b(&head, offsetof(struct snapshot_head, checksum));
+    FILE *out = fopen(file, "w");
+    assert_non_null(out);
+    fwrite(&head, sizeof head, 1, out);
+    for (uint64_t i = 0; i < PAGES; i++) {
+        memset(page, (int)(seq + i) | 1, sizeof page);
+        leaves[i] = wire_hash_blake2b(page, sizeof page);
+        fwrite(&i, sizeof i, 1, out);
+        fwrite(page, sizeof page, 1, out);
+    }
+    fwrite(&end, sizeof end, 1, out);
+    tail.state_hash = dump_state_hash(leaves, PAGES);
+    tail.checksum =
+        wire_hash_blake2b_pair(&head, sizeof head, &tail, offsetof(struct snapshot_tail, checksum));
+    fwrite(&tail, sizeof tail, 1, out);
+    fclose(out);
+}
+
+struct dumping {
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_journal journal;
+};
+
+static void dumping_open(struct dumping *d) {
+    struct object_store_config config = {.url = url};
+    memset(d, 0, sizeof *d);
+    assert_int_equal(dump_store_open(&d->store, &config, NULL), 0);
+    d->writer = (struct dump_writer){.store = &d->store,
+                                     .key = &no_key,
+                                     .signer = &signer,
+                                     .cluster_id = 12,
+                                     .digest_key = digest_key,
+                                     .genesis_hash = genesis,
+                                     .journal = &d->journal};
+    snprintf(d->journal.directory, sizeof d->journal.directory, "%s", journal_dir);
+}
+
+static void dumping_close(struct dumping *d) {
+    dump_state_free(&d->writer.state);
+    dump_store_close(&d->store);
+}
+
+static struct dump_report dump_at(struct dumping *d, const struct log *log, uint64_t seq) {
+    struct dump_report report;
+    char text[DUMP_TEXT_BYTES];
+    write_snapshot(log, seq);
+    int fd = open(file, O_RDONLY);
+    if (dump_write(&d->writer, fd, &report, text))
+        fail_msg("dump of %lu: %s", seq, text);
+    close(fd);
+    return report;
+}
+
+struct seen {
+    uint64_t count, bodies, states;
+};
+
+static int see(void *context, const struct dump_record *record,
+               const struct wire_hash *state_hash) {
+    struct seen *seen = context;
+    const uint8_t *at = record->bodies;
+    for (uint32_t i = 0; i < record->body_count; i++) {
+        struct dump_body_head head;
+        uint8_t bytes[WIRE_BODY_MAX_BYTES];
+        const uint8_t *body = dump_body_next(&at, &head);
+        assert_int_equal(head.length_bytes, make_body(head.id, 51, bytes));
+        assert_memory_equal(bytes, body, head.length_bytes);
+    }
+    seen->count++;
+    seen->bodies += record->body_count;
+    seen->states += state_hash != NULL;
+    return 0;
+}
+
+static int read_back(uint64_t from, const struct wire_hash *hash, uint64_t to, struct seen *seen,
+                     uint64_t *ret_seq, char *text) {
+    struct dump_store store;
+    struct dump_history history;
+    struct object_store_config config = {.url = url};
+    *seen = (struct seen){0};
+    assert_int_equal(dump_store_open(&store, &config, NULL), 0);
+    int error = dump_history_open(&history, &store, &no_key, 0, text);
+    if (!error)
+        error = dump_history_read(&history, from, hash, to, see, seen, ret_seq, text);
+    dump_history_close(&history);
+    dump_store_close(&store);
+    return error;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    char objects[80];
+    fixture_make_dir(dir, sizeof dir);
+    snprintf(objects, sizeof objects, "%s/objects", dir);
+    assert_int_equal(mkdir(objects, 0755), 0);
+    snprintf(url, sizeof url, "dir:%s", objects);
+    snprintf(file, sizeof file, "%s/snapshot", dir);
+    snprintf(journal_dir, sizeof journal_dir, "%s/journal", dir);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    fixture_remove_dir(dir);
+    return 0;
+}
+
+/* ---- tests ---- */
+
+static void test_every_epoch_comes_back(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct seen seen;
+    uint64_t seq, bodies = 0;
+    char text[DUMP_TEXT_BYTES];
+    log_new(&log, journal_dir, 0);
+    dumping_open(&d);
+    log_fill(&log, 40); /* the journal goes on beyond what is dumped */
+    struct dump_report report = dump_at(&d, &log, 31);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 31);
+    log_fill(&log, 200);
+    report = dump_at(&d, &log, 200);
+    assert_int_equal(report.epochs, 169);
+    assert_true(d.journal.segment > 0); /* what was handed out is not read again */
+    log_fill(&log, 201);
+    report = dump_at(&d, &log, 201);
+    assert_int_equal(report.epochs, 1);
+    dumping_close(&d);
+    for (uint64_t at = 1; at <= 201; at++)
+        bodies += 2 + at % BODIES + (at + 1) % BODIES;
+    assert_int_equal(read_back(0, &genesis, 201, &seen, &seq, text), 0);
+    assert_int_equal(seen.count, 201);
+    assert_int_equal(seen.bodies, bodies);
+    assert_int_equal(seen.states, 3); /* the dumps on the way */
+    /* From a dump to an epoch in the middle. */
+    assert_int_equal(read_back(31, &log.hashes[31], 150, &seen, &seq, text), 0);
+    assert_int_equal(seen.count, 119);
+    /* Beyond the end, and from another history. */
+    assert_int_equal(read_back(31, &log.hashes[31], 202, &seen, &seq, text), MRN_ERR_NOT_FOUND);
+    assert_int_equal(seq, 201);
+    assert_int_equal(read_back(31, &log.hashes[30], 150, &seen, &seq, text), MRN_ERR_MISMATCH);
+    assert_int_equal(seen.count, 0);
+    journal_close(log.journal);
+}
+
+/* Another process, another dumping node, a restart of the node: the chain goes on. */
+static void test_who_dumps_next_needs_no_memory(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct seen seen;
+    uint64_t seq;
+    char text[DUMP_TEXT_BYTES];
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 50);
+    for (uint64_t at = 20; at <= 50; at += 10) {
+        dumping_open(&d);
+        assert_int_equal(dump_at(&d, &log, at).epochs, at == 20 ? 20 : 10);
+        dumping_close(&d);
+    }
+    journal_close(log.journal);
+    log_open(&log, journal_dir);
+    log_fill(&log, 90);
+    dumping_open(&d);
+    assert_int_equal(dump_at(&d, &log, 90).epochs, 40);
+    dumping_close(&d);
+    assert_int_equal(read_back(0, &genesis, 90, &seen, &seq, text), 0);
+    assert_int_equal(seen.count, 90);
+    journal_close(log.journal);
+}
+
+/* A journal that was cut, and none at all: the dump is made and says what it lacks. */
+static void test_a_gap_is_said(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct seen seen;
+    uint64_t seq;
+    char text[DUMP_TEXT_BYTES];
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 300);
+    journal_release(log.journal, journal_next(log.journal) - 400);
+    struct journal_counters counters = {0};
+    for (int i = 0; i < 2000 && !counters.segments_recycled; i++) {
+        journal_poll(log.journal, now_ns());
+        journal_read_counters(log.journal, &counters);
+        usleep(1000);
+    }
+    log_fill(&log, 301);
+    dumping_open(&d);
+    struct dump_report report = dump_at(&d, &log, 300);
+    assert_int_equal(report.stretches, 0);
+    assert_non_null(strstr(report.gap, "does not hold epochs 1 to 300"));
+    report = dump_at(&d, &log, 301); /* and from there on it is whole again */
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 1);
+    d.writer.journal = NULL;
+    log_fill(&log, 302);
+    report = dump_at(&d, &log, 302);
+    assert_non_null(strstr(report.gap, "memory"));
+    dumping_close(&d);
+    assert_int_equal(read_back(300, &log.hashes[300], 302, &seen, &seq, text), MRN_ERR_NOT_FOUND);
+    assert_int_equal(seq, 301);
+    journal_close(log.journal);
+}
+
+static void flip(const char *path, long at, int bit) {
+    FILE *object = fopen(path, "r+");
+    assert_non_null(object);
+    fseek(object, at, SEEK_SET);
+    int byte = fgetc(object);
+    fseek(object, at, SEEK_SET);
+    fputc(byte ^ bit, object);
+    fclose(object);
+}
+
+/* The store lies: bytes changed, an object gone, and a whole stretch of another history under a
+ * right name and a right signature. */
+static void test_a_store_that_lies(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct dump_manifest manifest;
+    char text[DUMP_TEXT_BYTES], path[300], moved[320], name[DUMP_NAME_MAX];
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 60);
+    dumping_open(&d);
+    dump_at(&d, &log, 30);
+    struct dump_report report = dump_at(&d, &log, 60);
+    assert_int_equal(dump_manifest_get(&d.store, &no_key, report.path, &manifest, text), 0);
+    assert_int_equal(dump_history_verify(&d.store, &no_key, &manifest, text), 0);
+    dump_object_path(DUMP_STRETCH, &manifest.stretches[0].name, name);
+    snprintf(path, sizeof path, "%s/objects/%s", dir, name);
+    for (long at = 0; at < 120; at += 7) {
+        flip(path, at, 8);
+        assert_true(dump_history_verify(&d.store, &no_key, &manifest, text) < 0);
+        assert_true(text[0]);
+        flip(path, at, 8);
+    }
+    snprintf(moved, sizeof moved, "%s.away", path);
+    rename(path, moved);
+    assert_int_equal(dump_history_verify(&d.store, &no_key, &manifest, text), MRN_ERR_NOT_FOUND);
+    rename(moved, path);
+    assert_int_equal(dump_history_verify(&d.store, &no_key, &manifest, text), 0);
+
+    /* A signer who is wrong about what came before. */
+    manifest.stretches[0].previous_hash.bytes[0] ^= 1;
+    assert_int_equal(dump_history_verify(&d.store, &no_key, &manifest, text), MRN_ERR_MISMATCH);
+    manifest.stretches[0].previous_hash.bytes[0] ^= 1;
+    manifest.digest_key.bytes[0] ^= 1;
+    assert_int_equal(dump_history_verify(&d.store, &no_key, &manifest, text), MRN_ERR_CORRUPT);
+    assert_non_null(strstr(text, "digest"));
+    manifest.digest_key.bytes[0] ^= 1;
+    /* A manifest whose stretches end elsewhere is not one. */
+    struct dump_bytes payload = {0};
+    struct dump_manifest again;
+    manifest.stretches[0].last_hash.bytes[0] ^= 1;
+    assert_int_equal(dump_manifest_encode(&manifest, &signer, &payload), 0);
+    assert_int_equal(dump_manifest_decode(&payload, &again, text), MRN_ERR_CORRUPT);
+    dump_bytes_free(&payload);
+    dump_manifest_free(&manifest);
+    dumping_close(&d);
+    journal_close(log.journal);
+}
+
+/* Two clusters in one store, each dump whole in itself: what does not continue is found. */
+static void test_clusters_are_not_mixed(void **state) {
+    (void)state;
+    static struct log log, other;
+    struct dumping d;
+    struct seen seen;
+    uint64_t seq;
+    char text[DUMP_TEXT_BYTES], there[96];
+    snprintf(there, sizeof there, "%s/other", dir);
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 30);
+    log_new(&other, there, 0);
+    other.next[0] = UINT64_C(3) << 30;
+    log_fill(&other, 60);
+    dumping_open(&d);
+    dump_at(&d, &log, 30);
+    /* The same configuration, as a restored disk would have it. */
+    snprintf(d.journal.directory, sizeof d.journal.directory, "%s", there);
+    d.journal.segment = 0;
+    struct dump_report report = dump_at(&d, &other, 60);
+    assert_int_equal(report.stretches, 0); /* its journal does not continue that dump */
+    assert_true(report.gap[0]);
+    assert_int_equal(read_back(30, &log.hashes[30], 60, &seen, &seq, text), MRN_ERR_NOT_FOUND);
+    dumping_close(&d);
+    journal_close(log.journal);
+    journal_close(other.journal);
+}
+
+int main(void) {
+    if (sodium_init() < 0)
+        return 1;
+    crypto_sign_keypair(signer.public_key, signer.secret_key);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_every_epoch_comes_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_who_dumps_next_needs_no_memory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_gap_is_said, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_clusters_are_not_mixed, set_up, tear_down)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
