@@ -279,6 +279,10 @@ static void dataplane(FILE *out, const struct mailbox_status *status) {
     counter(out, "results_resent_total", "results sent again", &status->results_resent);
     gauge(out, "log_bytes", "bytes of the journal", atomic_load(&status->log_bytes));
     gauge(out, "log_epochs", "epochs kept", atomic_load(&status->log_epochs));
+    gauge(out, "idempotency_keys", "idempotency keys remembered",
+          atomic_load(&status->idempotency_keys));
+    gauge(out, "idempotency_keys_max", "keys from which on new ones are refused",
+          atomic_load(&status->idempotency_keys_max));
     gauge(out, "body_slots_used", "bodies held", atomic_load(&status->body_slots_used));
     gauge(out, "body_slots", "bodies that can be held", atomic_load(&status->body_slots_total));
     histogram(out, "epoch_latency_seconds", "leader proposes to committed", &status->epoch_latency);

@@ -91,6 +91,10 @@ uint64_t runtime_exec_seq(const struct runtime *runtime) {
     return region(runtime)->exec_seq;
 }
 
+uint32_t runtime_idempotency_keys(const struct runtime *runtime) {
+    return runtime_table_count(&runtime->keys);
+}
+
 struct wire_hash runtime_result_hash(const struct runtime *runtime) {
     return region(runtime)->result_hash;
 }

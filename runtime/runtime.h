@@ -83,8 +83,8 @@ struct runtime_config {
     uint32_t application_count;
 };
 
-/* 256 MiB of state, 1,024 ranges, 4,096 results kept, 64 MiB of results, 65,536 keys with 16 MiB,
- * 24 h, 1 MiB transactions and results, 1 MiB undo, 2^20 retired ranges. Applications,
+/* 256 MiB of state, 1,024 ranges, 4,096 results kept, 64 MiB of results, 1,048,576 keys with 64
+ * MiB, 24 h, 1 MiB transactions and results, 1 MiB undo, 2^20 retired ranges. Applications,
  * configuration id and genesis hash are left zero. */
 void runtime_config_defaults(struct runtime_config *ret_config);
 
@@ -198,6 +198,9 @@ void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_fact
 /* Of the facts, those that are asked for around every epoch: exec_seq and the result hash there. */
 uint64_t runtime_exec_seq(const struct runtime *runtime);
 struct wire_hash runtime_result_hash(const struct runtime *runtime);
+
+/* Idempotency keys remembered now; config.idempotency_slots is the most. O(1). */
+uint32_t runtime_idempotency_keys(const struct runtime *runtime);
 
 struct runtime_range_facts {
     uint64_t range, owner; /* owner 0 when retired */

@@ -189,6 +189,7 @@ struct mailbox_status {
     _Atomic uint64_t rx_packets[WIRE_STAGE_COUNT], tx_packets[WIRE_STAGE_COUNT];
     _Atomic uint64_t rx_dropped[WIRE_DROP_COUNT];
     _Atomic uint64_t log_bytes, log_epochs, body_slots_used, body_slots_total;
+    _Atomic uint64_t idempotency_keys, idempotency_keys_max;
     _Atomic uint64_t
         lcore_busy_ppm[MAILBOX_LCORES_MAX]; /* share of the last second with work, in millionths */
     _Atomic uint64_t heartbeat_ns;          /* clock of the dataplane's last loop pass */

@@ -352,6 +352,8 @@ static int open_runtime(struct stage *s) {
     c.idempotency_slots = g->idempotency_keys;
     c.idempotency_bytes = g->idempotency_bytes;
     c.idempotency_span_us = g->idempotency_span_s * 1000000;
+    atomic_store_explicit(&s->status->idempotency_keys_max, g->idempotency_keys,
+                          memory_order_relaxed);
     c.max_transaction_bytes = g->max_transaction_bytes;
     c.max_result_bytes = g->max_transaction_bytes + 4096;
     c.configuration_id = s->setup.identity->configuration_id;
