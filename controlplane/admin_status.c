@@ -162,6 +162,7 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(leader_key, "ours", json_boolean(key->ours));
     set(root, "leaderKey", leader_key);
     set(root, "rangeCount", json_integer(facts.range_count));
+    set(root, "rangesRetired", json_integer(facts.ranges_retired));
     set(root, "ranges", ranges_json(&facts));
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
@@ -321,6 +322,7 @@ char *admin_metrics_text(const struct admin_setup *setup) {
     gauge(out, "commit_seq", "epochs committed", facts.commit_seq);
     gauge(out, "exec_seq", "epochs executed", facts.exec_seq);
     gauge(out, "ranges_active", "ranges in use", facts.range_count);
+    gauge(out, "ranges_retired", "sealed ranges remembered", facts.ranges_retired);
     gauge(out, "ready", "1 when /readyz says so", admin_not_ready(&facts) == NULL);
     const struct arbiter_health *health = arbiter_health(setup->arbiter);
     head(out, "publications_total", "counter", "epochs published by this node");

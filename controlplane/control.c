@@ -311,7 +311,7 @@ static int check_config(const struct control_config *config) {
 
 /* Members without a key of their own get one from the cluster's name and their index: it tells them
  * apart and places them on the ring; it seals nothing. */
-static void derive_keys(struct control_config *config) {
+void control_derive_keys(struct control_config *config) {
     static const uint8_t none[CONTROL_KEY_BYTES];
     for (int i = 0; i < config->node_count; i++) {
         char text[CONTROL_NAME_MAX + 32];
@@ -457,7 +457,7 @@ static int prepare(struct control *control) {
     int error = check_config(config);
     if (error)
         return error;
-    derive_keys(config);
+    control_derive_keys(config);
     error = files_lock(config->data_dir, "control.lock", &control->lock_fd);
     if (error) {
         mrn_log_error("data_dir", "dir=%s error=%s do=\"%s\"", mrn_log_quote(config->data_dir),

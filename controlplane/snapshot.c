@@ -54,6 +54,7 @@ struct snapshot {
     uint64_t store_since_ns;
     struct dump_show show;
     uint8_t peer;
+    bool peer_chosen; /* for this round of the sources */
     uint32_t attempts;
     int fd;
     char fetch_path[PATH_BYTES];
@@ -180,6 +181,7 @@ static void fetch_file_drop(struct snapshot *snapshot) {
 static void fetch_again(struct snapshot *snapshot) {
     fetch_file_drop(snapshot);
     memset(snapshot->tried, 0, sizeof snapshot->tried);
+    snapshot->peer_chosen = false;
     uint32_t shift = snapshot->attempts < 8 ? snapshot->attempts : 8;
     uint64_t delay_ms = (uint64_t)BACKOFF_FIRST_MS << shift;
     snapshot->attempts++;
@@ -375,7 +377,7 @@ static void peer_begin(struct snapshot *snapshot, enum source source) {
     const struct arbiter_member *members = arbiter_members(snapshot->setup.arbiter);
     char url[CONTROL_ADDRESS_MAX + 96];
     bool stretch = source == SOURCE_STRETCH;
-    if (!next_peer(snapshot)) {
+    if (!snapshot->peer_chosen && !(snapshot->peer_chosen = next_peer(snapshot))) {
         mrn_log_warning("snapshot_no_peer", "needed_seq=%" PRIu64, snapshot->bootstrap.needed_seq);
         fetch_again(snapshot);
         return;
@@ -437,6 +439,7 @@ void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message
         return; /* asked again while we are at it */
     snapshot->attempts = 0;
     memset(snapshot->tried, 0, sizeof snapshot->tried);
+    snapshot->peer_chosen = false;
     snapshot->bootstrap.since_ns = loop_now_ns(snapshot->setup.loop);
     /* next_peer goes one further, so start one before the peer that was named. */
     uint8_t first = message->peer < config->node_count ? message->peer : 0;

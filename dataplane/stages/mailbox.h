@@ -171,7 +171,7 @@ struct mailbox_facts {
     uint64_t peer_rtt_ns[WIRE_NODES_MAX];
     uint64_t peer_commit_seq[WIRE_NODES_MAX];
     uint64_t peer_silence_us[WIRE_NODES_MAX]; /* since its last frame; UINT64_MAX: never heard */
-    uint32_t range_count;
+    uint32_t range_count, ranges_retired;
     struct {
         uint64_t range, owner;
         uint32_t received, committed, executed;

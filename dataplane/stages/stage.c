@@ -347,6 +347,7 @@ static int open_runtime(struct stage *s) {
     runtime_config_defaults(&c);
     c.state_bytes = g->state_bytes;
     c.ranges_max = g->ranges_max;
+    c.retired_max = g->ranges_retired_max;
     c.results_kept = g->results_kept;
     c.idempotency_slots = g->idempotency_keys;
     c.idempotency_bytes = g->idempotency_bytes;
