@@ -347,6 +347,7 @@ static int open_runtime(struct stage *s) {
     runtime_config_defaults(&c);
     c.state_bytes = g->state_bytes;
     c.ranges_max = g->ranges_max;
+    c.retired_max = g->ranges_retired_max;
     c.results_kept = g->results_kept;
     c.idempotency_slots = g->idempotency_keys;
     c.idempotency_bytes = g->idempotency_bytes;
@@ -492,6 +493,7 @@ static int open_storage(struct stage *s, struct replica_config *c, char *ret_err
         return error;
     }
     struct storage_config config = {
+        .retain_bytes = s->setup.config->retain_bytes,
         .data_dir = g->data_dir,
         .identity = {.incarnation = (uint64_t)randombytes_random() << 32 | randombytes_random() | 1,
                      .configuration_id = identity->configuration_id},
@@ -564,6 +566,7 @@ void stage_close(struct stage *s) {
                             &s->answers,       &s->results,     &s->orders,     &s->dones,
                             &s->ingress_slots, &s->fetch_slots, &s->free_pieces};
     storage_close(s->gossip.storage);
+    stage_learn_close(s);
     snapshots_close(s->execute.snapshots);
     if (s->execute.runtime)
         runtime_close(s->execute.runtime);

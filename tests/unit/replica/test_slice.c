@@ -117,6 +117,7 @@ static int setup(void **state) {
                                                  .epoch_cap = 16,
                                                  .window = 64,
                                                  .ranges_max = 16,
+                                                 .retired_max = 16,
                                                  .log_epochs = 64,
                                                  .body_slots = 256,
                                                  .deliver_max = 8,
