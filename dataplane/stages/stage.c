@@ -25,6 +25,8 @@
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
 #define PARCELS_COUNT 256
+#define WARM_BYTES ((size_t)16 << 20) /* of the replica: its log is first, tables follow */
+#define WARM_DELIVERIES 16
 
 uint64_t stage_clock_ns(void) {
     struct timespec t;
@@ -451,11 +453,16 @@ static int open_memory(struct stage *s, const struct replica_config *c, size_t r
     if (!g->replica_memory || !g->actions || !x->bodies || !x->result_buffer || !x->pieces ||
         !s->deliveries)
         return MRN_ERR_NO_MEMORY;
+    stage_warm(g->replica_memory, replica_bytes < WARM_BYTES ? replica_bytes : WARM_BYTES);
+    stage_warm(g->actions, sizeof *g->actions);
     for (uint32_t i = 0; i < c->deliver_max; i++) {
         s->deliveries[i].bodies =
             malloc(WIRE_EPOCH_BODIES_MAX * sizeof(struct replica_delivered_body));
         if (!s->deliveries[i].bodies)
             return MRN_ERR_NO_MEMORY;
+        if (i < WARM_DELIVERIES)
+            stage_warm(s->deliveries[i].bodies,
+                       WIRE_EPOCH_BODIES_MAX * sizeof(struct replica_delivered_body));
     }
     return stage_bodies_open(&s->bodies, c->body_slots + 3 * SLOTS_AHEAD);
 }
