@@ -16,6 +16,7 @@
 #define REST_PPM 50000 /* share of work below which it is no use to spin for more */
 #define REST_AFTER_BODY_NS UINT64_C(20000000)
 #define BODY_NOTE_NS 1000000u
+#define TURN_NS 100000 /* of work, then others on this core have theirs */
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
 /* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
@@ -198,6 +199,15 @@ static void idle(struct worker *w) {
         link_sleep_end(&w->link);
 }
 
+/* The kernel looks at whose turn it is only once a tick, which is up to 4 ms; until then a thread
+ * under load would keep those waiting whose packets it waits for. */
+static void end_turn(struct worker *w, uint64_t now_ns) {
+    if (w->stage->setup.config->poll == CONFIG_POLL_BUSY || now_ns - w->turn_ns < TURN_NS)
+        return;
+    sched_yield();
+    w->turn_ns = now_ns;
+}
+
 static void share_of_work(struct worker *w) {
     if (w->now_ns < w->shared_ns)
         return;
@@ -225,8 +235,10 @@ static void *run(void *argument) {
         if (!work) {
             uint64_t at = stage_part_begin();
             idle(w);
+            w->turn_ns = after_ns;
             (void)stage_part_end(STAGE_PART_IDLE, at);
-        }
+        } else
+            end_turn(w, after_ns);
         (void)stage_part_end(STAGE_PART_PASS, begun);
         w->loop_ns += after_ns - last_ns;
         last_ns = after_ns;

@@ -8,7 +8,9 @@ import time
 
 
 class Process:
-    """One program. `namespace`: network namespace to run in, or None. `user`: user name to run as, or None."""
+    """One program. `namespace`: network namespace to run in, or None. `user`: user name to run as, or None. own_session =
+    False: it shares the caller's, so that on a kernel that schedules by session (sched_autogroup) a poller which yields lets
+    the others run, not only those of its own session."""
 
     def __init__(self, name, command, workdir, namespace=None, user=None, environment=None):
         self.name = name
@@ -18,6 +20,7 @@ class Process:
         self.namespace = namespace
         self.user = user
         self.environment = environment or {}
+        self.own_session = True
         self.popen = None
 
     def start(self):
@@ -37,7 +40,8 @@ class Process:
             log.write(f"--- {' '.join(command)}\n".encode())
             log.flush()
             self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.workdir,
-                                          env=environment, start_new_session=True)
+                                          env=environment, start_new_session=self.own_session,
+                                          process_group=None if self.own_session else 0)
         return self
 
     @property
