@@ -104,6 +104,7 @@ static json_t *etcd_json(const struct admin_setup *setup) {
     set_number(object, "noSpace", metrics->no_space);
     set(object, "full", json_boolean(arbiter_health(setup->arbiter)->no_space));
     set(object, "wentBack", json_boolean(arbiter_health(setup->arbiter)->went_back));
+    set_number(object, "latencyUs", arbiter_health(setup->arbiter)->latency_us);
     set_number(object, "dbBytes", arbiter_health(setup->arbiter)->db_bytes);
     return object;
 }
@@ -143,6 +144,12 @@ char *admin_status_json(const struct admin_setup *setup) {
     const struct mailbox_status *page = mailbox_status(setup->mailbox);
     set_number(root, "epochsCommitted", atomic_load(&page->epochs_committed));
     set_number(root, "transactionsCommitted", atomic_load(&page->transactions_committed));
+    json_t *journal = json_object();
+    set_number(journal, "bytes", atomic_load(&page->log_bytes));
+    set_number(journal, "reservedBytes", atomic_load(&page->log_reserved_bytes));
+    set_number(journal, "floorSeq", atomic_load(&page->log_floor_seq));
+    set_number(journal, "cutSeq", atomic_load(&page->log_cut_seq));
+    set(root, "journal", journal);
     set_number(root, "termBase", arbiter_health(setup->arbiter)->term_base);
     set_number(root, "termFloor", arbiter_health(setup->arbiter)->term_floor);
     set_number(root, "publications", arbiter_health(setup->arbiter)->publications);
@@ -155,10 +162,12 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(leader_key, "ours", json_boolean(key->ours));
     set(root, "leaderKey", leader_key);
     set(root, "rangeCount", json_integer(facts.range_count));
+    set(root, "rangesRetired", json_integer(facts.ranges_retired));
     set(root, "ranges", ranges_json(&facts));
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
     set(root, "dumps", admin_dumps_json(setup));
+    set(root, "bootstrap", admin_bootstrap_json(setup));
     set(root, "alarms", admin_alarms(setup, &facts));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
@@ -275,11 +284,25 @@ static void dataplane(FILE *out, const struct mailbox_status *status) {
     counter(out, "results_sent_total", "results sent to gateways", &status->results_sent);
     counter(out, "results_resent_total", "results sent again", &status->results_resent);
     gauge(out, "log_bytes", "bytes of the journal", atomic_load(&status->log_bytes));
+    gauge(out, "log_reserved_bytes", "files of the journal",
+          atomic_load(&status->log_reserved_bytes));
+    gauge(out, "log_floor_seq", "epochs up to here are in a dump and executed by all nodes",
+          atomic_load(&status->log_floor_seq));
+    gauge(out, "log_cut_seq", "epochs up to here were cut from the journal since the start",
+          atomic_load(&status->log_cut_seq));
     gauge(out, "log_epochs", "epochs kept", atomic_load(&status->log_epochs));
+    gauge(out, "idempotency_keys", "idempotency keys remembered",
+          atomic_load(&status->idempotency_keys));
+    gauge(out, "idempotency_keys_max", "keys from which on new ones are refused",
+          atomic_load(&status->idempotency_keys_max));
     gauge(out, "body_slots_used", "bodies held", atomic_load(&status->body_slots_used));
     gauge(out, "body_slots", "bodies that can be held", atomic_load(&status->body_slots_total));
     histogram(out, "epoch_latency_seconds", "leader proposes to committed", &status->epoch_latency);
     histogram(out, "leader_gap_seconds", "between frames of one term", &status->leader_gap);
+    histogram(
+        out, "takeover_gap_seconds",
+        "from the last frame of the leader before to the first epoch committed here as leader",
+        &status->takeover_gap);
     histogram(out, "log_sync_seconds", "one sync of the journal", &status->log_sync);
 }
 
@@ -299,23 +322,21 @@ char *admin_metrics_text(const struct admin_setup *setup) {
     gauge(out, "commit_seq", "epochs committed", facts.commit_seq);
     gauge(out, "exec_seq", "epochs executed", facts.exec_seq);
     gauge(out, "ranges_active", "ranges in use", facts.range_count);
+    gauge(out, "ranges_retired", "sealed ranges remembered", facts.ranges_retired);
     gauge(out, "ready", "1 when /readyz says so", admin_not_ready(&facts) == NULL);
     const struct arbiter_health *health = arbiter_health(setup->arbiter);
     head(out, "publications_total", "counter", "epochs published by this node");
     fprintf(out, "maroon_publications_total %" PRIu64 "\n", health->publications);
     const struct epochs_entry *newest = epochs_newest(arbiter_epochs(setup->arbiter));
     gauge(out, "published_seq", "newest published epoch known here", newest ? newest->seq : 0);
+    static const struct etcd_metrics none; /* without etcd all of these are 0 */
     const struct etcd_metrics *metrics = arbiter_etcd_metrics(setup->arbiter);
-    if (metrics) {
-        etcd(out, metrics);
-        gauge(out, "etcd_full", "1 when etcd's quota is used up", health->no_space);
-        gauge(out, "etcd_went_back", "1 after a restore, until term_base is raised",
-              health->went_back);
-        gauge(out, "refused_term", "a term that was won and goes back; 0: none",
-              health->refused_term);
-        gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
-        gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
-    }
+    etcd(out, metrics ? metrics : &none);
+    gauge(out, "etcd_full", "1 when etcd's quota is used up", health->no_space);
+    gauge(out, "etcd_went_back", "1 after a restore, until term_base is raised", health->went_back);
+    gauge(out, "refused_term", "a term that was won and goes back; 0: none", health->refused_term);
+    gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
+    gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
     admin_dumps_metrics(setup, out);
     if (fclose(out) != 0) {
         free(text);

@@ -24,12 +24,11 @@ static void sync_begin(void *context);
 static void sync_page(struct arbiter_etcd *arbiter);
 
 void arbiter_etcd_latency(struct arbiter_etcd *arbiter, const struct etcd_answer *answer) {
-    if (answer->error)
-        return;
-    arbiter->latency_us =
-        arbiter->latency_us
-            ? (arbiter->latency_us * (LATENCY_WEIGHT - 1) + answer->latency_us) / LATENCY_WEIGHT
-            : answer->latency_us;
+    uint64_t *smoothed = &arbiter->base.health.latency_us;
+    if (!answer->error)
+        *smoothed = *smoothed
+                        ? (*smoothed * (LATENCY_WEIGHT - 1) + answer->latency_us) / LATENCY_WEIGHT
+                        : answer->latency_us;
 }
 
 /* ---- ranges ---- */
@@ -376,7 +375,7 @@ static void polled(void *context, const struct etcd_answer *answer) {
     if (answer->error || answer->response_count != 2)
         return;
     arbiter_etcd_latency(arbiter, answer);
-    sink->latency(sink->context, arbiter->latency_us);
+    sink->latency(sink->context, arbiter->base.health.latency_us);
     const struct etcd_response *found = &answer->responses[0], *base = &answer->responses[1];
     uint64_t revision = found->kv_count ? found->kvs[0].mod_revision : 0;
     if (arbiter_etcd_store_seen(arbiter, arbiter->poll_sent_at, answer->revision))

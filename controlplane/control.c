@@ -20,6 +20,7 @@
 #include "controlplane/log.h"
 #include "controlplane/publisher.h"
 #include "controlplane/snapshot.h"
+#include "controlplane/stretches.h"
 #include "maroon/error.h"
 
 #define PUBLISH_TICK_MS 63
@@ -42,7 +43,8 @@ struct control {
     struct arbiter *arbiter;
     struct arbiter_sink sink;
     struct snapshot *snapshot;
-    struct dump_turns dumps; /* dumps.dumper NULL: no store is configured */
+    struct stretches *stretches; /* NULL: no journal */
+    struct dump_turns dumps;     /* dumps.dumper NULL: no store is configured */
     struct admin *admin;
     struct publisher publisher;
     struct mailbox *mailbox;
@@ -91,6 +93,8 @@ static bool is_repeated(enum mailbox_down_kind kind) {
     case MAILBOX_DOWN_INCARNATIONS:
     case MAILBOX_DOWN_EPOCH_WANTED:
     case MAILBOX_DOWN_SNAPSHOT_TAKE:
+    case MAILBOX_DOWN_DUMPED:
+    case MAILBOX_DOWN_LEARN:
     case MAILBOX_DOWN_SNAPSHOT_RESTORE:
     case MAILBOX_DOWN_HANDOVER:
     case MAILBOX_DOWN_STOP: return false;
@@ -249,11 +253,9 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
         return;
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
+    case MAILBOX_UP_LEARNED: snapshot_learned(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
-    case MAILBOX_UP_HANDOVER_DONE:
-        mrn_log_info("handover_done", "error=%s", mrn_error_name(message->error));
-        return;
     case MAILBOX_UP_FAILED: fail(control, message->error, message->text); return;
     }
     assert(!"a kind of message that does not exist");
@@ -309,7 +311,7 @@ static int check_config(const struct control_config *config) {
 
 /* Members without a key of their own get one from the cluster's name and their index: it tells them
  * apart and places them on the ring; it seals nothing. */
-static void derive_keys(struct control_config *config) {
+void control_derive_keys(struct control_config *config) {
     static const uint8_t none[CONTROL_KEY_BYTES];
     for (int i = 0; i < config->node_count; i++) {
         char text[CONTROL_NAME_MAX + 32];
@@ -405,6 +407,11 @@ static int open_arbiter(struct control *control) {
     return control->ready_error;
 }
 
+static void on_dumped(void *context, uint64_t seq) {
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_DUMPED, .revision = seq};
+    send_down(context, &message);
+}
+
 static int open_dumps(struct control *control) {
     struct control_config *config = &control->config;
     char text[DUMP_TEXT_BYTES] = "";
@@ -414,6 +421,7 @@ static int open_dumps(struct control *control) {
         .key_file = config->dump_key_file,
         .cluster = config->cluster,
         .cluster_id = control->identity.cluster_id,
+        .configuration_id = control->identity.configuration_id,
         .incarnation = control->identity.incarnation,
         .node = config->node_index,
         .durable = config->durable,
@@ -429,6 +437,8 @@ static int open_dumps(struct control *control) {
         .loop = control->loop,
         .snapshot = control->snapshot,
         .arbiter = control->arbiter,
+        .dumped = on_dumped,
+        .context = control,
         .node = config->node_index,
         .node_count = config->node_count,
         .interval_s = config->dump_interval_s,
@@ -437,6 +447,8 @@ static int open_dumps(struct control *control) {
     if (error)
         mrn_log_error("dumps_refused", "error=%s why=%s", mrn_error_name(error),
                       mrn_log_quote(text));
+    else
+        snapshot_use_store(control->snapshot, control->dumps.dumper);
     return error;
 }
 
@@ -445,7 +457,7 @@ static int prepare(struct control *control) {
     int error = check_config(config);
     if (error)
         return error;
-    derive_keys(config);
+    control_derive_keys(config);
     error = files_lock(config->data_dir, "control.lock", &control->lock_fd);
     if (error) {
         mrn_log_error("data_dir", "dir=%s error=%s do=\"%s\"", mrn_log_quote(config->data_dir),
@@ -480,6 +492,11 @@ static int prepare(struct control *control) {
         return MRN_ERR_IO;
     }
     make_identity(control);
+    struct stretches_setup stretches = {.loop = control->loop,
+                                        .data_dir = control->config.data_dir,
+                                        .digest_key = control->identity.digest_key};
+    if (config->durable && !(control->stretches = stretches_create(&stretches)))
+        return MRN_ERR_NO_MEMORY;
     return open_dumps(control);
 }
 
@@ -552,6 +569,7 @@ int control_start(struct control *control, struct mailbox *mailbox) {
         .identity = &control->identity,
         .mailbox = mailbox,
         .snapshot = control->snapshot,
+        .stretches = control->stretches,
         .dumps = control->dumps.dumper ? &control->dumps : NULL,
         .send_down = send_down,
         .context = control,
@@ -612,8 +630,11 @@ void control_destroy(struct control *control) {
         return;
     assert(!control->thread_runs);
     control_stop(control);
+    if (control->snapshot)
+        snapshot_use_store(control->snapshot, NULL);
     dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
+    stretches_destroy(control->stretches);
     admin_stop(control->admin);
     arbiter_destroy(control->arbiter);
     while (control->pending_first) {

@@ -1,8 +1,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "controlplane/ctl/ctl.h"
+
+#define HANDOVER_PAUSE_US 50000
+#define HANDOVER_TRIES 100
+#define CTL_RTT_BYTES 256
 
 static int print_json(const struct ctl_options *options, json_t *statuses[CTL_NODES_MAX]) {
     json_t *array = json_array();
@@ -84,48 +89,105 @@ static const json_t *leader_of(json_t *statuses[CTL_NODES_MAX], int *ret_place) 
     return NULL;
 }
 
+/* The node asked decides to whom; that one then needs the key, so it takes etcd's answer. */
+static int wait_for_another(const struct ctl_options *options, const json_t *before) {
+    uint64_t term = ctl_number(before, "term");
+    for (int tries = 0; tries < HANDOVER_TRIES; tries++) {
+        json_t *statuses[CTL_NODES_MAX];
+        int place;
+        usleep(HANDOVER_PAUSE_US);
+        (void)ctl_statuses(options, statuses);
+        const json_t *now = leader_of(statuses, &place);
+        bool moved = now && ctl_number(now, "term") > term;
+        if (moved)
+            printf("leadership moved from node %s (term %" PRIu64 ") to node %s (term %s)\n",
+                   ctl_text(before, "node"), term, ctl_text(now, "node"), ctl_text(now, "term"));
+        ctl_statuses_free(statuses);
+        if (moved)
+            return 0;
+    }
+    fprintf(stderr,
+            "maroonctl: node %s was asked to hand over, but no other leads after %d s: is there "
+            "another node in step, and does etcd answer? (maroonctl status)\n",
+            ctl_text(before, "node"), HANDOVER_TRIES * HANDOVER_PAUSE_US / 1000000);
+    return 1;
+}
+
 static int hand_over(const struct ctl_options *options, json_t *statuses[CTL_NODES_MAX]) {
     int place;
-    if (!leader_of(statuses, &place)) {
+    const json_t *before = leader_of(statuses, &place);
+    if (!before) {
         fprintf(stderr, "maroonctl: none of the nodes asked leads; name all with --admin\n");
         return 1;
     }
     char *body = NULL;
     long status = ctl_http(options->nodes[place], "POST", "/v1/handover", &body);
-    printf("%s: HTTP status %ld %s", options->nodes[place], status, body ? body : "\n");
+    if (status != 202)
+        fprintf(stderr, "maroonctl: %s: HTTP status %ld %s\n", options->nodes[place], status,
+                body ? body : "");
     free(body);
-    return status == 202 ? 0 : 1;
+    return status == 202 ? wait_for_another(options, before) : 1;
+}
+
+/* "0: 84, 2: 91": round trips to the peers, us. */
+static const char *round_trips(const json_t *status, char text[CTL_RTT_BYTES]) {
+    size_t place;
+    const json_t *peer;
+    int length = 0;
+    text[0] = '\0';
+    json_array_foreach(json_object_get(status, "peers"), place, peer) {
+        if (!json_object_get(peer, "delayNs"))
+            continue; /* itself */
+        if (length < CTL_RTT_BYTES - 32)
+            length += snprintf(text + length, (size_t)(CTL_RTT_BYTES - length), "%s%s: %" PRIu64,
+                               length ? ", " : "", ctl_text(peer, "node"),
+                               ctl_number(peer, "delayNs") / 1000);
+    }
+    return length ? text : "-";
+}
+
+static void leader_table(const struct ctl_options *options, json_t *statuses[CTL_NODES_MAX]) {
+    struct ctl_table table = {0};
+    const json_t *next = NULL;
+    int place;
+    ctl_table_row(&table, 9, "NODE", "RING", "ROLE", "TERM", "KEY REVISION", "RTT US", "ETCD US",
+                  "SLICE US", "WOULD TRY AFTER US");
+    for (int i = 0; i < options->node_count; i++) {
+        const json_t *status = statuses[i];
+        if (!status)
+            continue;
+        bool follows = strcmp(ctl_text(status, "role"), "follower") == 0;
+        if (follows &&
+            (!next || ctl_number(status, "takeoverDelayUs") < ctl_number(next, "takeoverDelayUs")))
+            next = status;
+        char rtt[CTL_RTT_BYTES];
+        ctl_table_row(&table, 9, ctl_text(status, "node"), ctl_text(status, "ringPosition"),
+                      ctl_text(status, "role"), ctl_text(status, "term"),
+                      ctl_text(json_object_get(status, "leaderKey"), "revision"),
+                      round_trips(status, rtt),
+                      ctl_text(json_object_get(status, "etcd"), "latencyUs"),
+                      ctl_text(status, "sliceUs"), ctl_text(status, "takeoverDelayUs"));
+    }
+    ctl_table_print(&table, stdout);
+    const json_t *leader = leader_of(statuses, &place);
+    if (leader)
+        printf("leader: node %s, term %s\n", ctl_text(leader, "node"), ctl_text(leader, "term"));
+    else
+        printf("leader: none of the nodes asked\n");
+    if (next)
+        printf("next to try: node %s, after %s us without a leader\n", ctl_text(next, "node"),
+               ctl_text(next, "takeoverDelayUs"));
 }
 
 int ctl_leader(const struct ctl_options *options) {
     json_t *statuses[CTL_NODES_MAX];
     int answered = ctl_statuses(options, statuses), failed = 0;
-    if (options->handover) {
+    if (options->handover)
         failed = hand_over(options, statuses);
-    } else if (options->json) {
+    else if (options->json)
         failed = print_json(options, statuses);
-    } else {
-        struct ctl_table table = {0};
-        const json_t *next = NULL;
-        ctl_table_row(&table, 7, "NODE", "RING", "ROLE", "TERM", "KEY REVISION", "SLICE US",
-                      "WOULD TRY AFTER US");
-        for (int i = 0; i < options->node_count; i++) {
-            if (!statuses[i])
-                continue;
-            bool follows = strcmp(ctl_text(statuses[i], "role"), "follower") == 0;
-            if (follows && (!next || ctl_number(statuses[i], "takeoverDelayUs") <
-                                         ctl_number(next, "takeoverDelayUs")))
-                next = statuses[i];
-            ctl_table_row(
-                &table, 7, ctl_text(statuses[i], "node"), ctl_text(statuses[i], "ringPosition"),
-                ctl_text(statuses[i], "role"), ctl_text(statuses[i], "term"),
-                ctl_text(json_object_get(statuses[i], "leaderKey"), "revision"),
-                ctl_text(statuses[i], "sliceUs"), ctl_text(statuses[i], "takeoverDelayUs"));
-        }
-        ctl_table_print(&table, stdout);
-        if (next)
-            printf("next to try: node %s\n", ctl_text(next, "node"));
-    }
+    else
+        leader_table(options, statuses);
     ctl_statuses_free(statuses);
     return failed || !answered;
 }

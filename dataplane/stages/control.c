@@ -23,12 +23,24 @@ void stage_ask_control(struct stage *s, const struct replica_action *a) {
 
 /* ---- the control plane ---- */
 
-static void grant(struct stage *s, const struct mailbox_down *down) {
-    struct answer answer = {.kind = ANSWER_GRANT, .gateway = GATEWAY_NONE};
-    answer.grant = (struct wire_range_grant){down->nonce, down->owner,   down->range,
-                                             down->start, down->outcome, down->held_by};
+static void answer_grant(struct stage *s, const struct wire_range_grant *grant) {
+    struct answer answer = {.kind = ANSWER_GRANT, .gateway = GATEWAY_NONE, .grant = *grant};
     if (!link_put(&s->answers, &answer))
         stage_port_drop(&s->gossip.port, WIRE_DROP_RING_FULL); /* it asks again */
+}
+
+static void grant(struct stage *s, const struct mailbox_down *down) {
+    struct wire_range_grant grant = {down->nonce, down->owner,   down->range,
+                                     down->start, down->outcome, down->held_by};
+    answer_grant(s, &grant);
+}
+
+void stage_refuse_range(struct stage *s, const struct wire_range_request *request) {
+    struct wire_range_grant grant = {.nonce = request->nonce,
+                                     .owner = request->owner,
+                                     .range = request->range,
+                                     .outcome = WIRE_RANGE_EXHAUSTED};
+    answer_grant(s, &grant);
 }
 
 /* "Stops executing, answering, leading, dumping and serving snapshots" (protocol.md §5). */
@@ -86,6 +98,8 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         break;
     case MAILBOX_DOWN_SNAPSHOT_TAKE: order_state(s, ORDER_SNAPSHOT, down->text); return;
     case MAILBOX_DOWN_SNAPSHOT_RESTORE: order_state(s, ORDER_RESTORE, down->text); return;
+    case MAILBOX_DOWN_DUMPED: s->gossip.dumped_seq = down->revision; return;
+    case MAILBOX_DOWN_LEARN: stage_learn_begin(s, down->node, down->text); return;
     case MAILBOX_DOWN_EPOCH_WANTED:
         stage_facts_epoch(s);
         s->gossip.epoch_filled = true;
@@ -143,7 +157,7 @@ static void take_done(struct stage *s, const struct done *done) {
         else if (done->error)
             stage_fail(s, done->error, "a local snapshot cannot be written");
         else
-            storage_cut(g->storage, g->snapshot_mark, g->worker->now_ns);
+            storage_cut(g->storage, done->seq, g->snapshot_mark);
         g->snapshot_asked &= !done->local;
         break;
     case DONE_RESTORE:

@@ -56,6 +56,8 @@ static void journal(struct stage *s) {
     journal_read_counters(storage_journal(s->gossip.storage), &c);
     struct mailbox_histogram *h = &s->status->log_sync;
     store(&s->status->log_bytes, c.retained_bytes);
+    store(&s->status->log_reserved_bytes, c.reserved_bytes);
+    store(&s->status->log_cut_seq, storage_cut_seq(s->gossip.storage));
     store(&h->count, c.sync_count);
     store(&h->sum_ns, c.sync_sum_ns);
     uint64_t buckets[MAILBOX_HISTOGRAM_BUCKETS] = {0};
@@ -72,8 +74,9 @@ static void journal(struct stage *s) {
 static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
     m->range_count = count;
     struct replica_range_facts g;
-    for (uint32_t i = 0; i < MAILBOX_FACTS_RANGES_MAX && replica_range(s->gossip.replica, i, &g);
-         i++) {
+    uint32_t place = 0;
+    for (uint32_t i = 0;
+         i < MAILBOX_FACTS_RANGES_MAX && replica_range_next(s->gossip.replica, &place, &g); i++) {
         m->ranges[i].range = g.range;
         m->ranges[i].owner = g.owner;
         m->ranges[i].received = g.received;
@@ -82,13 +85,16 @@ static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
     }
 }
 
-/* Ranges are not taken out of the table, so a new one shows in their number. */
-static void range_floor(struct gossip *g, uint32_t count) {
-    struct replica_range_facts range;
-    for (uint32_t i = g->floor_count; i < count && replica_range(g->replica, i, &range); i++)
-        if (range.range >= g->range_floor)
-            g->range_floor = range.range + 1;
-    g->floor_count = count;
+/* Above it dumps or peers need the journal (protocol.md §2). */
+static void journal_trim(struct stage *s, const struct replica_facts *f) {
+    if (!s->gossip.storage)
+        return;
+    uint64_t floor = s->setup.config->store_url[0] ? s->gossip.dumped_seq : UINT64_MAX;
+    for (uint32_t i = 0; i < s->setup.identity->node_count; i++)
+        if (i != s->setup.identity->node_index && f->peer_exec_seq[i] < floor)
+            floor = f->peer_exec_seq[i];
+    store(&s->status->log_floor_seq, floor);
+    storage_trim(s->gossip.storage, floor, s->gossip.worker->now_ns);
 }
 
 /* One writer. */
@@ -107,6 +113,12 @@ void stage_facts_pace(struct stage *s) {
     replica_pace(g->replica, &f);
     if (!f.leads || !g->pace.led || f.term != g->pace.term)
         g->pace.last_seq = g->pace.commit_seq = f.last_seq; /* what was adopted is not timed */
+    if (!f.leads && f.frame_ns)
+        g->pace.other_ns = f.frame_ns;
+    if (f.leads && f.commit_seq > g->pace.commit_seq && g->pace.other_ns) {
+        histogram_add(&s->status->takeover_gap, now_ns - g->pace.other_ns);
+        g->pace.other_ns = 0;
+    }
     for (; g->pace.last_seq < f.last_seq; g->pace.last_seq++)
         g->pace.proposed_ns[(g->pace.last_seq + 1) % 64] = now_ns;
     for (; g->pace.commit_seq < f.commit_seq; g->pace.commit_seq++)
@@ -130,7 +142,7 @@ void stage_facts_epoch(struct stage *s) {
     epoch->hash = f.exec_hash;
     epoch->result_hash = f.result_hash;
     epoch->range_count = epoch->listed = 0;
-    for (uint32_t i = 0; replica_range(s->gossip.replica, i, &range); i++) {
+    for (uint32_t place = 0; replica_range_next(s->gossip.replica, &place, &range);) {
         if (!range.open)
             continue;
         epoch->range_count++;
@@ -154,6 +166,7 @@ void stage_facts_poll(struct stage *s) {
     counters(s, &f);
     drops(s);
     journal(s);
+    journal_trim(s, &f);
     struct mailbox_facts *m = &g->facts;
     const struct control_identity *identity = s->setup.identity;
     m->role = role_of(&f);
@@ -184,6 +197,8 @@ void stage_facts_poll(struct stage *s) {
             f.peer_heard_ns[i] ? (now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
     }
     ranges(s, m, f.range_count);
-    range_floor(g, f.range_count);
+    m->ranges_retired = f.ranges_retired;
+    g->range_floor = f.range_floor;
+    g->ranges_full = f.ranges_full;
     mailbox_facts_write(s->status, m);
 }

@@ -231,6 +231,11 @@ static void take_frame(void *context, struct net_received *received,
 
 static void ask_range(struct stage *s, const struct ask *a) {
     struct mailbox_up message = {0};
+    if (a->kind == ASK_RANGE_REQUEST && a->request.range == WIRE_RANGE_NONE &&
+        s->gossip.ranges_full) {
+        stage_refuse_range(s, &a->request);
+        return;
+    }
     if (a->kind == ASK_RANGE_REQUEST) {
         message.kind = MAILBOX_UP_RANGE_REQUEST;
         message.nonce = a->request.nonce;
@@ -327,6 +332,7 @@ uint32_t stage_gossip_poll(struct stage *s) {
     work += stage_port_receive(&s->gossip.port, s->gossip.worker->now_us, take_frame, s);
     work += stage_control_poll(s);
     work += stage_done_poll(s);
+    work += stage_learn_poll(s);
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
     work += stage_storage_poll(s);

@@ -151,6 +151,14 @@ struct fetch {
     uint32_t slots[64], slot_count;
 };
 
+/* Epochs of a peer's journal that are being taken, out of a mapped file. */
+struct learn {
+    const uint8_t *bytes; /* NULL: none */
+    size_t count, at;
+    uint64_t moved_ns; /* when something was taken last */
+    uint8_t peer;
+};
+
 struct gossip {
     struct worker *worker;
     struct port port;
@@ -158,19 +166,22 @@ struct gossip {
     void *replica_memory;
     struct replica_actions *actions;
     struct storage *storage; /* NULL in memory mode */
+    uint64_t dumped_seq;     /* of the newest dump in the store; 0: none */
     uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
     bool snapshot_asked;     /* a local one is under way */
     bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */
-    uint32_t floor_count;    /* ranges known when range_floor was found */
     uint64_t range_floor;    /* above every range known here */
+    bool ranges_full;        /* none should be granted */
     uint32_t delivery;       /* last one given out */
     uint64_t facts_at_ns;
     struct {                      /* for the histograms, as of the last pass */
         uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
         uint64_t last_seq, commit_seq, term, heard_ns;
+        uint64_t other_ns; /* last frame of another leader; 0: none since we lead and committed */
         bool led;
     } pace;
     struct mailbox_facts facts;
+    struct learn learn;
 };
 
 struct execute {
@@ -239,6 +250,7 @@ uint32_t stage_fetch_send(struct stage *s);
 uint32_t stage_gossip_poll(struct stage *s);
 void stage_step(struct stage *s, struct replica_event *event); /* and does what comes of it */
 uint32_t stage_control_poll(struct stage *s);
+void stage_refuse_range(struct stage *s, const struct wire_range_request *request); /* EXHAUSTED */
 uint32_t stage_done_poll(struct stage *s);    /* what execute has done */
 uint32_t stage_storage_poll(struct stage *s); /* what is stable; a snapshot when it is time */
 void stage_ask_control(struct stage *s, const struct replica_action *a);
@@ -251,6 +263,9 @@ uint32_t stage_execute_poll(struct stage *s);
 void stage_execute_result(struct stage *s, const struct order *order);
 uint32_t stage_state_poll(struct stage *s);
 void stage_done(struct stage *s, const struct done *done);
+void stage_learn_begin(struct stage *s, uint8_t peer, const char *path);
+uint32_t stage_learn_poll(struct stage *s);
+void stage_learn_close(struct stage *s);
 int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error);
 void stage_tell_restored(struct stage *s); /* gossip, while the runtime is handed over */
 

@@ -38,10 +38,10 @@ enum mailbox_up_kind {
                                   holds the state at epoch `seq`, or error < 0 */
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
                                   from a peer */
+    MAILBOX_UP_LEARNED,        /* answer to DOWN_LEARN: epochs up to `seq` are committed here */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
-    MAILBOX_UP_HANDOVER_DONE,
-    MAILBOX_UP_EPOCH, /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
+    MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
 };
 
 struct mailbox_up {
@@ -67,6 +67,9 @@ enum mailbox_down_kind {
     MAILBOX_DOWN_RANGE_EXPIRED, /* the lease of `owner`'s `range` ended: SEAL when nobody heard it
                                    for seal_after */
     MAILBOX_DOWN_SNAPSHOT_TAKE, /* write a snapshot to `path` */
+    MAILBOX_DOWN_DUMPED,        /* the newest complete dump is of epoch `revision` */
+    MAILBOX_DOWN_LEARN, /* take the epochs at `path`, records (controlplane/dump/dump_stretch.h)
+                          that `node` gave; the file stays the sender's */
     MAILBOX_DOWN_SNAPSHOT_RESTORE, /* load the snapshot at `path` */
     MAILBOX_DOWN_HANDOVER,         /* operator: move leadership away */
     MAILBOX_DOWN_EPOCH_WANTED,     /* fill mailbox_epoch with the newest executed epoch */
@@ -168,7 +171,7 @@ struct mailbox_facts {
     uint64_t peer_rtt_ns[WIRE_NODES_MAX];
     uint64_t peer_commit_seq[WIRE_NODES_MAX];
     uint64_t peer_silence_us[WIRE_NODES_MAX]; /* since its last frame; UINT64_MAX: never heard */
-    uint32_t range_count;
+    uint32_t range_count, ranges_retired;
     struct {
         uint64_t range, owner;
         uint32_t received, committed, executed;
@@ -189,11 +192,15 @@ struct mailbox_status {
     _Atomic uint64_t fetch_requests, fetched_bodies, window_full, results_sent, results_resent;
     _Atomic uint64_t rx_packets[WIRE_STAGE_COUNT], tx_packets[WIRE_STAGE_COUNT];
     _Atomic uint64_t rx_dropped[WIRE_DROP_COUNT];
+    /* log_bytes: used by what is kept; reserved: of all its files. floor_seq: up to there nobody
+     * needs it; cut_seq: up to there it was cut since the start */
+    _Atomic uint64_t log_reserved_bytes, log_floor_seq, log_cut_seq;
     _Atomic uint64_t log_bytes, log_epochs, body_slots_used, body_slots_total;
+    _Atomic uint64_t idempotency_keys, idempotency_keys_max;
     _Atomic uint64_t
         lcore_busy_ppm[MAILBOX_LCORES_MAX]; /* share of the last second with work, in millionths */
     _Atomic uint64_t heartbeat_ns;          /* clock of the dataplane's last loop pass */
-    struct mailbox_histogram epoch_latency, leader_gap, log_sync;
+    struct mailbox_histogram epoch_latency, leader_gap, takeover_gap, log_sync;
     _Atomic uint32_t facts_sequence; /* odd while facts are written */
     struct mailbox_facts facts;
 };

@@ -74,6 +74,7 @@ static int latency(const struct mailbox_status *page, struct rte_tel_data *out) 
         const struct mailbox_histogram *histogram;
     } all[] = {{"epoch_latency", &page->epoch_latency},
                {"leader_gap", &page->leader_gap},
+               {"takeover_gap", &page->takeover_gap},
                {"log_sync", &page->log_sync}};
     int failed = 0;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -99,6 +100,7 @@ static int status(const struct mailbox_status *page, struct rte_tel_data *out) {
            rte_tel_data_add_dict_u64(out, "exec_seq", facts.exec_seq) |
            rte_tel_data_add_dict_u64(out, "last_seq", facts.last_seq) |
            rte_tel_data_add_dict_u64(out, "ranges_active", facts.range_count) |
+           rte_tel_data_add_dict_u64(out, "ranges_retired", facts.ranges_retired) |
            rte_tel_data_add_dict_u64(out, "slice_us", facts.slice_us) |
            rte_tel_data_add_dict_u64(out, "takeover_delay_us", facts.takeover_delay_us);
 }

@@ -59,7 +59,14 @@ struct options {
     uint64_t seconds, timeout_s;
     uint32_t connections, accounts;
     uint64_t first_account, deposit, seed, progress;
+    uint64_t gaps_us; /* times without an answer of at least this are listed; 0: none are */
 };
+
+#define GAPS_MAX 65536
+static struct {
+    uint64_t at_ns, length_ns; /* CLOCK_MONOTONIC of the answer before it: other processes' too */
+} gaps[GAPS_MAX];
+static uint32_t gap_count;
 
 static struct options options = {.count = 1000,
                                  .timeout_s = 300,
@@ -293,6 +300,11 @@ static void record_latency(uint64_t now, uint64_t since) {
         }
     }
     latency_ns[latency_count++] = now - since;
+    if (options.gaps_us != 0 && last_answer_ns != 0 && gap_count < GAPS_MAX &&
+        now - last_answer_ns >= options.gaps_us * 1000) {
+        gaps[gap_count].at_ns = last_answer_ns;
+        gaps[gap_count++].length_ns = now - last_answer_ns;
+    }
     if (last_answer_ns != 0 && now - last_answer_ns > longest_gap_ns) {
         longest_gap_ns = now - last_answer_ns;
         longest_gap_at_ns = last_answer_ns;
@@ -460,17 +472,11 @@ static void set_address(const char *text) {
 }
 
 static void read_options(int argc, char *argv[]) {
-    static const struct option known[] = {{"address", 1, NULL, 'a'},
-                                          {"count", 1, NULL, 'n'},
-                                          {"seconds", 1, NULL, 's'},
-                                          {"timeout", 1, NULL, 't'},
-                                          {"connections", 1, NULL, 'c'},
-                                          {"accounts", 1, NULL, 'k'},
-                                          {"deposit", 1, NULL, 'd'},
-                                          {"first-account", 1, NULL, 'f'},
-                                          {"seed", 1, NULL, 'r'},
-                                          {"progress", 1, NULL, 'p'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"address", 1, NULL, 'a'},  {"count", 1, NULL, 'n'},         {"seconds", 1, NULL, 's'},
+        {"timeout", 1, NULL, 't'},  {"connections", 1, NULL, 'c'},   {"accounts", 1, NULL, 'k'},
+        {"deposit", 1, NULL, 'd'},  {"first-account", 1, NULL, 'f'}, {"seed", 1, NULL, 'r'},
+        {"progress", 1, NULL, 'p'}, {"gaps-us", 1, NULL, 'g'},       {NULL, 0, NULL, 0}};
     int key;
     while ((key = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (key) {
@@ -486,6 +492,7 @@ static void read_options(int argc, char *argv[]) {
         case 'd': options.deposit = number(optarg, 1, UINT64_C(1) << 40); break;
         case 'f': options.first_account = number(optarg, 0, UINT64_MAX / 2); break;
         case 'r': options.seed = number(optarg, 0, UINT64_MAX); break;
+        case 'g': options.gaps_us = number(optarg, 1, UINT64_MAX / 1000); break;
         case 'p': options.progress = number(optarg, 0, UINT64_MAX); break;
         default: exit(2);
         }
@@ -530,11 +537,15 @@ int main(int argc, char *argv[]) {
            ", \"reconnects\": %" PRIu64 ", \"unanswered\": %" PRIu64 ", \"uncertain\": %" PRIu64
            ", \"deposited\": %" PRIu64 ", \"seconds\": %.3f, \"per_second\": %.0f, \"p50_ms\": "
            "%.3f, \"p99_ms\": %.3f, \"max_ms\": "
-           "%.3f, \"longest_gap_ms\": %.3f, \"longest_gap_at_s\": %.3f}\n",
+           "%.3f, \"longest_gap_ms\": %.3f, \"longest_gap_at_s\": %.3f, \"gaps\": [",
            sent, ok, refused, wrong, errors, pushed_back, reconnects, unanswered, uncertain,
            deposited, seconds, (double)latency_count / seconds, latency_ms(0.5), latency_ms(0.99),
            latency_ms(1), (double)longest_gap_ns / 1e6,
            longest_gap_at_ns == 0 ? 0 : (double)(longest_gap_at_ns - started_ns) / 1e9);
+    for (uint32_t i = 0; i < gap_count; i++) /* [at, milliseconds] */
+        printf("%s[%.6f, %.3f]", i != 0 ? ", " : "", (double)gaps[i].at_ns / 1e9,
+               (double)gaps[i].length_ns / 1e6);
+    printf("]}\n");
     free(latency_ns);
     close(poll_fd);
     return whole && unanswered == 0 ? 0 : 1;

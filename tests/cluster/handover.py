@@ -1,0 +1,84 @@
+"""Planned hand-overs under load (target F2): how long nothing is committed, and what clients notice.
+
+    handover.py [--count 20] [--most-ms 10] [--durability memory|disk] [--connections 4]
+
+Nodes:   maroon_takeover_gap_seconds of each new leader: from the last frame of the one before, taken before the key was won,
+         to its own first commit. One sample a hand-over.
+Clients: the longest time without an answer in the window that begins with the command; and in as many windows of equal
+         length without a hand-over, which is what the machine does by itself. The load generator's clock (CLOCK_MONOTONIC)
+         is every process's."""
+import argparse
+import statistics
+import time
+
+from lib import cluster as c
+from lib import http, scenario
+from lib.process import wait_until
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--count", type=int, default=6)
+parser.add_argument("--most-ms", type=float, default=10)
+parser.add_argument("--durability", default="memory")
+parser.add_argument("--connections", type=int, default=4)
+arguments = parser.parse_args()
+WINDOW_S = 0.05
+LEAST_US = 500
+
+
+def gap_samples(cluster, index):
+    return cluster.metric(index, "maroon_takeover_gap_seconds_count"), cluster.metric(index, "maroon_takeover_gap_seconds_sum")
+
+
+def hand_over(cluster):
+    """Asks the leader. Returns when that was, and the new leader's gap in ms."""
+    leader = cluster.leader()
+    before = [gap_samples(cluster, index) for index in range(3)]
+    time.sleep(WINDOW_S)
+    began = time.monotonic()
+    assert http.request(cluster.admin(leader), "/v1/handover", "POST").status == 202
+    time.sleep(WINDOW_S)
+    wait_until(lambda: cluster.leader() != leader, 5, f"another leads than node {leader}", interval=0.05)
+    after = [gap_samples(cluster, index) for index in range(3)]
+    new = [(now[0] - then[0], now[1] - then[1]) for then, now in zip(before, after)]
+    assert sum(count for count, _ in new) == 1, f"one take-over: {before} {after}"
+    return began, sum(seconds for _, seconds in new) * 1000
+
+
+def longest_ms(gaps, since):
+    return max((ms for at, ms in gaps if at + ms / 1000 > since and at < since + WINDOW_S), default=LEAST_US / 1000)
+
+
+def show(name, samples):
+    print(f"{name}: p50 {statistics.median(samples):.2f} ms, max {max(samples):.2f} ms of {len(samples)}: "
+          f"{' '.join(f'{ms:.2f}' for ms in samples)}", flush=True)
+
+
+def scene(cluster):
+    cluster.start(nodes=3, gateways=1, node_keys={"durability": arguments.durability})
+    cluster.load(seconds=1, connections=arguments.connections)
+    load = cluster.start_load(seconds=3600, connections=arguments.connections, gaps_us=LEAST_US)
+    time.sleep(0.5)
+    moments, still, commits = [], [], []
+    for _ in range(arguments.count):
+        time.sleep(0.2)
+        still.append(time.monotonic())
+        time.sleep(WINDOW_S + 0.2)
+        began, gap = hand_over(cluster)
+        moments.append(began)
+        commits.append(gap)
+    gaps = load.end()["gaps"]
+    clients = [longest_ms(gaps, at) for at in moments]
+    without = [longest_ms(gaps, at) for at in still]
+    show("nothing committed", commits)
+    show("clients, with a hand-over", clients)
+    show("clients, without", without)
+    # Ten processes share the cores here: a scheduler's pause may lengthen one in ten, never far.
+    above = [ms for ms in commits if ms > arguments.most_ms]
+    assert statistics.median(commits) <= arguments.most_ms / 2, "target F2"
+    assert len(above) <= (len(commits) + 9) // 10 and max(commits) <= 3 * arguments.most_ms, f"target F2: {above}"
+    assert statistics.median(clients) <= arguments.most_ms, "and the clients hardly notice"
+    cluster.wait_equal()
+
+
+if __name__ == "__main__":
+    scenario.main(scene, programs=(c.NODE, c.GATEWAY))
