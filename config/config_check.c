@@ -92,6 +92,9 @@ static int check_sizes(const struct config *config, char *error) {
     if (config->log_epochs < 4 * config->epochs_in_flight)
         return refuse(error, "log-epochs = %" PRIu32 ": at least 4 x epochs-in-flight = %" PRIu32,
                       config->log_epochs, 4 * config->epochs_in_flight);
+    if (config->ranges_retired_max < config->ranges_max)
+        return refuse(error, "ranges-retired-max = %" PRIu32 ": at least ranges-max = %" PRIu32,
+                      config->ranges_retired_max, config->ranges_max);
     uint32_t slots = config->epochs_in_flight * config->epoch_cap + config->ranges_max;
     if (config->body_slots < slots)
         return refuse(error,

@@ -49,6 +49,10 @@ char *admin_status_json(const struct admin_setup *setup);
 char *admin_epochs_json(const struct admin_setup *setup, uint64_t from, uint32_t limit);
 json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts *facts);
 json_t *admin_dumps_json(const struct admin_setup *setup);
+json_t *admin_bootstrap_json(const struct admin_setup *setup);
+#define ADMIN_ALARM_BYTES 512
+/* Whether something stands in the way of dumps; in words. */
+bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALARM_BYTES]);
 void admin_dumps_metrics(const struct admin_setup *setup, FILE *out);
 char *admin_metrics_text(const struct admin_setup *setup);
 /* Returns NULL when ready, otherwise why not. */

@@ -10,6 +10,18 @@ static void number(json_t *object, const char *name, uint64_t value) {
     (void)json_object_set_new(object, name, json_string(text));
 }
 
+struct row {
+    const char *name, *type, *help;
+    uint64_t value;
+};
+
+static void print_rows(FILE *out, const struct row *rows, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        fprintf(out, "# HELP maroon_%s %s\n# TYPE maroon_%s %s\nmaroon_%s %" PRIu64 "\n",
+                rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name,
+                rows[i].value);
+}
+
 json_t *admin_dumps_json(const struct admin_setup *setup) {
     struct dumper_status status;
     if (!setup->dumps)
@@ -19,6 +31,7 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     (void)json_object_set_new(object, "store", json_string(setup->config->store.url));
     (void)json_object_set_new(object, "dumping", json_boolean(status.dumping));
     number(object, "latestSeq", status.latest_seq);
+    number(object, "pointerSeq", arbiter_dump(setup->arbiter)->seq);
     number(object, "dumps", status.dumps);
     number(object, "failures", status.failures);
     number(object, "lastSeq", status.last_seq);
@@ -36,19 +49,48 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     return object;
 }
 
+json_t *admin_bootstrap_json(const struct admin_setup *setup) {
+    struct snapshot_bootstrap b;
+    snapshot_bootstrap(setup->snapshot, &b);
+    json_t *object = json_object();
+    (void)json_object_set_new(object, "stage", json_string(snapshot_stage_name(b.stage)));
+    number(object, "neededSeq", b.needed_seq);
+    number(object, "pages", b.progress.pages);
+    number(object, "pagesDone", b.progress.pages_done);
+    number(object, "fetchedBytes", b.progress.fetched_bytes + b.loaded_bytes);
+    number(object, "fromStore", b.from_store);
+    number(object, "fromPeers", b.from_peers);
+    number(object, "failures", b.failures);
+    number(object, "lastSeq", b.last_seq);
+    return object;
+}
+
 void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
     struct dumper_status status;
+    struct snapshot_bootstrap b;
+    snapshot_bootstrap(setup->snapshot, &b);
+    const struct row bootstrap[] = {
+        {"bootstrap_stage", "gauge",
+         "0 none, 1 waits, 2 fetches a dump, 3 a peer's snapshot, 4 restores", b.stage},
+        {"bootstrap_pages", "gauge", "of the dump being fetched", b.progress.pages},
+        {"bootstrap_pages_done", "gauge", "of them here", b.progress.pages_done},
+        {"bootstrap_fetched_bytes", "gauge", "of the newest fetch",
+         b.progress.fetched_bytes + b.loaded_bytes},
+        {"bootstraps_from_store_total", "counter", "dumps restored", b.from_store},
+        {"bootstraps_from_peers_total", "counter", "snapshots of peers restored", b.from_peers},
+        {"bootstrap_failures_total", "counter", "fetches that came to nothing", b.failures},
+    };
+    print_rows(out, bootstrap, sizeof bootstrap / sizeof *bootstrap);
     if (!setup->dumps)
         return;
     dumper_status(setup->dumps->dumper, &status);
-    const struct {
-        const char *name, *type, *help;
-        uint64_t value;
-    } rows[] = {
+    const struct row rows[] = {
         {"dumps_total", "counter", "dumps made by this node", status.dumps},
         {"dump_failures_total", "counter", "dumps and looks that failed", status.failures},
         {"dump_error", "gauge", "1 while the last one failed", status.error != 0},
         {"dump_latest_seq", "gauge", "epoch of the newest dump in the store", status.latest_seq},
+        {"dump_pointer_seq", "gauge", "the same, as dump/latest in etcd says",
+         arbiter_dump(setup->arbiter)->seq},
         {"dump_last_duration_ms", "gauge", "of the last one made here", status.last_duration_ms},
         {"dump_last_changed_pages", "gauge", "pages that it brought", status.last_changed_pages},
         {"dump_last_sent_bytes", "gauge", "objects that it sent", status.last_sent_bytes},
@@ -60,9 +102,20 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
          status.counters.throttled},
         {"store_corrupt_total", "counter", "transfers with wrong bytes", status.counters.corrupt},
         {"store_uploaded_bytes_total", "counter", "tries included", status.counters.uploaded_bytes},
+        {"store_downloaded_bytes_total", "counter", "tries included",
+         status.counters.downloaded_bytes},
     };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        fprintf(out, "# HELP maroon_%s %s\n# TYPE maroon_%s %s\nmaroon_%s %" PRIu64 "\n",
-                rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name,
-                rows[i].value);
+    print_rows(out, rows, sizeof rows / sizeof *rows);
+}
+
+bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALARM_BYTES]) {
+    struct dumper_status status;
+    if (!setup->dumps)
+        return false;
+    dumper_status(setup->dumps->dumper, &status);
+    if (status.error)
+        snprintf(ret_text, ADMIN_ALARM_BYTES,
+                 "dumps fail (%s): %.320s; commits go on, journals are kept longer",
+                 mrn_error_name(status.error), status.text);
+    return status.error != 0;
 }

@@ -36,6 +36,15 @@ json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts
         add(array, "a term that goes back was refused: maroonctl term-base --raise");
     if (etcd && etcd->failures_in_a_row >= ADMIN_ETCD_AWAY_FAILURES)
         add(array, "etcd does not answer: commits go on, no take-over, range or publication");
+    char dumps[ADMIN_ALARM_BYTES];
+    if (admin_dumps_alarm(setup, dumps))
+        add(array, dumps);
+    const struct mailbox_status *status = mailbox_status(setup->mailbox);
+    if (atomic_load(&status->idempotency_keys) * 10 >=
+            atomic_load(&status->idempotency_keys_max) * 9 &&
+        atomic_load(&status->idempotency_keys_max))
+        add(array, "nearly all idempotency keys are taken, then new ones are refused: raise "
+                   "idempotency-keys, or shorten idempotency-span-s");
     if (facts->role == MAILBOX_ROLE_QUARANTINED)
         add(array, "this node's results differ from those of k others");
     if (facts->role == MAILBOX_ROLE_LOST)

@@ -156,10 +156,12 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(leader_key, "ours", json_boolean(key->ours));
     set(root, "leaderKey", leader_key);
     set(root, "rangeCount", json_integer(facts.range_count));
+    set(root, "rangesRetired", json_integer(facts.ranges_retired));
     set(root, "ranges", ranges_json(&facts));
     set(root, "peers", peers_json(setup, &facts));
     set(root, "etcd", etcd_json(setup));
     set(root, "dumps", admin_dumps_json(setup));
+    set(root, "bootstrap", admin_bootstrap_json(setup));
     set(root, "alarms", admin_alarms(setup, &facts));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
@@ -277,6 +279,10 @@ static void dataplane(FILE *out, const struct mailbox_status *status) {
     counter(out, "results_resent_total", "results sent again", &status->results_resent);
     gauge(out, "log_bytes", "bytes of the journal", atomic_load(&status->log_bytes));
     gauge(out, "log_epochs", "epochs kept", atomic_load(&status->log_epochs));
+    gauge(out, "idempotency_keys", "idempotency keys remembered",
+          atomic_load(&status->idempotency_keys));
+    gauge(out, "idempotency_keys_max", "keys from which on new ones are refused",
+          atomic_load(&status->idempotency_keys_max));
     gauge(out, "body_slots_used", "bodies held", atomic_load(&status->body_slots_used));
     gauge(out, "body_slots", "bodies that can be held", atomic_load(&status->body_slots_total));
     histogram(out, "epoch_latency_seconds", "leader proposes to committed", &status->epoch_latency);
@@ -304,6 +310,7 @@ char *admin_metrics_text(const struct admin_setup *setup) {
     gauge(out, "commit_seq", "epochs committed", facts.commit_seq);
     gauge(out, "exec_seq", "epochs executed", facts.exec_seq);
     gauge(out, "ranges_active", "ranges in use", facts.range_count);
+    gauge(out, "ranges_retired", "sealed ranges remembered", facts.ranges_retired);
     gauge(out, "ready", "1 when /readyz says so", admin_not_ready(&facts) == NULL);
     const struct arbiter_health *health = arbiter_health(setup->arbiter);
     head(out, "publications_total", "counter", "epochs published by this node");

@@ -249,6 +249,15 @@ const struct arbiter_health *arbiter_health(const struct arbiter *arbiter) {
     return &arbiter->health;
 }
 
+const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter) {
+    return &arbiter->dump;
+}
+
+void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text) {
+    if (seq > arbiter->dump.seq && strlen(text) < ARBITER_DUMP_TEXT_MAX)
+        arbiter->operations->dump_tell(arbiter, seq, text);
+}
+
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch) {
     return arbiter->operations->publish(arbiter, epoch);
 }

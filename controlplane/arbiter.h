@@ -81,6 +81,13 @@ struct arbiter_epoch {
     bool vector_hashed;
 };
 
+/* The key dump/latest: the pointer's text (docs/dump-format.md), and the epoch it names. */
+#define ARBITER_DUMP_TEXT_MAX 1024
+struct arbiter_dump {
+    uint64_t seq; /* 0: none is known */
+    char text[ARBITER_DUMP_TEXT_MAX];
+};
+
 /* What operators should see; also in /v1/status and /metrics. */
 struct arbiter_health {
     bool no_space;               /* etcd's quota is used up: no leader, range, publication */
@@ -136,6 +143,14 @@ const struct etcd_metrics *arbiter_etcd_metrics(const struct arbiter *arbiter); 
 const struct epochs *arbiter_epochs(const struct arbiter *arbiter);
 const struct arbiter_health *arbiter_health(const struct arbiter *arbiter);
 
+/* dump/latest as read lately; followed where a store is configured. An embedded arbiter knows what
+ * it was told. */
+const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter);
+/* A complete dump is in the store: the key moves there unless it names that one or a newer one. A
+ * process whose index another store has taken moves it no more. Whoever sees the store ahead of the
+ * key says so again: nothing is lost when the one that dumped dies in between. */
+void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text);
+
 /* Publishes; the sink is told the outcome. Returns MRN_ERR_CLOSED when the leader key is not ours
  * or one publication is under way; then the sink is told nothing. */
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
@@ -171,6 +186,7 @@ struct arbiter_operations {
     void (*range_close)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_check)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_sealed)(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
+    void (*dump_tell)(struct arbiter *arbiter, uint64_t seq, const char *text);
     const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
     void (*destroy)(struct arbiter *arbiter);
 };
@@ -182,6 +198,7 @@ struct arbiter { /* first member of an implementation's struct */
     struct arbiter_member members[WIRE_NODES_MAX];
     struct arbiter_leader leader;
     struct epochs epochs; /* published */
+    struct arbiter_dump dump;
     struct arbiter_health health;
     uint64_t incarnation, store_token;
     uint64_t tokens[ARBITER_TOKENS]; /* drawn lately, a ring */
@@ -202,6 +219,10 @@ struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis);
 /* Compares a genesis with our config; logs the first difference with both values.
  * Returns 0 or MRN_ERR_MISMATCH. */
 int arbiter_check_genesis(const struct arbiter_setup *setup, const struct arbiter_genesis *genesis);
+
+/* The file of a new single-node cluster: terms begin above `revision`. */
+int arbiter_embedded_found(const char *data_dir, const struct arbiter_genesis *genesis,
+                           uint64_t revision);
 
 /* The store's number in data_dir, with its token. Returns 0, MRN_ERR_NOT_FOUND, _IO, _CORRUPT. */
 int arbiter_store_load(const char *data_dir, uint64_t *ret_incarnation, uint64_t *ret_store_token);

@@ -84,6 +84,17 @@ static int save(const struct embedded *embedded) {
     return error;
 }
 
+int arbiter_embedded_found(const char *data_dir, const struct arbiter_genesis *genesis,
+                           uint64_t revision) {
+    struct control_config config = {0};
+    struct embedded embedded = {.revision = revision, .next_range = 1};
+    snprintf(config.data_dir, sizeof config.data_dir, "%s", data_dir);
+    embedded.base.setup.config = &config;
+    embedded.base.genesis = *genesis;
+    embedded.base.store_token = arbiter_random();
+    return save(&embedded);
+}
+
 static int load_ranges(struct embedded *embedded, const json_t *array) {
     if (!json_is_array(array) || json_array_size(array) > RANGES_MAX)
         return MRN_ERR_CORRUPT;
@@ -414,6 +425,11 @@ static void raise_term_base(struct arbiter *base, uint64_t to) {
     mrn_log_warning("term_base", "to=%" PRIu64 " refused=\"a single node needs none\"", to);
 }
 
+static void dump_tell(struct arbiter *base, uint64_t seq, const char *text) {
+    base->dump.seq = seq;
+    snprintf(base->dump.text, sizeof base->dump.text, "%s", text);
+}
+
 static const struct etcd_metrics *no_metrics(const struct arbiter *base) {
     (void)base;
     return NULL;
@@ -438,6 +454,7 @@ static const struct arbiter_operations operations = {
     .range_close = range_close,
     .range_check = range_check,
     .range_sealed = range_sealed,
+    .dump_tell = dump_tell,
     .etcd_metrics = no_metrics,
     .destroy = destroy,
 };

@@ -48,6 +48,7 @@ static void enter_end(struct arbiter_etcd *arbiter, int error) {
         arbiter_etcd_leader_start(arbiter);
         arbiter_etcd_follow_start(arbiter);
         arbiter_etcd_publish_start(arbiter);
+        arbiter_etcd_dump_start(arbiter);
         arbiter_etcd_watchful_start(arbiter);
     }
     sink->ready(sink->context, error);
@@ -377,6 +378,7 @@ static void destroy(struct arbiter *base) {
     arbiter_etcd_leader_stop(arbiter);
     arbiter_etcd_ranges_stop(arbiter);
     arbiter_etcd_publish_stop(arbiter);
+    arbiter_etcd_dump_stop(arbiter);
     arbiter_etcd_watchful_stop(arbiter);
     etcd_destroy(arbiter->etcd);
     free(arbiter);
@@ -392,6 +394,7 @@ static const struct arbiter_operations operations = {
     .range_close = arbiter_etcd_range_close,
     .range_check = arbiter_etcd_range_check,
     .range_sealed = arbiter_etcd_range_sealed,
+    .dump_tell = arbiter_etcd_dump_tell,
     .etcd_metrics = metrics,
     .destroy = destroy,
 };

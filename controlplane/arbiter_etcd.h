@@ -5,6 +5,7 @@
  *   arbiter_etcd_leader.c  our lease, campaign, resignation
  *   arbiter_etcd_ranges.c  requests of gateways
  *   arbiter_etcd_publish.c publications: latest, history/, compaction
+ *   arbiter_etcd_dump.c    dump/latest
  *   arbiter_etcd_watchful.c what goes wrong with etcd itself: full, restored from the past */
 #ifndef MAROON_ARBITER_ETCD_H
 #define MAROON_ARBITER_ETCD_H
@@ -86,6 +87,13 @@ struct arbiter_etcd {
     uint64_t publish_key_revision, latest_revision, latest_seq;
     uint64_t compact_mark, compact_bytes; /* revision; bytes written since */
 
+    /* dump */
+    struct loop_timer dump_timer;
+    struct arbiter_dump dump_wanted; /* to be written; seq 0: nothing */
+    uint64_t dump_revision;          /* of the key as last seen; 0: absent */
+    uint32_t dump_attempts;
+    bool dump_running;
+
     /* watchful */
     struct loop_timer alarm_timer, raise_timer;
     uint64_t newest_revision; /* of the store, as answered */
@@ -140,6 +148,12 @@ void arbiter_etcd_publish_start(struct arbiter_etcd *arbiter);
 void arbiter_etcd_publish_stop(struct arbiter_etcd *arbiter);
 void arbiter_etcd_publish_anew(struct arbiter_etcd *arbiter); /* etcd went back */
 int arbiter_etcd_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
+
+/* dump */
+void arbiter_etcd_dump_start(struct arbiter_etcd *arbiter);
+void arbiter_etcd_dump_anew(struct arbiter_etcd *arbiter); /* etcd went back */
+void arbiter_etcd_dump_stop(struct arbiter_etcd *arbiter);
+void arbiter_etcd_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text);
 
 /* watchful */
 void arbiter_etcd_watchful_start(struct arbiter_etcd *arbiter);

@@ -101,6 +101,7 @@ bool arbiter_etcd_store_seen(struct arbiter_etcd *arbiter, uint64_t sent_at, uin
     arbiter->next_revision = 0;
     arbiter_etcd_follow_anew(arbiter);
     arbiter_etcd_publish_anew(arbiter);
+    arbiter_etcd_dump_anew(arbiter);
     return true;
 }
 

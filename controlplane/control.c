@@ -333,7 +333,7 @@ static int check_config(const struct control_config *config) {
 
 /* Members without a key of their own get one from the cluster's name and their index: it tells them
  * apart and places them on the ring; it seals nothing. */
-static void derive_keys(struct control_config *config) {
+void control_derive_keys(struct control_config *config) {
     static const uint8_t none[CONTROL_KEY_BYTES];
     for (int i = 0; i < config->node_count; i++) {
         char text[CONTROL_NAME_MAX + 32];
@@ -441,6 +441,7 @@ static int open_dumps(struct control *control) {
         .key_file = config->dump_key_file,
         .cluster = config->cluster,
         .cluster_id = control->identity.cluster_id,
+        .configuration_id = control->identity.configuration_id,
         .incarnation = control->identity.incarnation,
         .node = config->node_index,
         .durable = config->durable,
@@ -464,6 +465,8 @@ static int open_dumps(struct control *control) {
     if (error)
         mrn_log_error("dumps_refused", "error=%s why=%s", mrn_error_name(error),
                       mrn_log_quote(text));
+    else
+        snapshot_use_store(control->snapshot, control->dumps.dumper);
     return error;
 }
 
@@ -472,7 +475,7 @@ static int prepare(struct control *control) {
     int error = check_config(config);
     if (error)
         return error;
-    derive_keys(config);
+    control_derive_keys(config);
     error = files_lock(config->data_dir, "control.lock", &control->lock_fd);
     if (error) {
         mrn_log_error("data_dir", "dir=%s error=%s do=\"%s\"", mrn_log_quote(config->data_dir),
@@ -639,6 +642,8 @@ void control_destroy(struct control *control) {
         return;
     assert(!control->thread_runs);
     control_stop(control);
+    if (control->snapshot)
+        snapshot_use_store(control->snapshot, NULL);
     dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
     admin_stop(control->admin);

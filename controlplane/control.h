@@ -133,6 +133,9 @@ void control_stop(struct control *control);
 /* After control_stop, or instead of control_start. NULL is allowed. */
 void control_destroy(struct control *control);
 
+/* Fills the member keys that are all zero, from the cluster's name and the index. Pure. */
+void control_derive_keys(struct control_config *config);
+
 /* Configuration id of protocol.md §1: the first 8 bytes (little-endian) of BLAKE2b-256 over cluster
  * id, members, k, durability, protocol version, results_kept and digest key id. Pure. */
 uint64_t control_configuration_id(uint64_t cluster_id, uint8_t node_count, uint8_t quorum,

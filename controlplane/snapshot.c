@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "controlplane/dump/dump_show.h"
 #include "controlplane/log.h"
 #include "maroon/error.h"
 
@@ -20,6 +21,8 @@
 #define BACKOFF_FIRST_MS 200
 #define BACKOFF_MAX_MS 10000
 #define PATH_BYTES (MAILBOX_PATH_MAX + 64)
+#define STORE_LOOK_MS 100
+#define STORE_BUSY_NS UINT64_C(5000000000) /* how long a dump under way is waited for */
 
 struct waiter {
     struct waiter *next;
@@ -27,8 +30,6 @@ struct waiter {
     snapshot_ready ready;
     void *context;
 };
-
-enum fetch_state { FETCH_IDLE = 0, FETCH_WAITING, FETCH_LOADING, FETCH_RESTORING };
 
 struct snapshot {
     struct snapshot_setup setup;
@@ -42,13 +43,17 @@ struct snapshot {
     uint64_t seq, taken_ns;
     struct loop_timer take_timer;
 
-    /* from peers */
-    enum fetch_state fetch;
-    uint64_t needed_seq;
+    /* from the store and from peers */
+    struct snapshot_bootstrap bootstrap;
+    struct dumper *dumper; /* NULL: no store */
+    bool store_tried;      /* for this need: peers are next */
+    bool store_begun;      /* the dumper has the order */
+    bool of_store;         /* what is being restored */
+    uint64_t store_since_ns;
+    struct dump_show show;
     uint8_t peer;
     uint32_t attempts;
     int fd;
-    uint64_t loaded_bytes;
     char fetch_path[PATH_BYTES];
     struct http_call *call;
     struct loop_timer fetch_timer;
@@ -174,9 +179,17 @@ static void fetch_again(struct snapshot *snapshot) {
     uint32_t shift = snapshot->attempts < 8 ? snapshot->attempts : 8;
     uint64_t delay_ms = (uint64_t)BACKOFF_FIRST_MS << shift;
     snapshot->attempts++;
-    snapshot->fetch = FETCH_WAITING;
+    snapshot->bootstrap.stage = SNAPSHOT_WAITING;
     loop_timer_set(snapshot->setup.loop, &snapshot->fetch_timer,
                    delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS, fetch_begin, snapshot);
+}
+
+static void restore_fetched(struct snapshot *snapshot, bool of_store) {
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_SNAPSHOT_RESTORE, .node = snapshot->peer};
+    snprintf(message.text, sizeof message.text, "%.255s", snapshot->fetch_path);
+    snapshot->of_store = of_store;
+    snapshot->bootstrap.stage = SNAPSHOT_RESTORING;
+    snapshot->setup.send_down(snapshot->setup.context, &message);
 }
 
 static bool fetch_data(void *context, const char *bytes, size_t count) {
@@ -189,7 +202,7 @@ static bool fetch_data(void *context, const char *bytes, size_t count) {
             return false; /* the disk is full: ends the call with an error */
         bytes += put;
         count -= (size_t)put;
-        snapshot->loaded_bytes += (uint64_t)put;
+        snapshot->bootstrap.loaded_bytes += (uint64_t)put;
     }
     return true;
 }
@@ -197,7 +210,8 @@ static bool fetch_data(void *context, const char *bytes, size_t count) {
 static void fetch_done(void *context, const struct http_answer *answer) {
     struct snapshot *snapshot = context;
     snapshot->call = NULL;
-    if (answer->error || answer->status != 200 || snapshot->loaded_bytes == 0) {
+    if (answer->error || answer->status != 200 || snapshot->bootstrap.loaded_bytes == 0) {
+        snapshot->bootstrap.failures++;
         mrn_log_warning("snapshot_not_fetched", "peer=%u status=%ld error=%s message=%s",
                         snapshot->peer, answer->status, mrn_error_name(answer->error),
                         mrn_log_quote(answer->text));
@@ -206,12 +220,9 @@ static void fetch_done(void *context, const struct http_answer *answer) {
     }
     close(snapshot->fd);
     snapshot->fd = -1;
-    snapshot->fetch = FETCH_RESTORING;
-    struct mailbox_down message = {.kind = MAILBOX_DOWN_SNAPSHOT_RESTORE, .node = snapshot->peer};
-    snprintf(message.text, sizeof message.text, "%.255s", snapshot->fetch_path);
     mrn_log_info("snapshot_fetched", "peer=%u bytes=%" PRIu64, snapshot->peer,
-                 snapshot->loaded_bytes);
-    snapshot->setup.send_down(snapshot->setup.context, &message);
+                 snapshot->bootstrap.loaded_bytes);
+    restore_fetched(snapshot, false);
 }
 
 /* Moves on to the next peer that has an admin address; false when there is none. */
@@ -228,20 +239,107 @@ static bool next_peer(struct snapshot *snapshot) {
     return false;
 }
 
+/* ---- from the store ---- */
+
+static void store_look(void *context);
+
+static void store_failed(struct snapshot *snapshot, int error, const char *why) {
+    if (error != MRN_ERR_NOT_FOUND) {
+        snapshot->bootstrap.failures++;
+        mrn_log_warning("dump_not_fetched", "error=%s why=%s do=\"asking peers\"",
+                        mrn_error_name(error), mrn_log_quote(why));
+    }
+    snapshot->store_tried = true;
+    fetch_begin(snapshot);
+}
+
+static void store_show(struct snapshot *snapshot, const struct dump_progress *progress) {
+    char text[DUMP_SHOW_BYTES];
+    if (!progress->pages ||
+        !dump_show(&snapshot->show, loop_now_ns(snapshot->setup.loop), progress, text))
+        return;
+    if (snapshot->show.terminal)
+        fprintf(stderr, "%s%s", text, progress->pages_done < progress->pages ? "" : "\n");
+    else
+        mrn_log_info("bootstrap", "%s", text);
+}
+
+static void store_fetched(struct snapshot *snapshot, const struct dumper_fetch *fetch) {
+    if (strlen(fetch->file) >= MAILBOX_PATH_MAX) {
+        store_failed(snapshot, MRN_ERR_TOO_LARGE, "the path is too long");
+        return;
+    }
+    snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%.255s", fetch->file);
+    mrn_log_info("dump_fetched", "seq=%" PRIu64 " pages=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64,
+                 fetch->seq, fetch->progress.pages, fetch->progress.fetched_bytes,
+                 fetch->duration_ms);
+    restore_fetched(snapshot, true);
+}
+
+/* The dumper has a thread of its own: looks now and then how far it is. */
+static void store_look(void *context) {
+    struct snapshot *snapshot = context;
+    struct dumper_status status;
+    uint64_t now_ns = loop_now_ns(snapshot->setup.loop);
+    if (!snapshot->dumper) {
+        store_failed(snapshot, MRN_ERR_NOT_FOUND, "");
+        return;
+    }
+    if (!snapshot->store_begun) {
+        snapshot->store_begun = dumper_fetch(snapshot->dumper, snapshot->bootstrap.needed_seq,
+                                             arbiter_dump(snapshot->setup.arbiter)->text);
+        if (!snapshot->store_begun && now_ns - snapshot->store_since_ns > STORE_BUSY_NS) {
+            store_failed(snapshot, MRN_ERR_TIMEOUT, "a dump is under way");
+            return;
+        }
+    } else {
+        dumper_status(snapshot->dumper, &status);
+        snapshot->bootstrap.progress = status.fetch.progress;
+        store_show(snapshot, &status.fetch.progress);
+        if (!status.fetch.under_way) {
+            if (status.fetch.error)
+                store_failed(snapshot, status.fetch.error, status.fetch.text);
+            else
+                store_fetched(snapshot, &status.fetch);
+            return;
+        }
+    }
+    loop_timer_set(snapshot->setup.loop, &snapshot->fetch_timer, STORE_LOOK_MS, store_look,
+                   snapshot);
+}
+
+static void store_begin(struct snapshot *snapshot) {
+    uint64_t now_ns = loop_now_ns(snapshot->setup.loop);
+    snapshot->bootstrap.stage = SNAPSHOT_STORE;
+    memset(&snapshot->bootstrap.progress, 0, sizeof snapshot->bootstrap.progress);
+    snapshot->store_begun = false;
+    snapshot->store_since_ns = now_ns;
+    snapshot->show = (struct dump_show){.terminal = isatty(STDERR_FILENO), .since_ns = now_ns};
+    store_look(snapshot);
+}
+
+void snapshot_use_store(struct snapshot *snapshot, struct dumper *dumper) {
+    snapshot->dumper = dumper;
+}
+
 static void fetch_begin(void *context) {
     struct snapshot *snapshot = context;
+    if (snapshot->dumper && !snapshot->store_tried) {
+        store_begin(snapshot);
+        return;
+    }
     const struct arbiter_member *members = arbiter_members(snapshot->setup.arbiter);
     char url[CONTROL_ADDRESS_MAX + 96];
     if (!next_peer(snapshot)) {
-        mrn_log_warning("snapshot_no_peer", "needed_seq=%" PRIu64, snapshot->needed_seq);
+        mrn_log_warning("snapshot_no_peer", "needed_seq=%" PRIu64, snapshot->bootstrap.needed_seq);
         fetch_again(snapshot);
         return;
     }
     snprintf(url, sizeof url, "http://%s/v1/snapshot?newer_than=%" PRIu64,
-             members[snapshot->peer].admin, snapshot->needed_seq);
+             members[snapshot->peer].admin, snapshot->bootstrap.needed_seq);
     snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%s/restore-%" PRIu64,
              snapshot->dir, snapshot->number++);
-    snapshot->loaded_bytes = 0;
+    snapshot->bootstrap.loaded_bytes = 0;
     snapshot->fd = open(snapshot->fetch_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     struct http_options options = {.url = url,
                                    .stall_timeout_s = TAKE_TIMEOUT_MS / 1000 + STALL_TIMEOUT_S,
@@ -255,15 +353,17 @@ static void fetch_begin(void *context) {
         fetch_again(snapshot);
         return;
     }
-    snapshot->fetch = FETCH_LOADING;
+    snapshot->bootstrap.stage = SNAPSHOT_PEER;
 }
 
 void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message) {
     const struct control_config *config = snapshot->setup.config;
-    snapshot->needed_seq = message->seq;
-    if (snapshot->fetch != FETCH_IDLE)
+    snapshot->bootstrap.needed_seq = message->seq;
+    if (snapshot->bootstrap.stage != SNAPSHOT_IDLE)
         return; /* asked again while we are at it */
     snapshot->attempts = 0;
+    snapshot->store_tried = false;
+    snapshot->bootstrap.since_ns = loop_now_ns(snapshot->setup.loop);
     /* next_peer goes one further, so start one before the peer that was named. */
     uint8_t first = message->peer < config->node_count ? message->peer : 0;
     snapshot->peer = (uint8_t)((first + config->node_count - 1) % config->node_count);
@@ -273,17 +373,29 @@ void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message
 }
 
 void snapshot_restored(struct snapshot *snapshot, const struct mailbox_up *message) {
-    if (snapshot->fetch != FETCH_RESTORING)
+    if (snapshot->bootstrap.stage != SNAPSHOT_RESTORING)
         return;
     if (message->error < 0) {
-        mrn_log_warning("snapshot_refused", "peer=%u error=%s", snapshot->peer,
+        char from[16] = "store";
+        if (!snapshot->of_store)
+            snprintf(from, sizeof from, "peer %u", snapshot->peer);
+        mrn_log_warning("snapshot_refused", "from=%s error=%s", mrn_log_quote(from),
                         mrn_error_name(message->error));
+        snapshot->bootstrap.failures++;
+        snapshot->store_tried |= snapshot->of_store;
         fetch_again(snapshot);
         return;
     }
-    mrn_log_info("snapshot_restored", "peer=%u seq=%" PRIu64, snapshot->peer, message->seq);
+    if (snapshot->of_store)
+        snapshot->bootstrap.from_store++;
+    else
+        snapshot->bootstrap.from_peers++;
+    snapshot->bootstrap.last_seq = message->seq;
+    mrn_log_info("snapshot_restored", "from=%s peer=%u seq=%" PRIu64 " ms=%" PRIu64,
+                 snapshot->of_store ? "store" : "peer", snapshot->peer, message->seq,
+                 (loop_now_ns(snapshot->setup.loop) - snapshot->bootstrap.since_ns) / 1000000);
     fetch_file_drop(snapshot);
-    snapshot->fetch = FETCH_IDLE;
+    snapshot->bootstrap.stage = SNAPSHOT_IDLE;
 }
 
 void snapshot_destroy(struct snapshot *snapshot) {
@@ -298,4 +410,19 @@ void snapshot_destroy(struct snapshot *snapshot) {
     if (snapshot->path[0])
         (void)unlink(snapshot->path);
     free(snapshot);
+}
+
+void snapshot_bootstrap(const struct snapshot *snapshot, struct snapshot_bootstrap *ret_bootstrap) {
+    *ret_bootstrap = snapshot->bootstrap;
+}
+
+const char *snapshot_stage_name(enum snapshot_stage stage) {
+    switch (stage) {
+    case SNAPSHOT_IDLE: return "idle";
+    case SNAPSHOT_WAITING: return "waiting";
+    case SNAPSHOT_STORE: return "store";
+    case SNAPSHOT_PEER: return "peer";
+    case SNAPSHOT_RESTORING: return "restoring";
+    }
+    return "unknown";
 }

@@ -1,8 +1,13 @@
-/* snapshot: files of the runtime's whole state, taken for peers and fetched from them.
+/* snapshot: files of the runtime's whole state, taken for peers, fetched from the store or from
+ * peers.
  *
  *   a peer's GET /v1/snapshot --snapshot_want--> (DOWN_SNAPSHOT_TAKE ... UP_SNAPSHOT_READY) -->
- * path UP_NEED_SNAPSHOT --> GET from a peer into data_dir/tmp --> DOWN_SNAPSHOT_RESTORE
- *       --> UP_RESTORED: done, or the next peer after a while
+ * path UP_NEED_SNAPSHOT --> the newest dump of the store, if it is newer than what is here
+ *       --none, or it fails--> GET from a peer   (both into data_dir/tmp)
+ *       --> DOWN_SNAPSHOT_RESTORE --> UP_RESTORED: done, or the next peer after a while
+ *
+ * The store comes first, because it costs the peers nothing; what came after the dump is fetched
+ * from them.
  *
  * What a file holds is the dataplane's affair: it writes, checks and loads it.
  * Threads: the loop's. */
@@ -10,6 +15,7 @@
 #define MAROON_SNAPSHOT_H
 
 #include "controlplane/arbiter.h"
+#include "controlplane/dump/dumper.h"
 #include "controlplane/http_client.h"
 #include "controlplane/loop.h"
 #include "dataplane/stages/mailbox.h"
@@ -37,6 +43,30 @@ void snapshot_destroy(struct snapshot *snapshot);
  * once, possibly before it returns. */
 void snapshot_want(struct snapshot *snapshot, uint64_t newer_than, snapshot_ready ready,
                    void *context);
+
+/* The dumper's store is a source from now on; NULL: no more. */
+void snapshot_use_store(struct snapshot *snapshot, struct dumper *dumper);
+
+/* A bootstrap: the node lacks what its peers no longer keep. */
+enum snapshot_stage {
+    SNAPSHOT_IDLE = 0,
+    SNAPSHOT_WAITING, /* for another try */
+    SNAPSHOT_STORE,   /* a dump is being fetched */
+    SNAPSHOT_PEER,    /* a peer's snapshot is */
+    SNAPSHOT_RESTORING
+};
+struct snapshot_bootstrap {
+    enum snapshot_stage stage;
+    uint64_t needed_seq;             /* newer than this */
+    struct dump_progress progress;   /* STORE */
+    uint64_t loaded_bytes;           /* PEER */
+    uint64_t since_ns;               /* of the need, monotonic; 0: there was none */
+    uint64_t from_store, from_peers; /* restored, of this process */
+    uint64_t failures;               /* fetches that came to nothing */
+    uint64_t last_seq;               /* restored last */
+};
+void snapshot_bootstrap(const struct snapshot *snapshot, struct snapshot_bootstrap *ret_bootstrap);
+const char *snapshot_stage_name(enum snapshot_stage stage);
 
 /* Messages of the mailbox. */
 void snapshot_taken(struct snapshot *snapshot, const struct mailbox_up *message);

@@ -129,13 +129,14 @@ int probe_snapshot(void) {
 
 /* ---- ranges ---- */
 
-static size_t replica_bytes(uint32_t ranges) {
+static size_t replica_bytes(uint32_t ranges, uint32_t retired) {
     struct replica_config c = {.node_count = 3,
                                .quorum = 2,
                                .epochs_in_flight = 8,
                                .epoch_cap = 4096,
                                .window = 65536,
                                .ranges_max = ranges,
+                               .retired_max = retired,
                                .log_epochs = 1024,
                                .body_slots = 1u << 20,
                                .deliver_max = 64,
@@ -160,11 +161,14 @@ static uint64_t runtime_bytes(uint32_t ranges, uint32_t retired) {
 int probe_ranges(void) {
     const uint32_t few = 1u << 14, many = 1u << 15;
     probe_options_end();
-    double replica = (double)(replica_bytes(many) - replica_bytes(few)) / few;
+    double replica = (double)(replica_bytes(many, 1u << 20) - replica_bytes(few, 1u << 20)) / few;
+    double replica_retired =
+        (double)(replica_bytes(few, 1u << 21) - replica_bytes(few, 1u << 20)) / (1u << 20);
     double runtime = (double)(runtime_bytes(many, 1u << 20) - runtime_bytes(few, 1u << 20)) / few;
     double retired =
         (double)(runtime_bytes(few, 1u << 21) - runtime_bytes(few, 1u << 20)) / (1u << 20);
-    probe_print(json_pack("{sf sf sf}", "replica_bytes", replica, "runtime_bytes", runtime,
-                          "runtime_retired_bytes", retired));
+    probe_print(json_pack("{sf sf sf sf}", "replica_bytes", replica, "runtime_bytes", runtime,
+                          "replica_retired_bytes", replica_retired, "runtime_retired_bytes",
+                          retired));
     return 0;
 }

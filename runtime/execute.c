@@ -173,8 +173,10 @@ static enum mrn_code execute_checked(struct execution *execution, uint64_t id,
         if (record != NULL)
             return repeat(runtime, record, request);
         if (!runtime_keys_have_slot(runtime))
-            return refuse(runtime, MRN_CODE_RESOURCE_EXHAUSTED,
-                          "too many idempotency keys are remembered");
+            return refuse(
+                runtime, MRN_CODE_RESOURCE_EXHAUSTED,
+                "idempotency-keys of them are remembered, and no more fit until the oldest is "
+                "idempotency-span-s old");
     }
     const struct method_entry *method = method_find(runtime, &request->header);
     if (method == NULL)
@@ -185,7 +187,7 @@ static enum mrn_code execute_checked(struct execution *execution, uint64_t id,
         request->keyed && !runtime_keys_have_bytes(runtime, runtime->context.response_bytes);
     if (unremembered)
         code = refuse(runtime, MRN_CODE_RESOURCE_EXHAUSTED,
-                      "the results of idempotency keys take too much memory");
+                      "the results remembered under idempotency keys fill idempotency-bytes");
     if (code != MRN_CODE_OK)
         runtime_state_undo(&runtime->state);
     runtime_state_transaction_end(&runtime->state);

@@ -83,8 +83,8 @@ struct runtime_config {
     uint32_t application_count;
 };
 
-/* 256 MiB of state, 1,024 ranges, 4,096 results kept, 64 MiB of results, 65,536 keys with 16 MiB,
- * 24 h, 1 MiB transactions and results, 1 MiB undo, 2^20 retired ranges. Applications,
+/* 256 MiB of state, 1,024 ranges, 4,096 results kept, 64 MiB of results, 1,048,576 keys with 64
+ * MiB, 24 h, 1 MiB transactions and results, 1 MiB undo, 2^20 retired ranges. Applications,
  * configuration id and genesis hash are left zero. */
 void runtime_config_defaults(struct runtime_config *ret_config);
 
@@ -199,6 +199,9 @@ void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_fact
 uint64_t runtime_exec_seq(const struct runtime *runtime);
 struct wire_hash runtime_result_hash(const struct runtime *runtime);
 
+/* Idempotency keys remembered now; config.idempotency_slots is the most. O(1). */
+uint32_t runtime_idempotency_keys(const struct runtime *runtime);
+
 struct runtime_range_facts {
     uint64_t range, owner; /* owner 0 when retired */
     uint32_t executed;     /* position; the end when retired */
@@ -214,6 +217,12 @@ void runtime_ranges(const struct runtime *runtime, runtime_range_callback callba
 /* One range; false when it was never opened. */
 bool runtime_range_find(const struct runtime *runtime, uint64_t range,
                         struct runtime_range_facts *ret_range);
+
+/* Calls back for every entry of the applications' tables, table by table. */
+typedef void (*runtime_entry_callback)(void *user, const struct mrn_application *application,
+                                       const struct mrn_table_spec *table, const void *key,
+                                       const void *value);
+void runtime_entries(const struct runtime *runtime, runtime_entry_callback callback, void *user);
 
 /* Hash of the whole state at exec_seq: a tree of BLAKE2b over the pages. Depends on the content
  * only, never on when it was asked before. Costs about 5 us for each page written since the last

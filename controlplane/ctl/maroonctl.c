@@ -26,7 +26,7 @@ static const char usage[] =
     "kill\n"
     "                      (with --store-url s3://BUCKET/PREFIX or dir:/PATH and the other store "
     "keys of\n"
-    "                      docs/configuration.md, and --key-file FILE when dumps are sealed)\n"
+    "                      docs/configuration.md, and --dump-key-file FILE when dumps are sealed)\n"
     "\n"
     "  --admin   admin addresses of the nodes; default: $MAROON_ADMIN, else 127.0.0.1:9100\n"
     "  --json    what the nodes say, as JSON\n"
@@ -75,7 +75,8 @@ int main(int argc, char **argv) {
         {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     struct ctl_options options = {0};
-    if (argc > 1 && (strcmp(argv[1], "dump") == 0 || strcmp(argv[1], "bootstrap") == 0)) {
+    if (argc > 1 && (strcmp(argv[1], "dump") == 0 || strcmp(argv[1], "bootstrap") == 0 ||
+                     strcmp(argv[1], "restore") == 0)) {
         curl_global_init(CURL_GLOBAL_DEFAULT);
         return ctl_dump(argc, argv);
     }

@@ -15,14 +15,29 @@ static int told(const struct dump_store *store, int error, char *text) {
     return error;
 }
 
-int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq,
-                char *text) {
+int dump_pointer_get(struct dump_store *store, char *ret_pointer, size_t room,
+                     char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq, char *text) {
     struct dump_bytes bytes = {0};
     int error = dump_store_get(store, "latest", POINTER_MAX_BYTES, &bytes);
-    error = error ? told(store, error, text)
-                  : dump_pointer_read((const char *)bytes.at, bytes.count, ret_path, ret_seq, text);
+    if (error)
+        (void)told(store, error, text);
+    else if (bytes.count >= room || memchr(bytes.at, 0, bytes.count)) {
+        snprintf(text, DUMP_TEXT_BYTES, "the pointer `latest` cannot be read");
+        error = bytes.count >= room ? MRN_ERR_TOO_LARGE : MRN_ERR_CORRUPT;
+    } else
+        error = dump_pointer_read((const char *)bytes.at, bytes.count, ret_path, ret_seq, text);
+    if (!error) {
+        memcpy(ret_pointer, bytes.at, bytes.count);
+        ret_pointer[bytes.count] = '\0';
+    }
     dump_bytes_free(&bytes);
     return error;
+}
+
+int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq,
+                char *text) {
+    char pointer[POINTER_MAX_BYTES];
+    return dump_pointer_get(store, pointer, sizeof pointer, ret_path, ret_seq, text);
 }
 
 int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
@@ -48,8 +63,10 @@ int dump_manifest_get(struct dump_store *store, const struct dump_key *key, cons
         dump_manifest_free(&manifest);
         error = MRN_ERR_CORRUPT;
     }
-    if (!error)
+    if (!error) {
         *ret_manifest = manifest;
+        snprintf(ret_manifest->path, sizeof ret_manifest->path, "%s", path);
+    }
     dump_bytes_free(&object);
     dump_bytes_free(&payload);
     return error;

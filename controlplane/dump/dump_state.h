@@ -25,6 +25,9 @@ struct dump_state {
 /* The newest manifest's path, by the pointer. NOT_FOUND: there is none. */
 int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq,
                 char *text);
+/* The same, with the pointer's text; TOO_LARGE when `room` is too little. */
+int dump_pointer_get(struct dump_store *store, char *ret_pointer, size_t room,
+                     char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq, char *text);
 int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
                       struct dump_manifest *ret_manifest, char *text);
 /* Manifest and indexes. *ret_state is untouched on failure. */

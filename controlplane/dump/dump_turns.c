@@ -8,6 +8,7 @@
 
 #define TICK_MS 500
 #define SECOND_NS UINT64_C(1000000000)
+#define PAUSE_NS (15 * SECOND_NS)
 #define ASKED_RETRY_NS (2 * SECOND_NS)
 
 static void on_snapshot(void *context, int error, const char *path, uint64_t seq) {
@@ -24,6 +25,13 @@ static void on_snapshot(void *context, int error, const char *path, uint64_t seq
         mrn_log_warning("not_dumped", "why=\"the snapshot cannot be opened\"");
     else if (dumper_take(turns->dumper, fd))
         turns->asked = false;
+}
+
+/* A store in trouble is left alone for 1, 2, 4, ... s. */
+static bool is_pausing(const struct dumper_status *status, uint64_t now_ns) {
+    uint32_t shift = status->failures_in_a_row < 6 ? status->failures_in_a_row : 6;
+    uint64_t pause_ns = (SECOND_NS << shift) / 2;
+    return shift && now_ns - status->failed_ns < (pause_ns < PAUSE_NS ? pause_ns : PAUSE_NS);
 }
 
 static bool is_due(const struct dump_turns *turns, const struct dumper_status *status,
@@ -47,7 +55,11 @@ static void on_tick(void *context) {
     uint64_t look_ns = turns->interval_s > 4 ? turns->interval_s * SECOND_NS / 4 : SECOND_NS;
     loop_timer_set(turns->loop, &turns->timer, TICK_MS, on_tick, turns);
     dumper_status(turns->dumper, &status);
-    if (turns->waiting || status.dumping || status.looking)
+    /* Last of all the key in etcd; whoever sees the store ahead of it puts that right. */
+    if (status.pointer[0])
+        arbiter_dump_tell(turns->arbiter, status.latest_seq, status.pointer);
+    if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
+        is_pausing(&status, now_ns))
         return;
     if (is_due(turns, &status, now_ns)) {
         turns->tried_ns = now_ns;

@@ -11,7 +11,7 @@
 struct dump_turns {
     struct loop *loop;
     struct snapshot *snapshot;
-    const struct arbiter *arbiter;
+    struct arbiter *arbiter;
     struct dumper *dumper;
     uint32_t node, node_count, interval_s; /* interval_s 0: only when asked */
     struct loop_timer timer;

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "controlplane/dump/dump_fetch.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/log.h"
 #include "maroon/application.h"
@@ -18,6 +19,8 @@ struct dumper {
     struct dump_writer writer;
     struct dump_key key;
     struct dump_signer signer;
+    char tmp_dir[480];
+    uint64_t configuration_id;
     struct dump_journal journal;
     pthread_t thread;
     _Atomic bool stop;
@@ -26,6 +29,10 @@ struct dumper {
     pthread_cond_t wake;
     bool peek;
     int fd; /* to dump; -1: none */
+    bool error_of_look;
+    bool fetch;
+    uint64_t fetch_above;
+    char fetch_pointer[DUMPER_POINTER_MAX];
     struct dumper_status status;
 };
 
@@ -39,33 +46,54 @@ uint32_t dumper_patience(uint32_t node, uint32_t leader, uint32_t node_count) {
     return 1 + (node + node_count - leader + node_count - 1) % node_count;
 }
 
-/* With the lock held. */
-static void see_latest(struct dumper *dumper, uint64_t seq) {
+/* With the lock held; of a look or a dump. A dump's trouble is over when a dump succeeds, here or
+ * on another node; a look's with the next look. Says what is new, once. */
+static void note_outcome(struct dumper *dumper, bool looked, int error, const char *text) {
     struct dumper_status *status = &dumper->status;
+    if (error == MRN_ERR_CLOSED)
+        return;
+    if (error) {
+        bool known = status->error == error && strcmp(status->text, text) == 0;
+        status->failures++;
+        status->failures_in_a_row++;
+        status->failed_ns = now_ns();
+        status->error = error;
+        dumper->error_of_look = looked;
+        snprintf(status->text, sizeof status->text, "%s", text);
+        if (!known)
+            mrn_log_warning(looked ? "dump_store" : "not_dumped", "error=%s why=%s",
+                            mrn_error_name(error), mrn_log_quote(text));
+    } else if (status->error && (!looked || dumper->error_of_look)) {
+        mrn_log_info("dump_store_again", "after=%s", mrn_error_name(status->error));
+        status->error = 0;
+        status->failures_in_a_row = 0;
+        status->text[0] = '\0';
+    }
+}
+
+/* With the lock held. */
+static void see_latest(struct dumper *dumper, uint64_t seq, const char *pointer) {
+    struct dumper_status *status = &dumper->status;
+    snprintf(status->pointer, sizeof status->pointer, "%s", pointer);
     if (!status->latest_known || seq != status->latest_seq)
         status->latest_change_ns = status->latest_known || !seq ? now_ns() : 0;
+    if (status->latest_known && seq > status->latest_seq)
+        note_outcome(dumper, false, 0, "");
     status->latest_known = true;
     status->latest_seq = seq;
 }
 
 static void look(struct dumper *dumper) {
-    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES] = "";
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES] = "", pointer[DUMPER_POINTER_MAX];
     uint64_t seq = 0;
-    int error = dump_latest(&dumper->store, path, &seq, text);
+    int error = dump_pointer_get(&dumper->store, pointer, sizeof pointer, path, &seq, text);
     pthread_mutex_lock(&dumper->lock);
     dumper->status.looking = false;
     if (!error || error == MRN_ERR_NOT_FOUND)
-        see_latest(dumper, error ? 0 : seq);
-    else if (error != MRN_ERR_CLOSED) {
-        dumper->status.failures++;
-        dumper->status.error = error;
-        snprintf(dumper->status.text, sizeof dumper->status.text, "%s", text);
-    }
+        see_latest(dumper, error ? 0 : seq, error ? "" : pointer);
+    note_outcome(dumper, true, error == MRN_ERR_NOT_FOUND ? 0 : error, text);
     dumper->status.counters = *object_store_counters(dumper->store.store);
     pthread_mutex_unlock(&dumper->lock);
-    if (error && error != MRN_ERR_NOT_FOUND && error != MRN_ERR_CLOSED)
-        mrn_log_warning("dump_store", "error=%s why=%s", mrn_error_name(error),
-                        mrn_log_quote(text));
 }
 
 static void dump(struct dumper *dumper, int fd) {
@@ -76,6 +104,7 @@ static void dump(struct dumper *dumper, int fd) {
     int error = dump_write(&dumper->writer, fd, &report, text);
     close(fd);
     uint64_t took_ms = (now_ns() - since_ns) / 1000000;
+    char *pointer = error ? NULL : dump_pointer_text(&dumper->writer.state.manifest, report.path);
     clock_gettime(CLOCK_REALTIME, &wall);
     pthread_mutex_lock(&dumper->lock);
     struct dumper_status *status = &dumper->status;
@@ -93,17 +122,11 @@ static void dump(struct dumper *dumper, int fd) {
         status->last_changed_pages = report.changed_pages;
         status->last_epochs = report.epochs;
         status->last_gap = report.gap[0] != '\0';
-        see_latest(dumper, report.seq);
+        see_latest(dumper, report.seq, pointer ? pointer : "");
     }
-    if (error && !newer && error != MRN_ERR_CLOSED) {
-        status->failures++;
-        status->error = error;
-        snprintf(status->text, sizeof status->text, "%s", text);
-    } else {
-        status->error = 0;
-        status->text[0] = '\0';
-    }
+    note_outcome(dumper, false, newer ? 0 : error, text);
     pthread_mutex_unlock(&dumper->lock);
+    free(pointer);
     if (!error)
         mrn_log_info("dumped",
                      "seq=%" PRIu64 " pages=%" PRIu64 " changed=%" PRIu64 " sent_bytes=%" PRIu64
@@ -111,21 +134,47 @@ static void dump(struct dumper *dumper, int fd) {
                      report.seq, report.pages, report.changed_pages, report.sent_bytes,
                      report.skipped_bytes, report.epochs, took_ms, report.path,
                      report.gap[0] ? " gap=" : "", report.gap[0] ? mrn_log_quote(report.gap) : "");
-    else if (!newer && error != MRN_ERR_CLOSED)
-        mrn_log_warning("not_dumped", "error=%s why=%s", mrn_error_name(error),
-                        mrn_log_quote(text));
+}
+
+static void fetched_some(void *context, uint64_t seq, const struct dump_progress *progress) {
+    struct dumper *dumper = context;
+    pthread_mutex_lock(&dumper->lock);
+    dumper->status.fetch.seq = seq;
+    dumper->status.fetch.progress = *progress;
+    pthread_mutex_unlock(&dumper->lock);
+}
+
+static void fetch(struct dumper *dumper, uint64_t newer_than, const char *pointer) {
+    struct dump_fetch job = {.store = &dumper->store,
+                             .key = &dumper->key,
+                             .configuration_id = dumper->configuration_id,
+                             .directory = dumper->tmp_dir,
+                             .newer_than = newer_than,
+                             .pointer = pointer,
+                             .tell = fetched_some,
+                             .context = dumper};
+    struct dumper_fetch outcome = {0};
+    uint64_t since_ns = now_ns();
+    outcome.error = dump_fetch(&job, outcome.file, &outcome.seq, outcome.text);
+    outcome.duration_ms = (now_ns() - since_ns) / 1000000;
+    pthread_mutex_lock(&dumper->lock);
+    outcome.progress = dumper->status.fetch.progress;
+    dumper->status.fetch = outcome;
+    dumper->status.counters = *object_store_counters(dumper->store.store);
+    pthread_mutex_unlock(&dumper->lock);
 }
 
 static void *run(void *context) {
     struct dumper *dumper = context;
     while (!atomic_load(&dumper->stop)) {
         pthread_mutex_lock(&dumper->lock);
-        while (!atomic_load(&dumper->stop) && !dumper->peek && dumper->fd < 0)
+        while (!atomic_load(&dumper->stop) && !dumper->peek && !dumper->fetch && dumper->fd < 0)
             pthread_cond_wait(&dumper->wake, &dumper->lock);
         int fd = dumper->fd;
-        bool peek = dumper->peek;
+        bool peek = dumper->peek, wants = dumper->fetch;
+        uint64_t above = dumper->fetch_above;
         dumper->fd = -1;
-        dumper->peek = false;
+        dumper->peek = dumper->fetch = false;
         pthread_mutex_unlock(&dumper->lock);
         if (atomic_load(&dumper->stop)) {
             if (fd >= 0)
@@ -134,6 +183,8 @@ static void *run(void *context) {
         }
         if (peek)
             look(dumper);
+        if (wants)
+            fetch(dumper, above, dumper->fetch_pointer); /* not touched while it is under way */
         if (fd >= 0)
             dump(dumper, fd);
     }
@@ -150,6 +201,8 @@ static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char
                  setup->key_file);
         return MRN_ERR_INVALID;
     }
+    snprintf(dumper->tmp_dir, sizeof dumper->tmp_dir, "%.470s/tmp", setup->data_dir);
+    dumper->configuration_id = setup->configuration_id;
     snprintf(path, sizeof path, "%.480s/dump.key", setup->data_dir);
     error = dump_signer_load(path, &dumper->signer);
     if (error) {
@@ -223,7 +276,8 @@ void dumper_stop(struct dumper *dumper) {
 
 /* With the lock held. */
 static bool idle(const struct dumper *dumper) {
-    return !dumper->status.dumping && !dumper->status.looking;
+    const struct dumper_status *status = &dumper->status;
+    return !status->dumping && !status->looking && !status->fetch.under_way;
 }
 
 bool dumper_peek(struct dumper *dumper) {
@@ -255,4 +309,19 @@ void dumper_status(struct dumper *dumper, struct dumper_status *ret_status) {
     pthread_mutex_lock(&dumper->lock);
     *ret_status = dumper->status;
     pthread_mutex_unlock(&dumper->lock);
+}
+
+bool dumper_fetch(struct dumper *dumper, uint64_t newer_than, const char *pointer) {
+    pthread_mutex_lock(&dumper->lock);
+    bool taken = idle(dumper);
+    if (taken) {
+        dumper->fetch = true;
+        dumper->fetch_above = newer_than;
+        snprintf(dumper->fetch_pointer, sizeof dumper->fetch_pointer, "%s", pointer);
+        memset(&dumper->status.fetch, 0, sizeof dumper->status.fetch);
+        dumper->status.fetch.under_way = true;
+        pthread_cond_signal(&dumper->wake);
+    }
+    pthread_mutex_unlock(&dumper->lock);
+    return taken;
 }

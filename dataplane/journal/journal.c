@@ -331,6 +331,13 @@ int journal_idle(const struct journal *journal) {
     return journal->stable == journal->next;
 }
 
+uint64_t journal_waiting_ns(const struct journal *journal, uint64_t now_ns) {
+    const struct journal_batch *oldest =
+        &journal->batches[journal->done % journal->config.batch_count];
+    int waits = journal->done < journal->submitted && !journal->error;
+    return waits && now_ns > oldest->submitted_ns ? now_ns - oldest->submitted_ns : 0;
+}
+
 int journal_created(const struct journal *journal) {
     return journal->created;
 }

@@ -147,6 +147,12 @@ uint64_t journal_stable(const struct journal *journal);
 /* Every record appended is stable (protocol.md §4: propose then). */
 int journal_idle(const struct journal *journal);
 
+/* How long the oldest write under way has been so, as of `now_ns`; 0 when none is. A caller that
+ * shares its CPU sleeps now and then once this is long: what ends a write is a worker of the kernel
+ * on some CPU, and callers that only yield to one another can keep it away for 100 ms and more
+ * (seen with every process in a scheduling group of its own, as containers are). */
+uint64_t journal_waiting_ns(const struct journal *journal, uint64_t now_ns);
+
 /* 0, or the error that made the journal fail; then *ret_text (if not NULL) says why: static in the
  * journal, valid until close. */
 int journal_failed(const struct journal *journal, const char **ret_text);

@@ -51,8 +51,15 @@ static const char *check_log(struct replica *r) {
 }
 
 static const char *check_ranges(const struct replica *r) {
+    uint32_t used_places = 0;
     for (uint32_t i = 0; i < r->range_count; i++) {
         const struct range *g = &r->ranges[i];
+        const struct retired *retired = replica_retired_find(r, g->range);
+        used_places += g->in_use;
+        if (g->in_use && replica_range_find((struct replica *)(uintptr_t)r, g->range) != g)
+            return "I8 ranges in use are found";
+        if (g->in_use && retired && g->logged < retired_end(retired))
+            return "I8 no range ends below where it was retired";
         if (g->released > g->executed || g->executed > g->committed || g->committed > g->logged)
             return "I3 released <= executed <= committed <= logged";
         if (g->executed > g->received)
@@ -60,6 +67,8 @@ static const char *check_ranges(const struct replica *r) {
         if (g->complete > g->received || g->received > max_u32(g->highest, g->logged))
             return "I3 complete <= received";
     }
+    if (used_places != r->ranges_used)
+        return "I8 ranges in use are counted";
     uint32_t used = 0;
     for (uint32_t i = 0; i < r->chunk_count; i++)
         if (r->chunks[i].key != UINT64_MAX)

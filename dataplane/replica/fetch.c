@@ -38,7 +38,10 @@ void replica_fetch_vector_frame(struct replica *r, const struct replica_event_fr
     memcpy(result.bytes, v->result_hash, sizeof result.bytes);
     replica_divergence_vector(r, frame->peer, v->exec_seq, &result);
     for (uint32_t i = 0; i < v->count; i++) {
-        struct range *g = replica_range_get(r, entries[i].range);
+        const struct retired *retired = replica_retired_find(r, entries[i].range);
+        struct range *g = retired && entries[i].received <= retired_end(retired)
+                              ? replica_range_find(r, entries[i].range)
+                              : replica_range_get(r, entries[i].range);
         if (!g)
             continue;
         g->peer_received[frame->peer] = entries[i].received;
@@ -64,8 +67,9 @@ static void vector_send(struct replica *r) {
     while (r->vector_dirty.count && count < VECTOR_ENTRIES_MAX) {
         struct range *g = &r->ranges[replica_queue_pop(&r->vector_dirty)];
         g->vector_dirty = false;
-        r->vector_entries[count++] =
-            (struct wire_vector_entry){g->range, g->received, g->committed};
+        if (g->in_use)
+            r->vector_entries[count++] =
+                (struct wire_vector_entry){g->range, g->received, g->committed};
     }
     v.count = count;
     for (uint8_t i = 0; i < peers_count(r); i++)
@@ -190,12 +194,24 @@ static bool fetch_range(struct replica *r, struct range *g) {
     return true;
 }
 
+/* GONE names an id, of which a full range has none above its last: that one then means all. */
+static void gone_send(struct replica *r, uint8_t peer, uint64_t range, uint32_t position) {
+    struct wire_gone gone = {wire_tx_id(range, min_u32(position, WIRE_RANGE_OFFSETS - 1))};
+    replica_send_frame(r, peer, WIRE_GONE, 0, &gone, sizeof gone, NULL, 0);
+}
+
 void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_fetch *fetch = (const void *)frame->payload;
     struct range *g = replica_range_find(r, wire_tx_range(fetch->first_id));
     uint32_t offset = wire_tx_offset(fetch->first_id);
     uint32_t end = (uint32_t)min_u64((uint64_t)offset + min_u32(fetch->count, SERVE_BODIES_MAX),
                                      WIRE_RANGE_OFFSETS);
+    const struct retired *retired =
+        g ? NULL : replica_retired_find(r, wire_tx_range(fetch->first_id));
+    if (retired && offset < retired_end(retired)) {
+        gone_send(r, frame->peer, wire_tx_range(fetch->first_id), retired_end(retired));
+        return;
+    }
     if (!g || offset >= max_u32(g->highest, g->received)) {
         struct wire_not_yet not_yet = {fetch->first_id};
         replica_send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
@@ -219,8 +235,7 @@ void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_fr
     }
     offset = wire_tx_offset(fetch->first_id);
     if (gap && offset < g->released) {
-        struct wire_gone gone = {wire_tx_id(g->range, g->released)};
-        replica_send_frame(r, frame->peer, WIRE_GONE, 0, &gone, sizeof gone, NULL, 0);
+        gone_send(r, frame->peer, g->range, g->released);
     } else if (gap) {
         struct wire_not_yet not_yet = {wire_tx_id(g->range, max_u32(g->received, offset))};
         replica_send_frame(r, frame->peer, WIRE_NOT_YET, 0, &not_yet, sizeof not_yet, NULL, 0);
@@ -230,8 +245,9 @@ void replica_fetch_bodies_frame(struct replica *r, const struct replica_event_fr
 void replica_fetch_gone_frame(struct replica *r, const struct replica_event_frame *frame) {
     const struct wire_gone *gone = (const void *)frame->payload;
     struct range *g = replica_range_find(r, wire_tx_range(gone->below_id));
+    uint32_t below = wire_tx_offset(gone->below_id);
     if (!g || !g->behind || frame->peer != g->fetch_peer ||
-        wire_tx_offset(gone->below_id) <= g->fetch_first) {
+        (below <= g->fetch_first && below != WIRE_RANGE_OFFSETS - 1)) {
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }

@@ -1,6 +1,7 @@
 /* The replica's inside: one struct, shared by the files of this room and nobody else.
  *
  *   ranges.c      ranges, bodies, progress to gateways
+ *   retired.c     what is kept of ranges that are over, and giving back their places
  *   log.c         the epoch log: append, replace, held, acknowledgeable, deliver, release
  *   order.c       propose, take part, acknowledge, commit
  *   leadership.c  ring and delays, campaign, prepare, promise, adoption, stepping down
@@ -17,6 +18,7 @@
 
 #include "dataplane/replica/mutant.h"
 #include "dataplane/replica/replica.h"
+#include "proto/retired.h"
 
 #define CHUNK_SHIFT 5
 #define CHUNK_BODIES (1u << CHUNK_SHIFT)
@@ -45,6 +47,7 @@
 #define PING_CALM_NS 500000000u
 #define GAP_WINDOW_NS 60000000000u
 #define RECHECK_RANGE_NS 500000000u
+#define FORSAKEN_SEALS 8 /* times seal_after: an open range is silent for so long */
 
 struct chunk {    /* CHUNK_BODIES consecutive offsets of one range */
     uint64_t key; /* id >> CHUNK_SHIFT */
@@ -91,9 +94,9 @@ struct range {
     bool in_use;
 };
 
-struct queue { /* of range places, each at most once (the range's flag says so) */
+struct queue { /* of range places, each at most once (the place's flag says so) */
     uint32_t *items;
-    uint32_t head, count, mask;
+    uint32_t head, count, size;
 };
 
 struct before { /* of a control's range, for undoing it */
@@ -194,7 +197,15 @@ struct replica {
     /* ranges and bodies */
     struct range *ranges;
     uint32_t *range_index;
-    uint32_t range_index_mask, range_count, range_free_hint;
+    uint32_t range_index_mask;
+    uint32_t range_places; /* more than ranges_max by what the log may be ahead of retiring */
+    uint32_t range_count;  /* places that were ever taken */
+    uint32_t ranges_used, range_free; /* of them in use; first free one, INDEX_NONE: none */
+    uint32_t retire_place;
+    bool sealed_kept, sealed_kept_now; /* a sealed range waits for the release of its bodies */
+    uint64_t range_floor;              /* above every range known here */
+    struct retired *retired;
+    uint32_t retired_count;
     struct queue waiting, vector_dirty, progress_dirty, behind;
     uint32_t rotate_place;
     struct chunk *chunks;
@@ -221,7 +232,7 @@ struct replica {
     uint64_t etcd_latency_ns, slice_ns;
     uint64_t prepare_at_ns, prepare_ns, next_ping_ns, started_ns, won_ns, extra_until_ns;
     uint8_t adopt_source;
-    uint64_t adopt_seq;
+    uint64_t adopt_seq, adopt_wall_us;
     uint64_t adopt_from; /* the source keeps no epoch below; 0: not known */
     struct wire_hash adopt_hash;
     bool adopting;
@@ -271,6 +282,10 @@ struct range *replica_range_get(struct replica *r,
 static inline uint32_t range_place(const struct replica *r, const struct range *g) {
     return (uint32_t)(g - r->ranges);
 }
+/* The same for an epoch of the log, which may take any place that is not the log's. */
+struct range *replica_range_get_for_log(struct replica *r, uint64_t range);
+void replica_range_drop(struct replica *r, struct range *g); /* its place is free from then on */
+uint64_t replica_mix(uint64_t x);
 void replica_queue_push(struct queue *q, uint32_t place, bool *flag);
 uint32_t replica_queue_pop(struct queue *q);
 uint32_t replica_body_slot(struct replica *r, struct range *g, uint32_t offset,
@@ -292,6 +307,16 @@ void replica_ranges_reset(struct replica *r);
 bool replica_epoch_names(const struct epoch *e, uint64_t id);
 bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
                              struct wire_digest *sum);
+
+/* ---- retired.c ---- */
+void replica_retired_reset(struct replica *r);
+const struct retired *replica_retired_find(const struct replica *r, uint64_t range);
+bool replica_retired_put(struct replica *r, uint64_t range, uint32_t end, uint32_t mark);
+bool replica_range_retire(struct replica *r, struct range *g);
+bool replica_range_make_room(struct replica *r, bool for_log);
+bool replica_ranges_short(const struct replica *r);
+bool replica_ranges_exhausted(const struct replica *r);
+bool replica_range_openable(const struct replica *r, const struct range *g);
 
 /* ---- log.c ---- */
 static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {

@@ -250,9 +250,9 @@ static bool outdated(const struct replica *r, uint8_t sender) {
     return sender != r->config.index && r->peers[sender].incarnation > incarnation;
 }
 
-/* Logical time starts at the greater of the log's and the lower median of the promises' wall
- * clocks. */
-static void clock_start(struct replica *r) {
+/* Logical time starts at the greater of the log's and the lower median of the wall clocks in the k
+ * promises: of those that adoption began with, since one may be forgotten before it ends. */
+static uint64_t wall_median(const struct replica *r) {
     uint64_t walls[WIRE_NODES_MAX];
     uint32_t count = 0;
     for (uint32_t i = 0; i < peers_count(r); i++) {
@@ -264,8 +264,11 @@ static void clock_start(struct replica *r) {
         walls[at] = r->peers[i].promise.wall_us;
     }
     assert(count > 0);
-    r->leader_time_us = max_u64(replica_log_time(r, r->last_seq),
-                                walls[MUTANT(clock_greatest) ? count - 1 : (count - 1) / 2]);
+    return walls[MUTANT(clock_greatest) ? count - 1 : (count - 1) / 2];
+}
+
+static void clock_start(struct replica *r) {
+    r->leader_time_us = max_u64(replica_log_time(r, r->last_seq), r->adopt_wall_us);
     r->leader_time_ns = r->now_ns;
 }
 
@@ -319,6 +322,7 @@ static void adopt_or_establish(struct replica *r) {
     r->adopt_seq = b->last_seq;
     r->adopt_hash = b->last_hash;
     r->adopt_from = 0;
+    r->adopt_wall_us = wall_median(r);
     r->adopting = true;
     r->progress++;
     bool have = b->last_seq >= r->base_seq && b->last_seq <= r->last_seq &&

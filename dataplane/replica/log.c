@@ -31,7 +31,7 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
     const struct wire_control *controls = wire_epoch_controls(bytes);
     const struct wire_interval *intervals = wire_epoch_intervals(bytes);
     for (uint32_t i = 0; i < head->control_count; i++) {
-        struct range *g = replica_range_get(r, controls[i].range);
+        struct range *g = replica_range_get_for_log(r, controls[i].range);
         if (!g)
             return LOG_FULL;
         if (controls[i].kind == WIRE_CONTROL_OPEN
@@ -40,6 +40,9 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
                       (controls[i].value != g->logged && !MUTANT(seal_at_committed)))
             return LOG_IMPOSSIBLE;
     }
+    for (uint32_t i = 0; i < head->control_count; i++)
+        if (!replica_range_find(r, controls[i].range)) /* made room for a later one */
+            return LOG_FULL;
     for (uint32_t i = 0; i < head->interval_count; i++) {
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         if (!g || g->logged != wire_tx_offset(intervals[i].first_id))
@@ -294,7 +297,8 @@ bool replica_log_slots_short(const struct replica *r) {
 }
 
 static bool log_short(const struct replica *r) {
-    return r->last_seq - r->base_seq > r->config.log_epochs / 2 || replica_log_slots_short(r);
+    return r->last_seq - r->base_seq > r->config.log_epochs / 2 || replica_log_slots_short(r) ||
+           replica_ranges_short(r);
 }
 
 /* Kept until executed here, and executed by all n or space is short (protocol.md §2: retain). */

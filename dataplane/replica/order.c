@@ -266,7 +266,8 @@ static uint32_t cut_controls(struct replica *r, struct wire_control *controls) {
             continue;
         if (c.kind == WIRE_CONTROL_OPEN) {
             g->open_waiting = false;
-            if (g->state == RANGE_OPEN || (g->state == RANGE_SEALED && !g->sealed_executed))
+            if (g->state == RANGE_OPEN || (g->state == RANGE_SEALED && !g->sealed_executed) ||
+                !replica_range_openable(r, g))
                 continue;
         } else {
             g->seal_waiting = false;

@@ -3,7 +3,7 @@
 /* ---- tables: open addressing, linear probing, deletion by shifting back (Knuth 6.4 algorithm R)
  * ---- */
 
-static uint64_t mix(uint64_t x) { /* splitmix64's finalizer (Steele, Lea, Flood 2014) */
+uint64_t replica_mix(uint64_t x) { /* splitmix64's finalizer (Steele, Lea, Flood 2014) */
     x ^= x >> 30;
     x *= UINT64_C(0xbf58476d1ce4e5b9);
     x ^= x >> 27;
@@ -12,7 +12,7 @@ static uint64_t mix(uint64_t x) { /* splitmix64's finalizer (Steele, Lea, Flood 
 }
 
 static uint32_t range_probe(const struct replica *r, uint64_t range) {
-    uint32_t at = (uint32_t)mix(range) & r->range_index_mask;
+    uint32_t at = (uint32_t)replica_mix(range) & r->range_index_mask;
     while (r->range_index[at] != INDEX_NONE && r->ranges[r->range_index[at]].range != range)
         at = (at + 1) & r->range_index_mask;
     return at;
@@ -23,35 +23,96 @@ struct range *replica_range_find(struct replica *r, uint64_t range) {
     return place == INDEX_NONE ? NULL : &r->ranges[place];
 }
 
-struct range *replica_range_get(struct replica *r, uint64_t range) {
+/* A free place, blank but for the queues that it still stands in. */
+static struct range *place_take(struct replica *r) {
+    uint32_t place = r->range_free;
+    if (place == INDEX_NONE) {
+        assert(r->range_count < r->range_places);
+        place = r->range_count++;
+        memset(&r->ranges[place], 0, sizeof r->ranges[place]);
+    } else {
+        r->range_free = r->ranges[place].gateway;
+    }
+    r->ranges_used++;
+    return &r->ranges[place];
+}
+
+static void place_blank(struct range *g) {
+    struct range blank = {.hot_chunk = INDEX_NONE,
+                          .fetch_peer = REPLICA_NODE_NONE,
+                          .waiting = g->waiting,
+                          .vector_dirty = g->vector_dirty,
+                          .progress_dirty = g->progress_dirty};
+    *g = blank;
+}
+
+static struct range *range_make(struct replica *r, uint64_t range, bool for_log) {
     uint32_t at = range_probe(r, range);
     if (r->range_index[at] != INDEX_NONE)
         return &r->ranges[r->range_index[at]];
-    if (r->range_count == r->config.ranges_max)
+    if (r->ranges_used >= (for_log ? r->range_places : r->config.ranges_max) &&
+        !replica_range_make_room(r, for_log))
         return NULL;
-    uint32_t place = r->range_count++;
-    struct range *g = &r->ranges[place];
-    memset(g, 0, sizeof *g);
+    struct range *g = place_take(r);
+    place_blank(g);
     g->range = range;
-    g->hot_chunk = INDEX_NONE;
-    g->fetch_peer = REPLICA_NODE_NONE;
     g->in_use = true;
     g->hello_ns = r->now_ns;
-    r->range_index[at] = place;
+    r->range_index[range_probe(r, range)] = range_place(r, g);
+    if (range >= r->range_floor)
+        r->range_floor = range + 1;
+    const struct retired *retired = replica_retired_find(r, range);
+    if (retired) { /* a pinned range that may get its next owner */
+        uint32_t end = retired_end(retired);
+        g->state = RANGE_SEALED;
+        g->sealed_executed = true;
+        g->owner = g->executed_owner = retired_owner_mark(retired);
+        g->received = g->complete = g->tx_end = g->highest = g->named = end;
+        g->logged = g->committed = g->executed = g->released = end;
+    }
     return g;
+}
+
+struct range *replica_range_get(struct replica *r, uint64_t range) {
+    return range_make(r, range, false);
+}
+
+struct range *replica_range_get_for_log(struct replica *r, uint64_t range) {
+    return range_make(r, range, true);
+}
+
+void replica_range_drop(struct replica *r, struct range *g) {
+    uint32_t hole = range_probe(r, g->range), place = range_place(r, g);
+    assert(r->range_index[hole] == place && !g->behind);
+    for (uint32_t at = (hole + 1) & r->range_index_mask; r->range_index[at] != INDEX_NONE;
+         at = (at + 1) & r->range_index_mask) {
+        uint32_t home =
+            (uint32_t)replica_mix(r->ranges[r->range_index[at]].range) & r->range_index_mask;
+        if (((at - home) & r->range_index_mask) >= ((at - hole) & r->range_index_mask)) {
+            r->range_index[hole] = r->range_index[at];
+            hole = at;
+        }
+    }
+    r->range_index[hole] = INDEX_NONE;
+    place_blank(g);
+    g->gateway = r->range_free;
+    r->range_free = place;
+    r->ranges_used--;
 }
 
 void replica_queue_push(struct queue *q, uint32_t place, bool *flag) {
     if (*flag)
         return;
     *flag = true;
-    assert(q->count <= q->mask);
-    q->items[(q->head + q->count++) & q->mask] = place;
+    assert(q->count < q->size);
+    uint32_t at = q->head + q->count++;
+    q->items[at < q->size ? at : at - q->size] = place;
 }
 
 uint32_t replica_queue_pop(struct queue *q) {
     assert(q->count > 0);
-    uint32_t place = q->items[q->head++ & q->mask];
+    uint32_t place = q->items[q->head];
+    q->head = q->head + 1 == q->size ? 0 : q->head + 1;
     q->count--;
     return place;
 }
@@ -59,7 +120,7 @@ uint32_t replica_queue_pop(struct queue *q) {
 /* ---- chunks of bodies ---- */
 
 static uint32_t chunk_probe(const struct replica *r, uint64_t key) {
-    uint32_t at = (uint32_t)mix(key) & r->chunk_index_mask;
+    uint32_t at = (uint32_t)replica_mix(key) & r->chunk_index_mask;
     while (r->chunk_index[at] != INDEX_NONE && r->chunks[r->chunk_index[at]].key != key)
         at = (at + 1) & r->chunk_index_mask;
     return at;
@@ -98,7 +159,8 @@ static void chunk_drop(struct replica *r, struct range *g, struct chunk *c) {
     assert(place == (uint32_t)(c - r->chunks));
     for (uint32_t at = (hole + 1) & r->chunk_index_mask; r->chunk_index[at] != INDEX_NONE;
          at = (at + 1) & r->chunk_index_mask) {
-        uint32_t home = (uint32_t)mix(r->chunks[r->chunk_index[at]].key) & r->chunk_index_mask;
+        uint32_t home =
+            (uint32_t)replica_mix(r->chunks[r->chunk_index[at]].key) & r->chunk_index_mask;
         if (((at - home) & r->chunk_index_mask) >= ((at - hole) & r->chunk_index_mask)) {
             r->chunk_index[hole] = r->chunk_index[at];
             hole = at;
@@ -178,6 +240,8 @@ bool replica_interval_digest(struct replica *r, const struct wire_interval *inte
 /* ---- positions ---- */
 
 void replica_range_mark(struct replica *r, struct range *g) {
+    if (!g->in_use)
+        return;
     uint32_t place = range_place(r, g);
     replica_queue_push(&r->vector_dirty, place, &g->vector_dirty);
     if (g->hello_owner)
@@ -232,20 +296,24 @@ static void refuse(struct replica *r, const struct replica_event_body *b, enum w
     replica_dropped(r, reason);
 }
 
-static void answer_sealed(struct replica *r, const struct range *g, uint32_t end,
-                          uint32_t gateway) {
+static void answer_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_SEALED);
-    a->range = g->range;
+    a->range = range;
     a->end = end;
     a->gateway = gateway;
+}
+
+/* Owners of what is sealed are known by their marks (proto/retired.h). */
+static bool sealed_owner(const struct range *g, uint64_t owner) {
+    return retired_mark(g->owner) == retired_mark(owner);
 }
 
 /* A range that another holds. Who held it just before is told where his holding ended: that SEAL
  * was executed here, and he never holds it again. */
 static void answer_not_owner(struct replica *r, const struct range *g, uint64_t owner,
                              uint64_t asker, uint32_t gateway) {
-    if (asker && asker == g->previous_owner) {
-        answer_sealed(r, g, g->open_at, gateway);
+    if (asker && retired_mark(asker) == retired_mark(g->previous_owner)) {
+        answer_sealed(r, g->range, g->open_at, gateway);
         return;
     }
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
@@ -274,9 +342,9 @@ static bool gateway_refused(struct replica *r, struct range *g,
     if (g->state == RANGE_SEALED) {
         if (offset < g->logged)
             return false;
-        if (!g->sealed_executed || b->owner == g->owner) {
+        if (!g->sealed_executed || sealed_owner(g, b->owner)) {
             if (g->sealed_executed)
-                answer_sealed(r, g, g->logged, b->gateway);
+                answer_sealed(r, g->range, g->logged, b->gateway);
             refuse(r, b, WIRE_DROP_SEALED);
             return true;
         } /* else a pinned range's next owner: on its HELLO's word */
@@ -288,6 +356,32 @@ static bool gateway_refused(struct replica *r, struct range *g,
         return true;
     }
     return false;
+}
+
+static void want_result(struct replica *r, uint64_t id, uint32_t gateway) {
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
+    a->id = id;
+    a->gateway = gateway;
+}
+
+/* A body of a retired range: executed, or of its last owner. Another may be its next one. */
+static bool retired_refused(struct replica *r, const struct replica_event_body *b) {
+    uint64_t range = wire_tx_range(b->id);
+    const struct retired *retired =
+        replica_range_find(r, range) ? NULL : replica_retired_find(r, range);
+    if (!retired)
+        return false;
+    if (wire_tx_offset(b->id) < retired_end(retired)) {
+        if (!r->replaying && !replica_quarantined(r))
+            want_result(r, b->id, b->gateway);
+        refuse(r, b, WIRE_DROP_DUPLICATE);
+        return true;
+    }
+    if (r->replaying || retired_owner_mark(retired) != retired_mark(b->owner))
+        return false;
+    answer_sealed(r, range, retired_end(retired), b->gateway);
+    refuse(r, b, WIRE_DROP_SEALED);
+    return true;
 }
 
 /* Do the held epochs name it? Then it is the one under their digests. */
@@ -367,10 +461,15 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         refuse(r, b, WIRE_DROP_FRAME_VALUE);
         return;
     }
-    struct range *g = from_gateway || r->replaying ? replica_range_get(r, wire_tx_range(b->id))
-                                                   : replica_range_find(r, wire_tx_range(b->id));
+    if ((from_gateway || r->replaying) && retired_refused(r, b))
+        return;
+    struct range *g = from_gateway   ? replica_range_get(r, wire_tx_range(b->id))
+                      : r->replaying ? replica_range_get_for_log(r, wire_tx_range(b->id))
+                                     : replica_range_find(r, wire_tx_range(b->id));
     if (!g) {
-        refuse(r, b, WIRE_DROP_RANGE_UNKNOWN);
+        refuse(r, b, from_gateway ? WIRE_DROP_RANGES_FULL : WIRE_DROP_RANGE_UNKNOWN);
+        if (r->replaying)
+            replica_fail_stop(r, "the journal names more ranges than ranges_max allows");
         return;
     }
     if (from_gateway) {
@@ -387,11 +486,8 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         return;
     }
     if (offset < g->executed) {
-        if (from_gateway && !replica_quarantined(r)) {
-            struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
-            a->id = b->id;
-            a->gateway = b->gateway;
-        }
+        if (from_gateway && !replica_quarantined(r))
+            want_result(r, b->id, b->gateway);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
@@ -429,19 +525,36 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
 
 /* ---- who owns what ---- */
 
+static bool may_open(const struct range *g, uint64_t owner) {
+    return g->state == RANGE_UNOPENED ||
+           (g->state == RANGE_SEALED && g->sealed_executed && !sealed_owner(g, owner));
+}
+
+/* What is retired stays so as long as only its last owner speaks of it. */
+static const struct retired *retired_of(struct replica *r, uint64_t range, uint64_t owner) {
+    const struct retired *retired =
+        replica_range_find(r, range) ? NULL : replica_retired_find(r, range);
+    return retired && retired_owner_mark(retired) == retired_mark(owner) ? retired : NULL;
+}
+
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway) {
+    const struct retired *retired = retired_of(r, range, owner);
+    if (retired) {
+        answer_sealed(r, range, retired_end(retired), gateway);
+        return;
+    }
     struct range *g = replica_range_get(r, range);
     if (!g) {
-        replica_dropped(r, WIRE_DROP_RANGE_UNKNOWN);
+        replica_dropped(r, WIRE_DROP_RANGES_FULL);
         return;
     }
     if (g->state == RANGE_OPEN && g->owner != owner) {
         answer_not_owner(r, g, g->owner, owner, gateway);
         if (r->now_ns < g->check_at_ns || r->role != REPLICA_ROLE_LEADER)
             return; /* else the arbiter may know of a change of owner */
-    } else if (g->state == RANGE_SEALED && g->owner == owner) {
+    } else if (g->state == RANGE_SEALED && sealed_owner(g, owner)) {
         if (g->sealed_executed)
-            answer_sealed(r, g, g->logged, gateway);
+            answer_sealed(r, g->range, g->logged, gateway);
         return;
     } else {
         if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
@@ -454,8 +567,7 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         g->gateway = gateway;
         replica_range_mark(r, g);
     }
-    bool to_open = g->state == RANGE_UNOPENED ||
-                   (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
+    bool to_open = may_open(g, owner);
     if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting || r->now_ns < g->check_at_ns)
         return;
     g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
@@ -464,10 +576,34 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
     a->owner = owner;
 }
 
-void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned) {
-    struct range *g = replica_range_find(r, range);
-    if (!g || r->role != REPLICA_ROLE_LEADER)
+/* Open, and long silent: its expiry should have been told. */
+static bool range_forsaken(const struct replica *r, const struct range *g) {
+    return g->state == RANGE_OPEN && !g->seal_waiting &&
+           r->now_ns - g->hello_ns >= FORSAKEN_SEALS * r->config.seal_after_ns;
+}
+
+/* An arbiter restored from a backup may have forgotten a range whose gateway is gone: nobody else
+ * would ever end it. */
+static void check_forsaken(struct replica *r, struct range *g) {
+    if (r->role != REPLICA_ROLE_LEADER || !range_forsaken(r, g) || r->now_ns < g->check_at_ns)
         return;
+    g->check_at_ns = r->now_ns + FORSAKEN_SEALS * r->config.seal_after_ns;
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
+    a->range = g->range;
+    a->owner = g->owner;
+}
+
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned) {
+    if (r->role != REPLICA_ROLE_LEADER)
+        return;
+    struct range *g = owned ? replica_range_get(r, range) : replica_range_find(r, range);
+    if (!g)
+        return;
+    if (!owned && g->state == RANGE_OPEN && g->owner == owner) {
+        if (range_forsaken(r, g) && replica_control_waiting(r, WIRE_CONTROL_SEAL, range, 0))
+            g->seal_waiting = true;
+        return;
+    }
     if (!owned) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
         a->range = range;
@@ -478,16 +614,14 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
         }
         return;
     }
-    bool to_open = g->state == RANGE_UNOPENED ||
-                   (g->state == RANGE_SEALED && g->sealed_executed && g->owner != owner);
+    bool to_open = may_open(g, owner);
     if (to_open && !g->open_waiting && replica_control_waiting(r, WIRE_CONTROL_OPEN, range, owner))
         g->open_waiting = true;
 }
 
-static void tell_arbiter_sealed(struct replica *r, const struct range *g, uint64_t owner,
-                                uint32_t end) {
+static void tell_arbiter_sealed(struct replica *r, uint64_t range, uint64_t owner, uint32_t end) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
-    a->range = g->range;
+    a->range = range;
     a->owner = owner;
     a->end = end;
 }
@@ -508,16 +642,23 @@ static void expired_unopened(struct replica *r, struct range *g, uint64_t owner)
 }
 
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
-    struct range *g = r->role == REPLICA_ROLE_LEADER ? replica_range_get(r, range) : NULL;
+    if (r->role != REPLICA_ROLE_LEADER)
+        return;
+    const struct retired *retired = retired_of(r, range, owner);
+    if (retired) { /* the arbiter forgot: restored */
+        tell_arbiter_sealed(r, range, owner, retired_end(retired));
+        return;
+    }
+    struct range *g = replica_range_get(r, range);
     if (!g)
         return;
-    if (g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && g->owner != owner)) {
+    if (g->state == RANGE_UNOPENED || (g->state == RANGE_SEALED && !sealed_owner(g, owner))) {
         expired_unopened(r, g, owner);
         return;
     }
-    if (g->sealed_executed && r->now_ns >= g->check_at_ns) { /* the arbiter forgot: restored */
+    if (g->sealed_executed && r->now_ns >= g->check_at_ns) { /* the same */
         g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
-        tell_arbiter_sealed(r, g, owner, g->logged);
+        tell_arbiter_sealed(r, range, owner, g->logged);
     }
     if (g->state != RANGE_OPEN || g->owner != owner || g->seal_waiting)
         return;
@@ -532,7 +673,7 @@ void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {
 static uint32_t window_now(const struct replica *r) {
     uint32_t room = replica_slots_room(r);
     uint32_t free = r->slots_used >= room ? 0 : room - r->slots_used;
-    uint32_t share = free / max_u32(1, min_u32(r->range_count, 64));
+    uint32_t share = free / max_u32(1, min_u32(r->ranges_used, 64));
     return min_u32(r->config.window, max_u32(share, 64));
 }
 
@@ -597,7 +738,8 @@ void replica_ranges_tick(struct replica *r) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
             struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
-            progress_tell(r, g);
+            if (g->in_use && g->hello_owner)
+                progress_tell(r, g);
         }
         r->progress_ns = r->now_ns;
         r->bodies_at_progress = r->bodies_stored;
@@ -605,10 +747,17 @@ void replica_ranges_tick(struct replica *r) {
     if (r->range_count && r->now_ns >= r->next_rotate_ns) {
         r->next_rotate_ns = r->now_ns + ROTATE_NS;
         for (uint32_t i = 0; i < min_u32(ROTATE_RANGES, r->range_count); i++) {
-            if (r->rotate_place >= r->range_count)
+            if (r->rotate_place >= r->range_count) {
                 r->rotate_place = 0;
-            drop_silent(r, &r->ranges[r->rotate_place]);
-            replica_range_mark(r, &r->ranges[r->rotate_place++]);
+                r->sealed_kept = r->sealed_kept_now;
+                r->sealed_kept_now = false;
+            }
+            struct range *g = &r->ranges[r->rotate_place++];
+            if (!g->in_use || replica_range_retire(r, g))
+                continue;
+            drop_silent(r, g);
+            check_forsaken(r, g);
+            replica_range_mark(r, g);
         }
     }
     purge_tick(r);
@@ -624,7 +773,10 @@ void replica_ranges_reset(struct replica *r) {
         r->chunks[i].next_free = i + 1 < r->chunk_count ? i + 1 : INDEX_NONE;
     }
     r->chunk_free = r->chunk_count ? 0 : INDEX_NONE;
-    r->range_count = r->rotate_place = r->slots_used = 0;
+    r->range_count = r->ranges_used = r->rotate_place = r->retire_place = r->slots_used = 0;
+    r->range_free = INDEX_NONE;
+    r->range_floor = 0;
+    replica_retired_reset(r);
     r->purge_place = UINT32_MAX;
     r->waiting.count = r->vector_dirty.count = r->progress_dirty.count = r->behind.count = 0;
 }

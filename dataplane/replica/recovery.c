@@ -201,7 +201,12 @@ static void purge_other_owners(struct replica *r) {
 
 void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
                                     uint32_t position, bool open) {
-    struct range *g = replica_range_get(r, range);
+    if (!open && !replica_range_find(r, range)) {
+        if (!replica_retired_put(r, range, position, retired_mark(owner)))
+            replica_fail_stop(r, "a snapshot holds more sealed ranges than this node may remember");
+        return;
+    }
+    struct range *g = replica_range_get_for_log(r, range);
     if (!g) {
         replica_fail_stop(r, "a snapshot holds more ranges than ranges_max allows");
         return;

@@ -55,7 +55,8 @@ static bool config_allowed(const struct replica_config *c) {
            c->epochs_in_flight >= 1 && c->epochs_in_flight <= 64 && c->epoch_cap >= 1 &&
            c->epoch_cap <= WIRE_EPOCH_BODIES_MAX && c->window >= 1 &&
            c->window <= WIRE_RANGE_OFFSETS && power_of_two(c->ranges_max) &&
-           c->ranges_max <= 1u << 24 && power_of_two(c->log_epochs) &&
+           c->ranges_max <= 1u << 24 && c->retired_max >= c->ranges_max &&
+           c->retired_max <= 1u << 30 && power_of_two(c->log_epochs) &&
            c->log_epochs >= 4 * c->epochs_in_flight && c->body_slots >= 2 * c->epoch_cap &&
            c->deliver_max >= 1 && c->heartbeat_interval_ns && c->slice_floor_ns &&
            c->slice_max_ns >= c->slice_floor_ns;
@@ -70,6 +71,12 @@ static uint32_t table_size(uint32_t count) { /* at most half full */
     while (size < 2 * count)
         size *= 2;
     return size;
+}
+
+/* A follower may have retired less than the leader had when it made room for an OPEN: what was
+ * sealed in epochs that no stable record of the follower's journal calls committed yet. */
+static uint32_t range_places(const struct replica_config *c) {
+    return c->ranges_max + WIRE_EPOCH_CONTROLS_MAX * (c->epochs_in_flight + 2);
 }
 
 /* Takes `bytes` of the block at *at, aligned to a cache line; base NULL only adds up. */
@@ -87,18 +94,21 @@ static size_t layout(struct replica *r, uint8_t *base, const struct replica_conf
     take_memory(base, &at, sizeof *r);
     uint32_t chunks = chunk_count(c);
     r->chunk_count = chunks;
-    r->range_index_mask = table_size(c->ranges_max) - 1;
+    r->range_places = range_places(c);
+    r->range_index_mask = table_size(r->range_places - r->range_places / 3) - 1;
     r->chunk_index_mask = table_size(chunks) - 1;
     r->epochs = take_memory(base, &at, c->log_epochs * sizeof *r->epochs);
     r->asides = take_memory(base, &at, c->epochs_in_flight * sizeof *r->asides);
-    r->ranges = take_memory(base, &at, c->ranges_max * sizeof *r->ranges);
+    r->ranges = take_memory(base, &at, r->range_places * sizeof *r->ranges);
+    r->retired =
+        take_memory(base, &at, (size_t)retired_places(c->retired_max) * sizeof *r->retired);
     r->range_index = take_memory(base, &at, (r->range_index_mask + 1) * sizeof *r->range_index);
     r->chunks = take_memory(base, &at, chunks * sizeof *r->chunks);
     r->chunk_index = take_memory(base, &at, (r->chunk_index_mask + 1) * sizeof *r->chunk_index);
     struct queue *queues[] = {&r->waiting, &r->vector_dirty, &r->progress_dirty, &r->behind};
     for (uint32_t i = 0; i < 4; i++) {
-        queues[i]->items = take_memory(base, &at, c->ranges_max * sizeof(uint32_t));
-        queues[i]->mask = c->ranges_max - 1;
+        queues[i]->items = take_memory(base, &at, r->range_places * sizeof(uint32_t));
+        queues[i]->size = r->range_places;
         queues[i]->head = queues[i]->count = 0;
     }
     return at;
@@ -192,10 +202,11 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
 static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32_t offset_bytes,
                         uint32_t length_bytes) {
     struct range *g = replica_range_find(r, wire_tx_range(id));
+    const struct retired *retired = g ? NULL : replica_retired_find(r, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
     if (replica_quarantined(r))
         return; /* it answers nobody */
-    if (g && offset < g->executed) {
+    if ((g && offset < g->executed) || (retired && offset < retired_end(retired))) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
         a->id = id;
         a->gateway = gateway;
@@ -204,7 +215,7 @@ static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32
         return;
     }
     uint32_t outcome = WIRE_TX_UNKNOWN;
-    if (g && g->state == RANGE_SEALED && g->sealed_executed && offset >= g->logged)
+    if (retired || (g && g->state == RANGE_SEALED && g->sealed_executed && offset >= g->logged))
         outcome = WIRE_TX_SEALED;
     else if (g && offset < g->committed)
         outcome = WIRE_TX_COMMITTED;
@@ -395,7 +406,10 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
         f->peer_commit_seq[i] = r->peers[i].commit_seq;
         f->peer_exec_seq[i] = r->peers[i].exec_seq;
     }
-    f->range_count = r->range_count;
+    f->range_count = r->ranges_used;
+    f->ranges_retired = r->retired_count;
+    f->ranges_full = r->ranges_used >= r->config.ranges_max || replica_ranges_exhausted(r);
+    f->range_floor = r->range_floor;
     f->slots_used = r->slots_used;
     f->epochs_committed = r->epochs_committed;
     f->bodies_committed = r->bodies_committed;
@@ -429,13 +443,24 @@ void replica_pace(const struct replica *r, struct replica_pace *ret_pace) {
     };
 }
 
-bool replica_range(const struct replica *r, uint32_t place, struct replica_range_facts *ret_range) {
-    if (place >= r->range_count)
+bool replica_range_next(const struct replica *r, uint32_t *place,
+                        struct replica_range_facts *ret_range) {
+    while (*place < r->range_count && !r->ranges[*place].in_use)
+        ++*place;
+    if (*place >= r->range_count)
         return false;
-    const struct range *g = &r->ranges[place];
+    const struct range *g = &r->ranges[(*place)++];
     *ret_range = (struct replica_range_facts){
         g->range,    g->owner,  g->state == RANGE_OPEN, g->state == RANGE_SEALED,
         g->received, g->logged, g->committed,           g->executed};
+    return true;
+}
+
+bool replica_range_retired(const struct replica *replica, uint64_t range, uint32_t *ret_end) {
+    const struct retired *retired = replica_retired_find(replica, range);
+    if (!retired || replica_range_find((struct replica *)(uintptr_t)replica, range))
+        return false;
+    *ret_end = retired_end(retired);
     return true;
 }
 

@@ -61,7 +61,8 @@
  * matched for a follower. I2 base_seq <= exec_seq; epochs base_seq+1..last_seq form one hash chain.
  * I3 per range released <= executed <= committed <= logged, executed <= received. I4
  * acknowledged_seq <= held_seq <= last_seq. I5 promised_term >= term of the last epoch. I6 the
- * digest sums of held epochs match. I7 an OPEN of the log found its range not open, a SEAL open. */
+ * digest sums of held epochs match. I7 an OPEN of the log found its range not open, a SEAL open. I8
+ * every range in use is found, once, and none ends below where it was retired. */
 #ifndef MAROON_REPLICA_H
 #define MAROON_REPLICA_H
 
@@ -87,7 +88,9 @@ struct replica_config {
     uint32_t epochs_in_flight;     /* W, 1..64 */
     uint32_t epoch_cap;            /* bodies per epoch, 1..WIRE_EPOCH_BODIES_MAX */
     uint32_t window;               /* offsets above committed that a gateway may send */
-    uint32_t ranges_max;           /* active ranges; power of two */
+    uint32_t ranges_max;           /* ranges in use: open, or sealed and not yet retired; power of
+                                      two */
+    uint32_t retired_max; /* sealed ranges remembered, 16 bytes each; at least ranges_max */
     uint32_t log_epochs;  /* epochs kept in memory; power of two, >= 4 * epochs_in_flight */
     uint32_t body_slots;  /* slots of the shell's store */
     uint32_t deliver_max; /* epochs delivered and not yet executed */
@@ -336,7 +339,10 @@ struct replica_facts {
     uint64_t peer_rtt_ns[WIRE_NODES_MAX], peer_heard_ns[WIRE_NODES_MAX]; /* 0: never */
     uint64_t peer_incarnation[WIRE_NODES_MAX]; /* newest that was heard of, by whomever */
     uint64_t peer_commit_seq[WIRE_NODES_MAX], peer_exec_seq[WIRE_NODES_MAX];
-    uint32_t range_count, slots_used;
+    uint32_t range_count, slots_used; /* ranges in use */
+    uint32_t ranges_retired;
+    bool ranges_full;     /* no further range can be opened: none should be granted */
+    uint64_t range_floor; /* above every range known here, also retired ones */
     uint64_t epochs_committed, bodies_committed, takeovers, divergence, fetch_requests,
         fetched_bodies;
     uint64_t bodies_replaced; /* conflicting bodies put right by an epoch's digest */
@@ -367,10 +373,13 @@ struct replica_range_facts {
     bool open, sealed;
     uint32_t received, logged, committed, executed;
 };
-/* Range number `place` of 0..range_count-1; returns false when there is none. Order is arbitrary.
- */
-bool replica_range(const struct replica *replica, uint32_t place,
-                   struct replica_range_facts *ret_range);
+/* The first range in use at or above *place, which is set behind it; start with 0. Returns false
+ * when there is none. Order is arbitrary. */
+bool replica_range_next(const struct replica *replica, uint32_t *place,
+                        struct replica_range_facts *ret_range);
+
+/* Was the range sealed for good, so that only its end is remembered? */
+bool replica_range_retired(const struct replica *replica, uint64_t range, uint32_t *ret_end);
 
 /* Canonical bytes of epoch `seq`, or NULL when it is not kept. */
 const uint8_t *replica_epoch(const struct replica *replica, uint64_t seq, uint32_t *ret_bytes,

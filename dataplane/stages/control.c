@@ -23,12 +23,24 @@ void stage_ask_control(struct stage *s, const struct replica_action *a) {
 
 /* ---- the control plane ---- */
 
-static void grant(struct stage *s, const struct mailbox_down *down) {
-    struct answer answer = {.kind = ANSWER_GRANT, .gateway = GATEWAY_NONE};
-    answer.grant = (struct wire_range_grant){down->nonce, down->owner,   down->range,
-                                             down->start, down->outcome, down->held_by};
+static void answer_grant(struct stage *s, const struct wire_range_grant *grant) {
+    struct answer answer = {.kind = ANSWER_GRANT, .gateway = GATEWAY_NONE, .grant = *grant};
     if (!link_put(&s->answers, &answer))
         stage_port_drop(&s->gossip.port, WIRE_DROP_RING_FULL); /* it asks again */
+}
+
+static void grant(struct stage *s, const struct mailbox_down *down) {
+    struct wire_range_grant grant = {down->nonce, down->owner,   down->range,
+                                     down->start, down->outcome, down->held_by};
+    answer_grant(s, &grant);
+}
+
+void stage_refuse_range(struct stage *s, const struct wire_range_request *request) {
+    struct wire_range_grant grant = {.nonce = request->nonce,
+                                     .owner = request->owner,
+                                     .range = request->range,
+                                     .outcome = WIRE_RANGE_EXHAUSTED};
+    answer_grant(s, &grant);
 }
 
 /* "Stops executing, answering, leading, dumping and serving snapshots" (protocol.md §5). */

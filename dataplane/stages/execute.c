@@ -154,6 +154,9 @@ uint32_t stage_execute_poll(struct stage *s) {
         case ORDER_CONTINUE: break;
         }
     }
+    if (epochs)
+        atomic_store_explicit(&s->status->idempotency_keys, runtime_idempotency_keys(x->runtime),
+                              memory_order_relaxed);
     work += stage_state_poll(s);
     if (!work)
         hash_state(s);

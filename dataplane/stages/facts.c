@@ -72,23 +72,15 @@ static void journal(struct stage *s) {
 static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
     m->range_count = count;
     struct replica_range_facts g;
-    for (uint32_t i = 0; i < MAILBOX_FACTS_RANGES_MAX && replica_range(s->gossip.replica, i, &g);
-         i++) {
+    uint32_t place = 0;
+    for (uint32_t i = 0;
+         i < MAILBOX_FACTS_RANGES_MAX && replica_range_next(s->gossip.replica, &place, &g); i++) {
         m->ranges[i].range = g.range;
         m->ranges[i].owner = g.owner;
         m->ranges[i].received = g.received;
         m->ranges[i].committed = g.committed;
         m->ranges[i].executed = g.executed;
     }
-}
-
-/* Ranges are not taken out of the table, so a new one shows in their number. */
-static void range_floor(struct gossip *g, uint32_t count) {
-    struct replica_range_facts range;
-    for (uint32_t i = g->floor_count; i < count && replica_range(g->replica, i, &range); i++)
-        if (range.range >= g->range_floor)
-            g->range_floor = range.range + 1;
-    g->floor_count = count;
 }
 
 /* One writer. */
@@ -136,7 +128,7 @@ void stage_facts_epoch(struct stage *s) {
     epoch->hash = f.exec_hash;
     epoch->result_hash = f.result_hash;
     epoch->range_count = epoch->listed = 0;
-    for (uint32_t i = 0; replica_range(s->gossip.replica, i, &range); i++) {
+    for (uint32_t place = 0; replica_range_next(s->gossip.replica, &place, &range);) {
         if (!range.open)
             continue;
         epoch->range_count++;
@@ -190,6 +182,8 @@ void stage_facts_poll(struct stage *s) {
             f.peer_heard_ns[i] ? (now_ns - f.peer_heard_ns[i]) / 1000 : UINT64_MAX;
     }
     ranges(s, m, f.range_count);
-    range_floor(g, f.range_count);
+    m->ranges_retired = f.ranges_retired;
+    g->range_floor = f.range_floor;
+    g->ranges_full = f.ranges_full;
     mailbox_facts_write(s->status, m);
 }

@@ -231,6 +231,11 @@ static void take_frame(void *context, struct net_received *received,
 
 static void ask_range(struct stage *s, const struct ask *a) {
     struct mailbox_up message = {0};
+    if (a->kind == ASK_RANGE_REQUEST && a->request.range == WIRE_RANGE_NONE &&
+        s->gossip.ranges_full) {
+        stage_refuse_range(s, &a->request);
+        return;
+    }
     if (a->kind == ASK_RANGE_REQUEST) {
         message.kind = MAILBOX_UP_RANGE_REQUEST;
         message.nonce = a->request.nonce;

@@ -175,8 +175,8 @@ struct gossip {
     uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
     bool snapshot_asked;     /* a local one is under way */
     bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */
-    uint32_t floor_count;    /* ranges known when range_floor was found */
     uint64_t range_floor;    /* above every range known here */
+    bool ranges_full;        /* none should be granted */
     uint32_t delivery;       /* last one given out */
     uint64_t facts_at_ns;
     struct {                      /* for the histograms, as of the last pass */
@@ -257,6 +257,7 @@ uint32_t stage_fetch_send(struct stage *s);
 uint32_t stage_gossip_poll(struct stage *s);
 void stage_step(struct stage *s, struct replica_event *event); /* and does what comes of it */
 uint32_t stage_control_poll(struct stage *s);
+void stage_refuse_range(struct stage *s, const struct wire_range_request *request); /* EXHAUSTED */
 uint32_t stage_done_poll(struct stage *s);    /* what execute has done */
 uint32_t stage_storage_poll(struct stage *s); /* what is stable; a snapshot when it is time */
 void stage_ask_control(struct stage *s, const struct replica_action *a);

@@ -172,7 +172,7 @@ struct mailbox_facts {
     uint64_t peer_rtt_ns[WIRE_NODES_MAX];
     uint64_t peer_commit_seq[WIRE_NODES_MAX];
     uint64_t peer_silence_us[WIRE_NODES_MAX]; /* since its last frame; UINT64_MAX: never heard */
-    uint32_t range_count;
+    uint32_t range_count, ranges_retired;
     struct {
         uint64_t range, owner;
         uint32_t received, committed, executed;
@@ -194,6 +194,7 @@ struct mailbox_status {
     _Atomic uint64_t rx_packets[WIRE_STAGE_COUNT], tx_packets[WIRE_STAGE_COUNT];
     _Atomic uint64_t rx_dropped[WIRE_DROP_COUNT];
     _Atomic uint64_t log_bytes, log_epochs, body_slots_used, body_slots_total;
+    _Atomic uint64_t idempotency_keys, idempotency_keys_max;
     _Atomic uint64_t
         lcore_busy_ppm[MAILBOX_LCORES_MAX]; /* share of the last second with work, in millionths */
     _Atomic uint64_t heartbeat_ns;          /* clock of the dataplane's last loop pass */

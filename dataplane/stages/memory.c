@@ -13,6 +13,7 @@ void stage_replica_limits(const struct config *g, struct replica_config *ret_con
         .epoch_cap = g->epoch_cap,
         .window = g->window,
         .ranges_max = g->ranges_max,
+        .retired_max = g->ranges_retired_max,
         .log_epochs = g->log_epochs,
         .body_slots = g->body_slots,
         .deliver_max = g->deliver_max,

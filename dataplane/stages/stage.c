@@ -18,6 +18,8 @@
 #define BODY_NOTE_NS 1000000u
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
+/* A sync that takes longer may wait for a worker of the kernel, and that one for us. */
+#define SYNC_SPIN_NS UINT64_C(300000)
 /* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
  * taken for a loop that stood still, and its wait to campaign would never end. */
 #define SLEEP_ALONE_US 5000
@@ -186,6 +188,19 @@ static uint64_t may_sleep_us(const struct worker *w) {
     return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
 }
 
+/* How long to sleep for a sync that takes long: a part of what it took so far, so that its end is
+ * noticed by so much later at most. 0 when none does. */
+static uint64_t sync_sleep_us(const struct worker *w) {
+    const struct storage *storage = w->stage->gossip.storage;
+    if (!storage || !runs(w, WIRE_STAGE_GOSSIP))
+        return 0;
+    uint64_t waiting_ns = storage_waiting_ns(storage, w->now_ns);
+    if (waiting_ns < SYNC_SPIN_NS)
+        return 0;
+    uint64_t sleep_us = waiting_ns / 4000;
+    return sleep_us < SLEEP_MAX_US ? sleep_us : SLEEP_MAX_US;
+}
+
 /* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who has
  * had no body and little other work of late sleeps at once: spinning after each heartbeat costs a
  * tenth of a core. While transactions come, even few, their next hop is near. */
@@ -195,7 +210,9 @@ static void idle(struct worker *w) {
         (!w->rests && w->idle_passes < IDLE_PASSES_BEFORE_YIELD))
         return;
     uint32_t passes = w->rests ? IDLE_PASSES_AT_REST : IDLE_PASSES_BEFORE_SLEEP;
-    uint64_t wait_us = w->idle_passes < passes ? 0 : may_sleep_us(w);
+    uint64_t wait_us = sync_sleep_us(w);
+    if (!wait_us && w->idle_passes >= passes)
+        wait_us = may_sleep_us(w);
     if (w->rests && wait_us) /* a timer may be late by as much as waking up takes */
         wait_us += SLEEP_LEAST_US;
     if (wait_us < SLEEP_LEAST_US) {
@@ -345,9 +362,13 @@ static int open_runtime(struct stage *s) {
     runtime_config_defaults(&c);
     c.state_bytes = g->state_bytes;
     c.ranges_max = g->ranges_max;
+    c.retired_max = g->ranges_retired_max;
     c.results_kept = g->results_kept;
     c.idempotency_slots = g->idempotency_keys;
+    c.idempotency_bytes = g->idempotency_bytes;
     c.idempotency_span_us = g->idempotency_span_s * 1000000;
+    atomic_store_explicit(&s->status->idempotency_keys_max, g->idempotency_keys,
+                          memory_order_relaxed);
     c.max_transaction_bytes = g->max_transaction_bytes;
     c.max_result_bytes = g->max_transaction_bytes + 4096;
     c.configuration_id = s->setup.identity->configuration_id;

@@ -358,6 +358,10 @@ bool storage_idle(const struct storage *s) {
     return !s->queue_bytes && journal_idle(s->journal);
 }
 
+uint64_t storage_waiting_ns(const struct storage *s, uint64_t now_ns) {
+    return journal_waiting_ns(s->journal, now_ns);
+}
+
 uint64_t storage_grown_bytes(const struct storage *s) {
     return s->grown_bytes;
 }

@@ -69,6 +69,9 @@ int storage_poll(struct storage *storage, uint64_t now_ns, uint64_t *ret_positio
 /* Nothing is on its way to the disk: the lcore may sleep. */
 bool storage_idle(const struct storage *storage);
 
+/* journal_waiting_ns of its journal. */
+uint64_t storage_waiting_ns(const struct storage *storage, uint64_t now_ns);
+
 /* Bytes of records appended since the last storage_cut. */
 uint64_t storage_grown_bytes(const struct storage *storage);
 

@@ -100,6 +100,7 @@ static int status(const struct mailbox_status *page, struct rte_tel_data *out) {
            rte_tel_data_add_dict_u64(out, "exec_seq", facts.exec_seq) |
            rte_tel_data_add_dict_u64(out, "last_seq", facts.last_seq) |
            rte_tel_data_add_dict_u64(out, "ranges_active", facts.range_count) |
+           rte_tel_data_add_dict_u64(out, "ranges_retired", facts.ranges_retired) |
            rte_tel_data_add_dict_u64(out, "slice_us", facts.slice_us) |
            rte_tel_data_add_dict_u64(out, "takeover_delay_us", facts.takeover_delay_us);
 }

@@ -1,6 +1,6 @@
 """How the disk does meanwhile: one block is written again and again as a journal writes (in place, direct, synchronous), and
 the times when that took long are kept. All nodes of a stack on one machine share its disk, and a disk that stands still
-stops them all: no quorum helps. On a machine for each node it would not count."""
+stops them all: no quorum helps. It is printed beside what clients saw, and excuses nothing."""
 import mmap
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Removes what tests that died (kill -9) left behind: namespaces with all that runs in them, and work directories.
+"""Removes what tests that died (kill -9) left behind: namespaces with all that runs in them, scheduling groups, work directories.
 cleanup.py --check only lists; exit status 1 when there is something."""
 import pathlib
 import re
@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 
-from lib import network
+from lib import cpu_groups, network
 
 
 def directories():
@@ -18,16 +18,20 @@ def directories():
 
 def main():
     check = "--check" in sys.argv[1:]
-    names, paths = network.leftovers(), list(directories())
+    names, groups, paths = network.leftovers(), cpu_groups.leftovers(network.PREFIX), list(directories())
     for name in names:
         print(f"namespace {name}")
         if not check:
             network.remove_namespace(name)
+    for group in groups:
+        print(f"group {group}")
+        if not check:
+            cpu_groups.remove(group)
     for path in paths:
         print(f"directory {path}")
         if not check:
             shutil.rmtree(path, ignore_errors=True)
-    return 1 if check and (names or paths) else 0
+    return 1 if check and (names or groups or paths) else 0
 
 
 if __name__ == "__main__":

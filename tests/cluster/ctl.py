@@ -12,7 +12,7 @@ from lib.process import Process, wait_until
 # Names that dashboards are written against.
 NODE_METRICS = """epochs_committed_total transactions_committed_total transactions_executed_total epoch_latency_seconds term
 is_leader takeovers_total leader_gap_seconds takeover_gap_seconds fetch_requests_total fetched_bodies_total rx_packets_total rx_dropped_total
-tx_packets_total log_sync_seconds log_bytes etcd_requests_total etcd_request_seconds publications_total ranges_active
+tx_packets_total log_sync_seconds log_bytes etcd_requests_total etcd_request_seconds publications_total ranges_active ranges_retired
 window_full_total divergence_total lcore_busy_ratio""".split()
 GATEWAY_METRICS = ["transaction_latency_seconds", "rx_packets_total", "tx_packets_total", "window_full_total"]
 LABELS = {"rx_dropped_total": {"reason"}, "etcd_requests_total": {"op", "outcome"}, "lcore_busy_ratio": {"lcore"}}

@@ -1,5 +1,4 @@
 """A node with a store dumps its state; maroonctl reads the store without the node, and finds damage in it."""
-import os
 import subprocess
 
 import local
@@ -20,9 +19,8 @@ def dump(cluster):
         return http.request(admin, "/v1/status").json()["dumps"]
 
     def ctl(*words, status=0):
-        where = [] if words == ("dump", "now") else ["--store-url", f"dir:{store}"]  # that one asks the node
-        done = subprocess.run([c.absolute(c.CTL), *words, *where], capture_output=True, text=True,
-                              timeout=60, env=dict(os.environ, MAROON_ADMIN=admin))
+        done = subprocess.run([c.absolute(c.CTL), *words, "--store-url", f"dir:{store}", "--admin", admin],
+                              capture_output=True, text=True, timeout=60)
         assert done.returncode == status, (words, done)
         return done.stdout + done.stderr
 

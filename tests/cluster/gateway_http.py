@@ -98,6 +98,28 @@ def check_keys(one, two):
     assert http.call(one, c.BANK, "Balance", {"account": "60"}).json() == {"balance": "10"}
 
 
+def check_full_keys(one, admin):
+    """The node remembers 64 keys for a day. It says so before they are all taken; then new ones are refused, and nothing else."""
+    def deposit(key=None):
+        return http.call(one, c.BANK, "Deposit", {"account": "61", "amount": "1"}, headers={"idempotency-key": key} if key else {})
+
+    def taken():
+        return int(http.metric_sum(http.metrics(admin), "maroon_idempotency_keys"))
+    before = taken()
+    assert 0 < before < 50 and not http.request(admin, "/v1/status").json()["alarms"], before
+    for number in range(64 - before):
+        assert deposit(f"fill {number}").status == 200
+    assert taken() == 64 == int(http.metric_sum(http.metrics(admin), "maroon_idempotency_keys_max"))
+    assert any("idempotency keys" in alarm for alarm in http.request(admin, "/v1/status").json()["alarms"])
+    full = deposit("one more")
+    assert full.status == 429 and full.json()["code"] == "resource_exhausted" and "maroon-tx-id" in full.headers, full
+    assert "idempotency-keys" in full.json()["message"] and "idempotency-span-s" in full.json()["message"], full
+    balance = http.call(one, c.BANK, "Balance", {"account": "61"}).json()["balance"]
+    assert deposit("fill 0").json() == {"balance": "1"}, "what is remembered is repeated"
+    assert http.call(one, c.BANK, "Balance", {"account": "61"}).json()["balance"] == balance == str(64 - before)
+    assert deposit().status == 200, "without a key nothing is remembered"
+
+
 def collect(watch, count, seconds=10):
     """Messages until `count` transactions are executed: {id: [events in their order]}."""
     seen = {}
@@ -229,7 +251,8 @@ def check_metrics(address):
 
 
 def gateway_http(cluster):
-    one = local.start(cluster)
+    one = local.start(cluster, ["--idempotency-keys=64"])
+    host, port = one.split(":")
     two = second_gateway(cluster, one)
     check_refusals(one)
     check_async(one, two)
@@ -239,6 +262,7 @@ def gateway_http(cluster):
     check_full_window(cluster, two)
     check_no_node(cluster, one)
     check_metrics(one)
+    check_full_keys(one, f"{host}:{int(port) + 1}")  # where local.start puts it
     for process in cluster.others[::-1]:
         assert process.stop() == 0, f"{process.name} ends cleanly on SIGTERM, also while it is watched"
     try:

@@ -4,7 +4,8 @@ A background process owns the cluster and forwards ports of 127.0.0.1 into its n
 is not touched and everything ends with that process. A program that ends is started again, as an init system would; drills
 (deploy/drills) find it by cluster.json, and hold a node down by a file cluster.down-n<index>.
 
-Environment: GATEWAY_PORT, DURABILITY (memory or disk), GATEWAYS (1), CLUSTER_STATE (directory of its files)."""
+Environment: GATEWAY_PORT, DURABILITY (memory or disk), GATEWAYS (1), CLUSTER_STATE (directory of its files), CPU_GROUPS (1: each
+program in a scheduling group of its own, as containers are)."""
 import json
 import os
 import pathlib
@@ -88,7 +89,7 @@ def run():
     # In the machine's namespace; the cluster's start leaves it.
     http_listeners = [listen(http_port + index) for index in range(GATEWAYS)]
     admin_listeners = [listen(c.ADMIN_PORT + index) for index in range(NODES)]
-    with c.Cluster() as cluster:
+    with c.Cluster(cpu_groups=os.environ.get("CPU_GROUPS") == "1") as cluster:
         cluster.start(nodes=NODES, gateways=GATEWAYS, node_keys={"durability": os.environ.get("DURABILITY") or "memory"})
         for index, listener in enumerate(http_listeners):
             forward(listener, (cluster.gateway_addresses[index].split(":")[0], c.HTTP_PORT))

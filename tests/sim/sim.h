@@ -34,7 +34,7 @@
 
 #define SIM_GATEWAYS_MAX 8
 #define SIM_ENDPOINTS (WIRE_NODES_MAX + SIM_GATEWAYS_MAX)
-#define SIM_RANGES_MAX 48
+#define SIM_RANGES_MAX 128
 #define SIM_RESULTS_KEPT 64 /* unanswered offsets a gateway may span */
 #define SIM_ACCOUNTS 16
 #define SIM_REGISTERS 8
@@ -45,6 +45,9 @@
 #define SIM_NEVER UINT64_MAX
 #define SIM_TERMS 512                       /* at least log_epochs */
 #define SIM_SEED_ROUGH UINT64_C(1000000000) /* seeds from here on are rough: sim_config.c */
+#define SIM_SEED_CHURN                                                        \
+    UINT64_C(2000000000) /* gateways die all the time; odd ones are rough too \
+                          */
 
 enum sim_fault {
 #define SIM_FAULT(name, word, sentence) SIM_FAULT_##name,
@@ -226,7 +229,7 @@ struct sim_journal {
 
 struct sim_packet {
     uint8_t from, to, stage;
-    uint32_t life; /* of the sender */
+    uint32_t life, to_life; /* of the sender, and of the gateway it is for */
     uint64_t incarnation, number;
     uint32_t length_bytes;
     uint8_t bytes[];
@@ -318,6 +321,7 @@ struct sim_arbiter {
     uint64_t raise_ns; /* when he will look after it */
     uint64_t restores;
     uint64_t granted; /* ranges, ever */
+    uint64_t given;   /* greatest incarnation, ever */
 };
 
 /* ---- nodes ---- */
@@ -385,6 +389,7 @@ struct sim_node {
     uint64_t delivered_seq;
     bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
     uint64_t gateway_owner[SIM_GATEWAYS_MAX];  /* by HELLO to this process; 0: unknown */
+    uint32_t gateway_life[SIM_GATEWAYS_MAX];   /* the gateway's process that sent it */
     uint64_t gateway_range[SIM_GATEWAYS_MAX][2];
 
     struct sim_journal journal;
@@ -475,7 +480,8 @@ struct sim {
     struct replica_delivered_body *delivered; /* scratch, WIRE_EPOCH_BODIES_MAX */
     struct sim_body *bodies;                  /* scratch, the same */
     uint64_t drops[WIRE_DROP_COUNT];
-    uint64_t crashes, wipes, takeovers, snapshots, seals, replays, fault_count[SIM_FAULT_COUNT];
+    uint64_t crashes, wipes, takeovers, snapshots, seals, retired, replays,
+        fault_count[SIM_FAULT_COUNT];
 };
 
 /* ---- sim.c ---- */
@@ -506,6 +512,7 @@ bool sim_node_differs(const struct sim *sim, const struct sim_node *node);
 
 /* ---- sim_config.c ---- */
 void sim_config_draw(struct sim_config *config, uint64_t seed);
+bool sim_rough(uint64_t seed);
 /* "nodes=3,quorum=2,durable=1,..."; returns 0 or a negative mrn_error. */
 int sim_config_override(struct sim_config *config, const char *text);
 void sim_config_print(const struct sim_config *config, FILE *out);

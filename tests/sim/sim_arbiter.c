@@ -126,7 +126,7 @@ void sim_arbiter_init(struct sim *sim) {
  * all, also those that are down and will come back with their disk. */
 static void operator_looks(struct sim *sim) {
     struct sim_arbiter *arbiter = &sim->arbiter;
-    uint64_t floor = 0;
+    uint64_t floor = arbiter->given; /* packets of a lost process may still be under way */
     for (uint32_t i = 0; i < sim_nodes(sim); i++) {
         const struct sim_node *node = &sim->nodes[i];
         if (!node->up && node->incarnation) {
@@ -298,6 +298,7 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
                 arbiter->store.term_base + ++arbiter->store.revision;
         arbiter->store.newest_life[request->node] = life;
         request->revision = arbiter->store.newest[request->node];
+        arbiter->given = larger(arbiter->given, request->revision);
         break;
     case SIM_REQUEST_KEEPALIVE:
         if (arbiter->store.newest[request->node] <

@@ -744,6 +744,23 @@ bool sim_check_quiet(struct sim *sim) {
     return leader;
 }
 
+/* What a node remembers of a retired range is what its runtime executed. */
+static void retired_end(struct sim *sim, struct sim_node *node) {
+    if (node->seen.facts.exec_seq != node->runtime->exec_seq)
+        return;
+    for (uint32_t i = 0; i < node->runtime->range_count; i++) {
+        const struct sim_runtime_range *state = &node->runtime->ranges[i];
+        uint32_t end;
+        if (!replica_range_retired(node->replica, state->range, &end))
+            continue;
+        sim->retired++;
+        if (state->open || state->position != end)
+            sim_fail(sim, "10.5 ranges", "n%u: range %llu retired at %u, its runtime %s at %u",
+                     node->index, U(state->range), end, state->open ? "open" : "sealed",
+                     state->position);
+    }
+}
+
 void sim_check_end(struct sim *sim) {
     struct sim_check *c = &sim->checks;
     for (uint32_t i = 0; i < sim_nodes(sim); i++) {
@@ -753,7 +770,7 @@ void sim_check_end(struct sim *sim) {
             sim_fail(sim, "replica_check", "n%u: %s", node->index, broken);
         sim_check_executed(sim, node);
         struct replica_range_facts r;
-        for (uint32_t place = 0; replica_range(node->replica, place, &r); place++) {
+        for (uint32_t place = 0; replica_range_next(node->replica, &place, &r);) {
             const struct sim_runtime_range *state = sim_runtime_range(node->runtime, r.range);
             if (r.executed != (state ? state->position : 0) && r.executed <= r.committed &&
                 node->seen.facts.exec_seq == node->runtime->exec_seq)
@@ -761,6 +778,8 @@ void sim_check_end(struct sim *sim) {
                          U(r.range), r.executed, state ? state->position : 0);
         }
     }
+    for (uint32_t i = 0; i < sim_nodes(sim); i++)
+        retired_end(sim, &sim->nodes[i]);
     if (c->committed != c->reference->exec_seq && c->committed > c->reference->exec_seq + 64)
         sim_fail(sim, "10.3 execution", "committed %llu, executed %llu", U(c->committed),
                  U(c->reference->exec_seq));

@@ -44,6 +44,7 @@ static void draw_sizes(struct sim_random *random, struct replica_config *c) {
     c->epoch_cap = sim_random_u32(random, 2, 48);
     c->window = sim_random_u32(random, 16, 256);
     c->ranges_max = 64;
+    c->retired_max = c->ranges_max + SIM_RANGES_MAX;
     uint32_t log = 16;
     while (log < 4 * c->epochs_in_flight)
         log *= 2;
@@ -143,6 +144,30 @@ static void draw_rough(struct sim_config *config, uint64_t seed) {
     config->snapshot_ns = sim_random_between(random, 100000, 10 * SIM_MS);
 }
 
+bool sim_rough(uint64_t seed) {
+    return seed >= SIM_SEED_CHURN ? seed & 1 : seed >= SIM_SEED_ROUGH;
+}
+
+/* Gateways die as soon as they have sent something, and there is room for few ranges at a time: so
+ * that many more are sealed and retired than fit. */
+static void draw_churn(struct sim_config *config, uint64_t seed) {
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1002);
+    struct replica_config *c = &config->replica;
+    c->ranges_max = 8u << sim_random_below(random, 2);
+    c->retired_max = c->ranges_max + SIM_RANGES_MAX;
+    c->seal_after_ns = sim_random_between(random, 3, 30) * SIM_MS;
+    config->lease_ns = sim_random_between(random, 20, 60) * SIM_MS;
+    config->range_lease_ns = config->lease_ns + sim_random_between(random, 0, 40) * SIM_MS;
+    config->core = false; /* it renews every second */
+    config->gateways = sim_random_u32(random, 3, 5);
+    config->faults |= 1u << SIM_FAULT_GATEWAY;
+    config->faults |= (uint32_t)sim_random_chance(random, 500000) << SIM_FAULT_CRASH;
+    config->fault_gap_ns = sim_random_between(random, 8, 40) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 500, 1500) * SIM_MS;
+    config->transaction_gap_ns = sim_random_between(random, 300, 3000) * 1000;
+}
+
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1000);
@@ -170,8 +195,10 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     config->snapshot_ns = sim_random_between(random, 100000, 100 * SIM_MS);
     for (uint32_t fault = SIM_FAULTS_FIRST; fault < SIM_FAULT_COUNT; fault++)
         config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
-    if (seed >= SIM_SEED_ROUGH)
+    if (sim_rough(seed))
         draw_rough(config, seed);
+    if (seed >= SIM_SEED_CHURN)
+        draw_churn(config, seed);
 }
 
 /* ---- the command line ---- */
@@ -188,6 +215,7 @@ static int set(struct sim_config *config, const char *key, size_t length, uint64
     KEY("in_flight", replica.epochs_in_flight)
     KEY("epoch_cap", replica.epoch_cap)
     KEY("window", replica.window)
+    KEY("ranges_max", replica.ranges_max)
     KEY("log_epochs", replica.log_epochs)
     KEY("body_slots", replica.body_slots)
     KEY("deliver_max", replica.deliver_max)

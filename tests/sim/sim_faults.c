@@ -54,7 +54,7 @@ static void crash_fault(struct sim *sim, struct sim_random *random) {
 
 static void partition_fault(struct sim *sim, struct sim_random *random) {
     uint64_t until = sim->now_ns + lasting(random, 60 * SIM_MS);
-    uint64_t kind = sim_random_below(random, sim->seed >= SIM_SEED_ROUGH ? 7 : 5);
+    uint64_t kind = sim_random_below(random, sim_rough(sim->seed) ? 7 : 5);
     uint32_t side = (uint32_t)sim_random_next(random); /* a bit per endpoint */
     uint8_t victim = (uint8_t)sim_random_below(random, sim_nodes(sim));
     uint8_t other =
@@ -105,10 +105,11 @@ static void gateway_fault(struct sim *sim, struct sim_random *random) {
     if (!sim->gateway_count)
         return;
     struct sim_gateway *gateway = &sim->gateways[sim_random_below(random, sim->gateway_count)];
-    bool dies = sim_random_chance(random, 400000);
+    bool churn = sim->seed >= SIM_SEED_CHURN;
+    bool dies = sim_random_chance(random, churn ? 900000 : 400000);
     uint64_t pause_ns = lasting(random, sim->config.lease_ns);
     uint64_t heir_ns = lasting(random, 50 * SIM_MS);
-    if (!gateway->alive)
+    if (!gateway->alive || sim->arbiter.granted > SIM_RANGES_MAX - 32)
         return;
     if (!dies) {
         SIM_TRACE(sim, sim_name((uint8_t)(WIRE_NODES_MAX + gateway->index)), "PAUSE %.3f ms",
@@ -117,7 +118,10 @@ static void gateway_fault(struct sim *sim, struct sim_random *random) {
         return;
     }
     sim_gateway_die(sim, gateway);
-    if (sim->gateway_count < SIM_GATEWAYS_MAX)
+    if (churn && sim->gateway_count > 3) /* another process at its address */
+        sim_at(sim, sim->now_ns + heir_ns / 4, SIM_EVENT_GATEWAY, gateway->index, gateway->life, 1,
+               NULL);
+    else if (sim->gateway_count < SIM_GATEWAYS_MAX)
         sim_at(sim, sim->now_ns + heir_ns, SIM_EVENT_GATEWAY, (uint8_t)sim->gateway_count++, 0, 1,
                NULL);
 }

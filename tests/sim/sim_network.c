@@ -69,13 +69,15 @@ void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, 
         struct sim_packet packet;
         uint8_t room[sizeof(struct sim_packet) + WIRE_PACKET_MAX_BYTES];
     } u;
-    u.packet = (struct sim_packet){.from = from,
-                                   .to = to,
-                                   .stage = stage,
-                                   .life = life,
-                                   .incarnation = incarnation,
-                                   .number = number,
-                                   .length_bytes = length_bytes};
+    u.packet = (struct sim_packet){
+        .from = from,
+        .to = to,
+        .stage = stage,
+        .life = life,
+        .to_life = to < WIRE_NODES_MAX ? 0 : sim->gateways[to - WIRE_NODES_MAX].life,
+        .incarnation = incarnation,
+        .number = number,
+        .length_bytes = length_bytes};
     memcpy(u.room + offsetof(struct sim_packet, bytes), bytes, length_bytes);
     sim->network.sent++;
     bool lost = !sim_network_open(sim, from, to);
@@ -107,7 +109,8 @@ void sim_network_arrive(struct sim *sim, struct sim_packet *packet) {
     sim->network.delivered++;
     if (packet->to >= WIRE_NODES_MAX) {
         struct sim_gateway *gateway = &sim->gateways[packet->to - WIRE_NODES_MAX];
-        if (gateway->alive && gateway->paused_until_ns <= sim->now_ns)
+        if (gateway->alive && gateway->life == packet->to_life &&
+            gateway->paused_until_ns <= sim->now_ns)
             sim_gateway_packet(sim, gateway, packet);
         free(packet);
         return;

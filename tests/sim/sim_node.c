@@ -165,6 +165,10 @@ void sim_node_flush(struct sim *sim, struct sim_node *node) {
 void sim_node_to_gateway(struct sim *sim, struct sim_node *node, uint8_t gateway,
                          enum wire_kind kind, const void *payload, uint32_t length_bytes) {
     uint8_t to = (uint8_t)(WIRE_NODES_MAX + gateway);
+    if (node->gateway_owner[gateway] &&
+        node->gateway_life[gateway] != sim->gateways[gateway].life && kind != WIRE_HELLO &&
+        kind != WIRE_RANGE_GRANT)
+        return; /* to the session of a process that is gone: another one is at its address */
     memcpy(frame_room(sim, node, to, WIRE_STAGE_INGRESS, kind, 0, length_bytes), payload,
            length_bytes);
     if (sim->trace) {
@@ -447,7 +451,9 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
 
 /* ---- frames of gateways ---- */
 
-static void hello(struct sim_node *node, uint8_t gateway, const struct wire_hello *hello) {
+static void hello(struct sim_node *node, uint8_t gateway, uint32_t life,
+                  const struct wire_hello *hello) {
+    node->gateway_life[gateway] = life;
     node->gateway_owner[gateway] = hello->incarnation;
     memcpy(node->gateway_range[gateway], hello->ranges, sizeof node->gateway_range[gateway]);
 }
@@ -531,7 +537,7 @@ static void gateway_frame(struct sim *sim, struct sim_node *node, const struct s
     if (frame->kind == WIRE_HELLO) {
         struct wire_hello h;
         memcpy(&h, frame->payload, sizeof h);
-        hello(node, gateway, &h);
+        hello(node, gateway, packet->life, &h);
     } else if (frame->kind == WIRE_RANGE_REQUEST) {
         gateway_range(sim, node, gateway, frame);
     } else if (node->gateway_owner[gateway] != packet->incarnation) {

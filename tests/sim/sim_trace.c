@@ -160,7 +160,7 @@ static void dump_node(struct sim_node *node) {
            node->index, sim_role_name(f.role), U(f.promised_term), f.leader, U(f.base_seq),
            U(f.exec_seq), U(f.commit_seq), U(f.matched), U(f.acknowledged_seq), U(f.held_seq),
            U(f.last_seq), f.slots_used, U(f.promised_term));
-    for (uint32_t place = 0; replica_range(node->replica, place, &r); place++) {
+    for (uint32_t place = 0; replica_range_next(node->replica, &place, &r);) {
         uint32_t held = 0, least = UINT32_MAX;
         for (uint32_t slot = 0; slot < node->config.body_slots; slot++)
             if (node->slots[slot].owned && wire_tx_range(node->slots[slot].id) == r.range) {

@@ -1,6 +1,6 @@
 """A proxy in front of an S3 server that does harm on command.
 
-s3_proxy.py --server PORT [--port PORT] [--key ACCESS:SECRET] [--uploads DIRECTORY]
+s3_proxy.py --server PORT [--address ADDRESS] [--port PORT] [--key ACCESS:SECRET] [--uploads DIRECTORY]
 
 It prints "port N", then obeys lines on standard input and answers each with a line "ok ..." or "error ...":
 
@@ -174,8 +174,8 @@ class Uploads:
 
 
 class Proxy:
-    def __init__(self, server, port, key, uploads):
-        self.server, self.key, self.uploads = server, key, uploads
+    def __init__(self, server, address, port, key, uploads):
+        self.server, self.address, self.key, self.uploads = server, address, key, uploads
         self.lock = threading.Lock()
         self.faults, self.connections = [], set()
         self.stats = {"requests": {}, "up_bytes": 0, "down_bytes": 0, "faults": {}}
@@ -183,7 +183,7 @@ class Proxy:
         self.port = self.listen(port)
 
     def listen(self, port):
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.listener = socket.create_server((self.address, port), backlog=128)
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
         return self.listener.getsockname()[1]
 
@@ -349,11 +349,12 @@ class Proxy:
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--server", type=int, required=True)
+    arguments.add_argument("--address", default="127.0.0.1")
     arguments.add_argument("--port", type=int, default=0)
     arguments.add_argument("--key", type=lambda text: tuple(text.split(":", 1)))
     arguments.add_argument("--uploads")
     options = arguments.parse_args()
-    proxy = Proxy(options.server, options.port, options.key, Uploads(options.uploads) if options.uploads else None)
+    proxy = Proxy(options.server, options.address, options.port, options.key, Uploads(options.uploads) if options.uploads else None)
     print("port", proxy.port, flush=True)
     for line in sys.stdin:
         try:

@@ -18,6 +18,7 @@ import tempfile
 import time
 
 from . import http
+from .cpu_groups import CpuGroups
 from .etcd import Etcd
 from .network import Network, enter
 from .process import Process, wait_until
@@ -42,9 +43,12 @@ def absolute(path):
 
 
 class Cluster:
-    def __init__(self):
+    def __init__(self, cpu_groups=False):
+        """cpu_groups: every program in a scheduling group of its own, as in containers (cpu_groups.py)."""
         self.workdir = None
         self.network = None
+        self.with_groups = cpu_groups
+        self.groups = None
         self.etcd = None
         self.nodes = []
         self.gateways = []
@@ -73,6 +77,8 @@ class Cluster:
         self.host_network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.network = Network()
         self.network.start()
+        if self.with_groups:
+            self.groups = CpuGroups(self.network.base)
         self.network.add_host("client", 60)
         enter(self.network.namespace("client"))
 
@@ -86,6 +92,8 @@ class Cluster:
                    etcd_arguments=()):
         """What start() does once there is a network."""
         self.etcd = Etcd(self.network, self.workdir, etcd, arguments=etcd_arguments)
+        for member in self.etcd.members:
+            member.cpu_group = self._group(member.name)
         self.etcd.start()
         self.node_addresses = [self.network.add_host(f"n{index}", 10 + index) for index in range(nodes)]
         for index in range(nodes):
@@ -104,6 +112,9 @@ class Cluster:
         runtime.mkdir(mode=0o700, exist_ok=True)
         return {"XDG_RUNTIME_DIR": str(runtime)}
 
+    def _group(self, name):
+        return self.groups.make(name) if self.groups else None
+
     def _node(self, index, keys):
         name = f"n{index}"
         address = self.node_addresses[index]
@@ -121,7 +132,7 @@ class Cluster:
             **keys,
         }
         return Process(name, [absolute(NODE)] + flags(values), self.workdir, self.network.namespace(name),
-                       environment=self._environment(name))
+                       environment=self._environment(name), cpu_group=self._group(name))
 
     def add_gateway(self, key_range=None, keys=None, wait=True):
         """Starts one more gateway. Returns its HTTP address."""
@@ -139,7 +150,7 @@ class Cluster:
             **(keys or {}),
         }
         process = Process(name, [absolute(GATEWAY)] + flags(values), self.workdir, self.network.namespace(name),
-                          environment=self._environment(name))
+                          environment=self._environment(name), cpu_group=self._group(name))
         self.gateways.append(process.start())
         self.gateway_addresses.append(f"{address}:{HTTP_PORT}")
         if wait:
@@ -164,6 +175,9 @@ class Cluster:
         if self.network:
             self.network.stop()
             self.network = None
+        if self.groups:
+            self.groups.stop()
+            self.groups = None
         if self.workdir:
             if os.environ.get("MRN_KEEP"):
                 print(f"kept: {self.workdir}")

@@ -8,15 +8,17 @@ import time
 
 
 class Process:
-    """One program. `namespace`: network namespace to run in, or None. `user`: user name to run as, or None."""
+    """One program. `namespace`: network namespace to run in, or None. `user`: user name to run as, or None. `cpu_group`: the
+    cgroup.procs of a scheduling group to join, or None."""
 
-    def __init__(self, name, command, workdir, namespace=None, user=None, environment=None):
+    def __init__(self, name, command, workdir, namespace=None, user=None, environment=None, cpu_group=None):
         self.name = name
         self.command = [str(word) for word in command]
         self.workdir = pathlib.Path(workdir)
         self.log_path = self.workdir / f"{name}.log"
         self.namespace = namespace
         self.user = user
+        self.cpu_group = cpu_group
         self.environment = environment or {}
         self.popen = None
 
@@ -28,6 +30,8 @@ class Process:
                        "--bounding-set=-all", "--no-new-privs"] + command
         if self.namespace:
             command = ["ip", "netns", "exec", self.namespace] + command
+        if self.cpu_group:
+            command = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.cpu_group)] + command
         # Nothing of the caller's own settings may change what is tested.
         environment = {key: value for key, value in os.environ.items()
                        if not key.startswith("MAROON_")

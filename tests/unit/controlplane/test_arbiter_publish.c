@@ -208,6 +208,71 @@ static void test_ticks_leave_etcd_flat_and_300_are_kept(void **state) {
     close_cluster(node, 1);
 }
 
+/* ---- dump/latest ---- */
+
+static void tell_dump(struct arbiter_node *node, uint64_t seq) {
+    char text[128];
+    snprintf(text, sizeof text, "{\"manifest\":\"manifests/%" PRIu64 "\",\"seq\":\"%" PRIu64 "\"}",
+             seq, seq);
+    arbiter_dump_tell(node->arbiter, seq, text);
+}
+
+static bool dump_is(const struct arbiter_node *node, uint64_t seq) {
+    return arbiter_dump(node->arbiter)->seq == seq;
+}
+
+static void test_the_pointer_to_dumps_goes_forward_only(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    tell_dump(&nodes[0], 10); /* leads or not */
+    assert_true(arbiter_await(loop, dump_is(&nodes[0], 10), 5000));
+    /* The other has not read it yet, and has an older one to tell. */
+    memset(&nodes[1].arbiter->dump, 0, sizeof nodes[1].arbiter->dump);
+    tell_dump(&nodes[1], 9);
+    assert_true(arbiter_await(loop, dump_is(&nodes[1], 10), 5000));
+    tell_dump(&nodes[1], 11);
+    assert_true(arbiter_await(loop, dump_is(&nodes[1], 11), 5000));
+    assert_true(dump_is(&nodes[0], 10)); /* until it reads again */
+    tell_dump(&nodes[0], 12);
+    assert_true(arbiter_await(loop, dump_is(&nodes[0], 12), 5000));
+    read_keys("dump/latest", false);
+    assert_non_null(strstr(seen.value, "\"seq\":\"12\""));
+    close_cluster(nodes, 2);
+}
+
+static void test_who_lost_its_index_moves_no_pointer(void **state) {
+    (void)state;
+    static struct arbiter_node node[1];
+    open_cluster(node, 1, server.endpoint);
+    tell_dump(&node[0], 5);
+    assert_true(arbiter_await(loop, dump_is(&node[0], 5), 5000));
+    node[0].arbiter->members[0].mod_revision--; /* registered anew by another, not heard of yet */
+    tell_dump(&node[0], 6);
+    arbiter_run_for(loop, 500);
+    read_keys("dump/latest", false);
+    assert_non_null(strstr(seen.value, "\"seq\":\"5\""));
+    close_cluster(node, 1);
+}
+
+static void test_lost_answers_lose_no_pointer(void **state) {
+    (void)state;
+    static struct arbiter_node node[1];
+    open_cluster(node, 1, proxied);
+    fixture_proxy_cut_percent(proxy, 40);
+    for (uint64_t seq = 1; seq <= 20; seq++) {
+        int tries = 0;
+        while (!dump_is(&node[0], seq) &&
+               ++tries < 200) { /* as whoever looks into the store does */
+            tell_dump(&node[0], seq);
+            arbiter_run_for(loop, 30);
+        }
+        assert_true(dump_is(&node[0], seq));
+    }
+    fixture_proxy_cut_percent(proxy, 0);
+    close_cluster(node, 1);
+}
+
 /* The same endpoint shows a younger etcd, as after the restore of a snapshot. */
 static void test_etcd_that_went_back_is_refused_until_term_base_is_raised(void **state) {
     (void)state;
@@ -289,6 +354,9 @@ int main(void) {
         cmocka_unit_test(test_latest_and_history_are_written_and_heard_by_all),
         cmocka_unit_test(test_a_stale_leader_cannot_publish_and_seq_does_not_go_back),
         cmocka_unit_test(test_lost_answers_lose_and_double_nothing),
+        cmocka_unit_test(test_the_pointer_to_dumps_goes_forward_only),
+        cmocka_unit_test(test_who_lost_its_index_moves_no_pointer),
+        cmocka_unit_test(test_lost_answers_lose_no_pointer),
         cmocka_unit_test(test_ticks_leave_etcd_flat_and_300_are_kept),
         cmocka_unit_test(test_etcd_that_went_back_is_refused_until_term_base_is_raised),
     };

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "controlplane/dump/dump_fetch.h"
 #include "controlplane/dump/dump_keep.h"
 #include "controlplane/dump/dump_read.h"
 #include "controlplane/dump/dump_write.h"
@@ -399,6 +400,53 @@ static void test_a_fetch_is_taken_up(void **state) {
     dump_store_close(&store);
 }
 
+static char *pointer_to(struct dump_store *store, const char *path) {
+    struct dump_manifest manifest;
+    char text[DUMP_TEXT_BYTES];
+    assert_int_equal(dump_manifest_get(store, &no_key, path, &manifest, text), 0);
+    char *pointer = dump_pointer_text(&manifest, path);
+    dump_manifest_free(&manifest);
+    return pointer;
+}
+
+/* A node that lacks the state: etcd's pointer first, then the store's. */
+static void test_a_node_fetches_what_is_pointed_to(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_report first, second;
+    char got[512], text[DUMP_TEXT_BYTES], command[900];
+    uint64_t seq;
+    assert_int_equal(write_once(1, 10, &first), 0);
+    open_store(&store, url);
+    char *old = pointer_to(&store, first.path);
+    fill_page(5, 2);
+    assert_int_equal(write_once(1, 20, &second), 0);
+    struct dump_fetch fetch = {
+        .store = &store, .key = &no_key, .configuration_id = 1, .directory = dir, .pointer = old};
+    assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
+    assert_int_equal(seq, 10); /* the one that was named */
+    fetch.newer_than = 10;
+    assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
+    assert_int_equal(seq, 20);
+    snprintf(command, sizeof command, "cmp %s %s && test $(ls %s | grep -c fetch-) = 1", file, got,
+             dir);
+    assert_int_equal(system(command), 0); /* what the first left is gone */
+    fetch.newer_than = 20;
+    assert_int_equal(dump_fetch(&fetch, got, &seq, text), MRN_ERR_NOT_FOUND);
+    fetch.newer_than = 0;
+    fetch.configuration_id = 2;
+    assert_int_equal(dump_fetch(&fetch, got, &seq, text), MRN_ERR_MISMATCH);
+    fetch.configuration_id = 1;
+    /* The manifest that etcd names was pruned. */
+    assert_int_equal(dump_store_remove(&store, first.path), 0);
+    assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
+    assert_int_equal(seq, 20);
+    fetch.pointer = "not a pointer";
+    assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
+    free(old);
+    dump_store_close(&store);
+}
+
 static void test_through_a_bad_line_to_s3(void **state) {
     (void)state;
     if (!have_server)
@@ -465,6 +513,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_prune, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_writer_killed_at_any_point, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_node_fetches_what_is_pointed_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_through_a_bad_line_to_s3, set_up, tear_down),
         cmocka_unit_test(test_the_leader_comes_last),
     };

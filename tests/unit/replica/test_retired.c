@@ -1,0 +1,401 @@
+/* Sealed ranges: 16 bytes each, their places used again, and every frame for them still answered.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "dataplane/replica/replica.h"
+#include "proto/retired.h"
+
+#define MS UINT64_C(1000000)
+#define SEAL_AFTER_NS (10 * MS)
+#define GATEWAY 7
+
+/* One node, its runtime executing at once, its arbiter owning everything. */
+struct bench {
+    struct replica *replica;
+    struct replica_actions actions; /* of the last step */
+    struct replica_actions seen;    /* what a test may ask for, since `forget` */
+    uint64_t now_ns;
+    uint32_t next_slot;
+};
+
+static struct replica_config config_of(uint32_t ranges_max, uint32_t retired_max) {
+    return (struct replica_config){.node_count = 1,
+                                   .quorum = 1,
+                                   .incarnation = 1,
+                                   .configuration_id = 5,
+                                   .epochs_in_flight = 4,
+                                   .epoch_cap = 16,
+                                   .window = 64,
+                                   .ranges_max = ranges_max,
+                                   .retired_max = retired_max,
+                                   .log_epochs = 64,
+                                   .body_slots = 256,
+                                   .deliver_max = 8,
+                                   .heartbeat_interval_ns = MS,
+                                   .slice_floor_ns = 5 * MS,
+                                   .slice_max_ns = 50 * MS,
+                                   .vector_interval_ns = MS / 10,
+                                   .vector_idle_ns = 5 * MS,
+                                   .seal_after_ns = SEAL_AFTER_NS};
+}
+
+static void step(struct bench *b, struct replica_event *event);
+
+static void react(struct bench *b, const struct replica_action *a) {
+    struct replica_event event = {0};
+    if (a->kind == REPLICA_ACTION_CAMPAIGN) {
+        event.kind = REPLICA_EVENT_CAMPAIGN_RESULT;
+        event.campaign.revision = event.campaign.term = a->revision + 10;
+        event.campaign.token = 77;
+        event.campaign.won = true;
+    } else if (a->kind == REPLICA_ACTION_RANGE_CHECK) {
+        event.kind = REPLICA_EVENT_RANGE_CHECKED;
+        event.range_checked.range = a->range;
+        event.range_checked.owner = a->owner;
+        event.range_checked.owned = true;
+    } else if (a->kind == REPLICA_ACTION_DELIVER) {
+        event.kind = REPLICA_EVENT_EXECUTED;
+        event.executed.seq = a->seq;
+        event.executed.result_hash.bytes[0] = (uint8_t)a->seq;
+    } else {
+        if (a->kind != REPLICA_ACTION_SEND && a->kind != REPLICA_ACTION_FREE_SLOTS &&
+            a->kind != REPLICA_ACTION_RANGE_PROGRESS)
+            b->seen.items[b->seen.count++] = *a;
+        return;
+    }
+    step(b, &event);
+}
+
+static void step(struct bench *b, struct replica_event *event) {
+    struct replica_actions *actions = malloc(sizeof *actions);
+    assert_non_null(actions);
+    actions->count = 0;
+    event->now_ns = b->now_ns;
+    event->wall_us = 1000000 + b->now_ns / 1000;
+    replica_step(b->replica, event, actions);
+    for (uint32_t i = 0; i < actions->count; i++)
+        react(b, &actions->items[i]);
+    free(actions);
+    assert_null(replica_check(b->replica));
+}
+
+static void pass(struct bench *b, uint64_t ns) {
+    for (uint64_t end = b->now_ns + ns; b->now_ns < end;) {
+        b->now_ns += MS;
+        step(b, &(struct replica_event){.kind = REPLICA_EVENT_TICK});
+    }
+}
+
+static void bench_open(struct bench *b, const struct replica_config *config) {
+    size_t bytes = (replica_size(config) + 63) & ~(size_t)63;
+    assert_true(bytes);
+    void *memory = aligned_alloc(64, bytes);
+    assert_non_null(memory);
+    memset(memory, 0xa5, bytes); /* nothing may depend on what was there */
+    b->now_ns = MS;
+    b->next_slot = 0;
+    b->seen.count = 0;
+    b->replica = replica_init(memory, config, b->now_ns);
+}
+
+static void bench_lead(struct bench *b) {
+    struct replica_event event = {.kind = REPLICA_EVENT_LEADER_KEY};
+    event.leader_key.node = REPLICA_NODE_NONE;
+    step(b, &event);
+    pass(b, 200 * MS);
+    assert_true(replica_leads(b->replica));
+    b->seen.count = 0;
+}
+
+static void hello(struct bench *b, uint64_t range, uint64_t owner) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RANGE_HELLO};
+    event.range_hello.range = range;
+    event.range_hello.owner = owner;
+    event.range_hello.gateway = GATEWAY;
+    step(b, &event);
+}
+
+static void body(struct bench *b, uint64_t range, uint32_t offset, uint64_t owner) {
+    struct replica_event event = {.kind = REPLICA_EVENT_BODY};
+    event.body.id = wire_tx_id(range, offset);
+    event.body.digest = (struct wire_digest){range * 1000 + offset, owner};
+    event.body.slot = b->next_slot++ % 256;
+    event.body.gateway = GATEWAY;
+    event.body.owner = owner;
+    event.body.peer = REPLICA_NODE_NONE;
+    step(b, &event);
+}
+
+static void expire(struct bench *b, uint64_t range, uint64_t owner) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RANGE_EXPIRED};
+    event.range_expired.range = range;
+    event.range_expired.owner = owner;
+    step(b, &event);
+}
+
+static void query(struct bench *b, uint64_t range, uint32_t offset) {
+    struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
+    event.query.id = wire_tx_id(range, offset);
+    event.query.gateway = GATEWAY;
+    step(b, &event);
+}
+
+/* A gateway's whole life: a range, some bodies, silence, SEAL. */
+static void live_and_die(struct bench *b, uint64_t range, uint64_t owner, uint32_t from,
+                         uint32_t bodies) {
+    hello(b, range, owner);
+    pass(b, 2 * MS);
+    for (uint32_t i = 0; i < bodies; i++)
+        body(b, range, from + i, owner);
+    pass(b, SEAL_AFTER_NS + 2 * MS);
+    expire(b, range, owner);
+    pass(b, 3 * MS);
+}
+
+static const struct replica_action *only(struct bench *b, enum replica_action_kind kind) {
+    const struct replica_action *found = NULL;
+    for (uint32_t i = 0; i < b->seen.count; i++)
+        if (b->seen.items[i].kind == kind) {
+            assert_null(found);
+            found = &b->seen.items[i];
+        }
+    return found;
+}
+
+static struct replica_facts facts(const struct bench *b) {
+    struct replica_facts f;
+    replica_facts(b->replica, &f);
+    return f;
+}
+
+static uint64_t owner_of(uint64_t range) {
+    return 0x9000000000000000 + range * 3;
+}
+
+/* Frames of (range, owner), whose holding ended at `end`, are answered as §8 wants it. */
+static void assert_answers(struct bench *b, uint64_t range, uint64_t owner, uint32_t end) {
+    b->seen.count = 0;
+    body(b, range, end, owner);
+    const struct replica_action *sealed = only(b, REPLICA_ACTION_SEALED);
+    assert_non_null(sealed);
+    assert_true(sealed->range == range && sealed->end == end && sealed->gateway == GATEWAY);
+    b->seen.count = 0;
+    hello(b, range, owner);
+    sealed = only(b, REPLICA_ACTION_SEALED);
+    assert_true(sealed && sealed->range == range && sealed->end == end);
+    b->seen.count = 0;
+    query(b, range, end + 5);
+    const struct replica_action *state = only(b, REPLICA_ACTION_TX_STATE);
+    assert_true(state && state->outcome == WIRE_TX_SEALED);
+    if (end == 0)
+        return;
+    b->seen.count = 0;
+    query(b, range, end - 1);
+    const struct replica_action *wanted = only(b, REPLICA_ACTION_RESULT_WANTED);
+    assert_true(wanted && wanted->id == wire_tx_id(range, end - 1));
+    b->seen.count = 0;
+    body(b, range, 0, owner); /* a resend of what was executed */
+    wanted = only(b, REPLICA_ACTION_RESULT_WANTED);
+    assert_true(wanted && wanted->id == wire_tx_id(range, 0));
+}
+
+/* ---- tests ---- */
+
+static void test_record_holds_the_extremes(void **state) {
+    (void)state;
+    const uint64_t ranges[] = {0, 1, UINT32_MAX, UINT64_C(1) << 32, WIRE_RANGE_COUNT - 1};
+    const uint32_t ends[] = {0, 1, WIRE_RANGE_OFFSETS - 1, WIRE_RANGE_OFFSETS, RETIRED_END_NONE};
+    const uint32_t marks[] = {0, 1, RETIRED_MARK_MAX};
+    for (int r = 0; r < 5; r++)
+        for (int e = 0; e < 5; e++)
+            for (int m = 0; m < 3; m++) {
+                struct retired record = retired_pack(ranges[r], ends[e], marks[m]);
+                assert_true(retired_range(&record) == ranges[r]);
+                assert_int_equal(retired_end(&record), ends[e]);
+                assert_int_equal(retired_owner_mark(&record), marks[m]);
+            }
+    assert_int_equal(retired_mark(0), 0);
+    assert_int_not_equal(retired_mark(UINT64_C(5) << 31), 0);
+}
+
+static void test_record_costs_16_bytes(void **state) {
+    (void)state;
+    struct replica_config few = config_of(16, 1 << 16), many = config_of(16, 1 << 17);
+    assert_true(replica_size(&many) - replica_size(&few) <= 16 << 16);
+}
+
+static void test_many_more_gateways_than_places(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 512);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    for (uint64_t range = 1; range <= 300; range++) {
+        live_and_die(&b, range, owner_of(range), 0, (uint32_t)(range % 4));
+        assert_true(facts(&b).range_count <= 16);
+    }
+    pass(&b, 50 * MS);
+    assert_int_equal(facts(&b).ranges_retired, 300);
+    assert_int_equal(facts(&b).range_count, 0);
+    assert_int_equal(facts(&b).slots_used, 0);
+    assert_true(facts(&b).range_floor == 301);
+    for (uint64_t range = 1; range <= 300; range++)
+        assert_answers(&b, range, owner_of(range), (uint32_t)(range % 4));
+    assert_int_equal(facts(&b).range_count, 0); /* answers take no place */
+    free(b.replica);
+}
+
+/* A pinned range goes on at its end, under its next owner, and the one before is still told. */
+static void test_pinned_range_goes_on(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    uint32_t end = 0;
+    for (uint64_t holding = 1; holding <= 40; holding++) {
+        live_and_die(&b, 9, owner_of(holding), end, 3);
+        end += 3;
+        pass(&b, 30 * MS);
+        uint32_t retired_at = 0;
+        assert_true(replica_range_retired(b.replica, 9, &retired_at));
+        assert_int_equal(retired_at, end);
+        assert_answers(&b, 9, owner_of(holding), end);
+    }
+    assert_int_equal(facts(&b).ranges_retired, 1);
+    free(b.replica);
+}
+
+/* At the limit no new range is opened, which is known before one is granted; old ones go on. */
+static void test_refuses_when_no_more_can_be_remembered(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 16);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    for (uint64_t range = 1; range <= 16; range++) {
+        assert_false(facts(&b).ranges_full);
+        live_and_die(&b, range, owner_of(range), 0, 1);
+        pass(&b, 30 * MS);
+    }
+    assert_true(facts(&b).ranges_full);
+    hello(&b, 99, 5);
+    body(&b, 99, 0, 5);
+    pass(&b, 5 * MS);
+    struct replica_range_facts range;
+    for (uint32_t place = 0; replica_range_next(b.replica, &place, &range);)
+        assert_false(range.open);
+    pass(&b, 100 * MS);
+    assert_int_equal(facts(&b).range_count, 0); /* forgotten when silent */
+    live_and_die(&b, 7, 12345, 1, 2);           /* a pinned one may go on */
+    pass(&b, 30 * MS);
+    assert_answers(&b, 7, 12345, 3);
+    free(b.replica);
+}
+
+/* Announced ranges fill the table: refused with a reason, and their places come free again. */
+static void test_places_of_the_silent_come_free(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config); /* does not lead: nothing is opened */
+    for (uint64_t range = 1; range <= 16; range++)
+        hello(&b, range, range);
+    b.seen.count = 0;
+    hello(&b, 17, 17);
+    const struct replica_action *dropped = only(&b, REPLICA_ACTION_DROPPED);
+    assert_true(dropped && dropped->outcome == WIRE_DROP_RANGES_FULL);
+    assert_true(facts(&b).ranges_full);
+    pass(&b, SEAL_AFTER_NS + 20 * MS);
+    assert_int_equal(facts(&b).range_count, 0);
+    free(b.replica);
+}
+
+static void restore(struct bench *b, uint64_t range, uint64_t owner, uint32_t position, bool open) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
+    event.restore_range.range = range;
+    event.restore_range.owner = owner;
+    event.restore_range.position = position;
+    event.restore_range.open = open;
+    step(b, &event);
+}
+
+/* A snapshot with many more sealed ranges than places. */
+static void test_snapshot_restores_them(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 512);
+    bench_open(&b, &config);
+    for (uint64_t range = 1; range <= 10; range++)
+        restore(&b, range, owner_of(range), 5, true);
+    for (uint64_t range = 100; range < 400; range++)
+        restore(&b, range, owner_of(range), (uint32_t)(range % 7), false);
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORED};
+    event.restored.seq = 1000;
+    event.restored.term = 4;
+    step(&b, &event);
+    assert_int_equal(facts(&b).range_count, 10);
+    assert_int_equal(facts(&b).ranges_retired, 300);
+    assert_true(facts(&b).range_floor == 400);
+    for (uint64_t range = 100; range < 400; range++)
+        assert_answers(&b, range, owner_of(range), (uint32_t)(range % 7));
+    restore(&b, 100, owner_of(100), 1, false); /* of an older snapshot: nothing goes back */
+    assert_answers(&b, 100, owner_of(100), 100 % 7);
+    free(b.replica);
+}
+
+/* A peer that lags asks for bodies of a range that is retired here: they are gone. */
+static void test_bodies_of_retired_ranges_are_gone(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    config.node_count = 3;
+    config.quorum = 2;
+    for (uint8_t i = 0; i < 3; i++)
+        config.ring[i] = i;
+    bench_open(&b, &config);
+    restore(&b, 3, 8, 10, false);
+    restore(&b, 4, 8, WIRE_RANGE_OFFSETS, false);
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORED};
+    event.restored.seq = 10;
+    step(&b, &event);
+    for (int i = 0; i < 2; i++) {
+        struct wire_fetch fetch = {i ? wire_tx_id(4, WIRE_RANGE_OFFSETS - 1) : wire_tx_id(3, 9), 1};
+        event = (struct replica_event){.kind = REPLICA_EVENT_FRAME};
+        event.frame.peer = 1;
+        event.frame.incarnation = 1;
+        event.frame.kind = WIRE_FETCH;
+        event.frame.payload = (const uint8_t *)&fetch;
+        event.frame.length_bytes = sizeof fetch;
+        event.now_ns = b.now_ns;
+        b.actions.count = 0;
+        replica_step(b.replica, &event, &b.actions);
+        assert_int_equal(b.actions.count, 1);
+        assert_int_equal(b.actions.items[0].frame_kind, WIRE_GONE);
+        struct wire_gone gone;
+        memcpy(&gone, b.actions.items[0].payload, sizeof gone);
+        assert_true(gone.below_id ==
+                    (i ? wire_tx_id(4, WIRE_RANGE_OFFSETS - 1) : wire_tx_id(3, 10)));
+    }
+    free(b.replica);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_record_holds_the_extremes),
+        cmocka_unit_test(test_record_costs_16_bytes),
+        cmocka_unit_test(test_many_more_gateways_than_places),
+        cmocka_unit_test(test_pinned_range_goes_on),
+        cmocka_unit_test(test_refuses_when_no_more_can_be_remembered),
+        cmocka_unit_test(test_places_of_the_silent_come_free),
+        cmocka_unit_test(test_snapshot_restores_them),
+        cmocka_unit_test(test_bodies_of_retired_ranges_are_gone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
