@@ -20,6 +20,7 @@
 #include "controlplane/log.h"
 #include "controlplane/publisher.h"
 #include "controlplane/snapshot.h"
+#include "controlplane/stretches.h"
 #include "maroon/error.h"
 
 #define PUBLISH_TICK_MS 63
@@ -43,7 +44,8 @@ struct control {
     struct arbiter *arbiter;
     struct arbiter_sink sink;
     struct snapshot *snapshot;
-    struct dump_turns dumps; /* dumps.dumper NULL: no store is configured */
+    struct stretches *stretches; /* NULL: no journal */
+    struct dump_turns dumps;     /* dumps.dumper NULL: no store is configured */
     struct admin *admin;
     struct publisher publisher;
     struct mailbox *mailbox;
@@ -92,6 +94,8 @@ static bool is_repeated(enum mailbox_down_kind kind) {
     case MAILBOX_DOWN_INCARNATIONS:
     case MAILBOX_DOWN_EPOCH_WANTED:
     case MAILBOX_DOWN_SNAPSHOT_TAKE:
+    case MAILBOX_DOWN_DUMPED:
+    case MAILBOX_DOWN_LEARN:
     case MAILBOX_DOWN_SNAPSHOT_RESTORE:
     case MAILBOX_DOWN_HANDOVER:
     case MAILBOX_DOWN_STOP: return false;
@@ -275,6 +279,7 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
         return;
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
+    case MAILBOX_UP_LEARNED: snapshot_learned(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
     case MAILBOX_UP_REFUSED: on_refused(control, message); return;
@@ -432,6 +437,11 @@ static int open_arbiter(struct control *control) {
     return control->ready_error;
 }
 
+static void on_dumped(void *context, uint64_t seq) {
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_DUMPED, .revision = seq};
+    send_down(context, &message);
+}
+
 static int open_dumps(struct control *control) {
     struct control_config *config = &control->config;
     char text[DUMP_TEXT_BYTES] = "";
@@ -457,6 +467,8 @@ static int open_dumps(struct control *control) {
         .loop = control->loop,
         .snapshot = control->snapshot,
         .arbiter = control->arbiter,
+        .dumped = on_dumped,
+        .context = control,
         .node = config->node_index,
         .node_count = config->node_count,
         .interval_s = config->dump_interval_s,
@@ -510,6 +522,11 @@ static int prepare(struct control *control) {
         return MRN_ERR_IO;
     }
     make_identity(control);
+    struct stretches_setup stretches = {.loop = control->loop,
+                                        .data_dir = control->config.data_dir,
+                                        .digest_key = control->identity.digest_key};
+    if (config->durable && !(control->stretches = stretches_create(&stretches)))
+        return MRN_ERR_NO_MEMORY;
     return open_dumps(control);
 }
 
@@ -582,6 +599,7 @@ int control_start(struct control *control, struct mailbox *mailbox) {
         .identity = &control->identity,
         .mailbox = mailbox,
         .snapshot = control->snapshot,
+        .stretches = control->stretches,
         .dumps = control->dumps.dumper ? &control->dumps : NULL,
         .send_down = send_down,
         .context = control,
@@ -646,6 +664,7 @@ void control_destroy(struct control *control) {
         snapshot_use_store(control->snapshot, NULL);
     dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
+    stretches_destroy(control->stretches);
     admin_stop(control->admin);
     arbiter_destroy(control->arbiter);
     while (control->pending_first) {

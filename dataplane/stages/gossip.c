@@ -348,6 +348,7 @@ uint32_t stage_gossip_poll(struct stage *s) {
     stage_refusals(&s->gossip.port, WIRE_STAGE_GOSSIP, s->gossip.worker->now_us, &s->fetched);
     work += stage_control_poll(s);
     work += stage_done_poll(s);
+    work += stage_learn_poll(s);
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
     work += stage_storage_poll(s);

@@ -165,6 +165,14 @@ struct fetch {
     uint32_t slots[64], slot_count;
 };
 
+/* Epochs of a peer's journal that are being taken, out of a mapped file. */
+struct learn {
+    const uint8_t *bytes; /* NULL: none */
+    size_t count, at;
+    uint64_t moved_ns; /* when something was taken last */
+    uint8_t peer;
+};
+
 struct gossip {
     struct worker *worker;
     struct port port;
@@ -172,6 +180,7 @@ struct gossip {
     void *replica_memory;
     struct replica_actions *actions;
     struct storage *storage; /* NULL in memory mode */
+    uint64_t dumped_seq;     /* of the newest dump in the store; 0: none */
     uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
     bool snapshot_asked;     /* a local one is under way */
     bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */
@@ -186,6 +195,7 @@ struct gossip {
         bool led;
     } pace;
     struct mailbox_facts facts;
+    struct learn learn;
 };
 
 struct execute {
@@ -270,6 +280,9 @@ uint32_t stage_execute_poll(struct stage *s);
 void stage_execute_result(struct stage *s, const struct order *order);
 uint32_t stage_state_poll(struct stage *s);
 void stage_done(struct stage *s, const struct done *done);
+void stage_learn_begin(struct stage *s, uint8_t peer, const char *path);
+uint32_t stage_learn_poll(struct stage *s);
+void stage_learn_close(struct stage *s);
 int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error);
 void stage_tell_restored(struct stage *s); /* gossip, while the runtime is handed over */
 

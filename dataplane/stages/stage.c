@@ -508,6 +508,7 @@ static int open_storage(struct stage *s, struct replica_config *c, char *ret_err
         return error;
     }
     struct storage_config config = {
+        .retain_bytes = s->setup.config->retain_bytes,
         .data_dir = g->data_dir,
         .identity = {.incarnation = (uint64_t)randombytes_random() << 32 | randombytes_random() | 1,
                      .configuration_id = identity->configuration_id},
@@ -580,6 +581,7 @@ void stage_close(struct stage *s) {
                             &s->answers,       &s->results,     &s->orders,     &s->dones,
                             &s->ingress_slots, &s->fetch_slots, &s->free_pieces};
     storage_close(s->gossip.storage);
+    stage_learn_close(s);
     snapshots_close(s->execute.snapshots);
     if (s->execute.runtime)
         runtime_close(s->execute.runtime);
