@@ -96,6 +96,12 @@ static void publish(struct mrn_gateway *g) {
                                   .latency_sum_us = g->latency_sum_us};
     memcpy(f.latency, g->latency, sizeof f.latency);
     stage_port_drops(&g->port, f.rx_dropped);
+    const struct net_session_refusal *refusal = net_session_last_refusal(g->port.sessions);
+    if (refusal->drop == WIRE_DROP_CONFIGURATION) {
+        f.refused_configuration_id = refusal->hello.configuration_id;
+        f.refused_ipv4 = refusal->address.ipv4;
+        f.refused_port = refusal->address.port;
+    }
     pthread_mutex_lock(&g->mutex);
     g->facts = f;
     g->waiting_count = g->waiting.count;

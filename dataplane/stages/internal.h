@@ -51,7 +51,21 @@
 /* ---- messages ---- */
 
 /* To gossip, of gateways and of bodies that came by fetch. */
-enum ask_kind { ASK_BODY = 1, ASK_QUERY, ASK_RENEW, ASK_RANGE_REQUEST, ASK_RANGE_CLOSE };
+enum ask_kind {
+    ASK_BODY = 1,
+    ASK_QUERY,
+    ASK_RENEW,
+    ASK_RANGE_REQUEST,
+    ASK_RANGE_CLOSE,
+    ASK_REFUSED /* the control plane should say it */
+};
+
+struct refused { /* a HELLO */
+    struct net_address address;
+    uint64_t theirs, ours; /* configuration ids */
+    uint8_t drop, role, index, stage;
+};
+
 struct ask {
     uint32_t kind, gateway;
     union {
@@ -60,6 +74,7 @@ struct ask {
         struct wire_range_renew renew;
         struct wire_range_request request;
         struct wire_range_close close;
+        struct refused refused;
     };
 };
 
@@ -236,6 +251,9 @@ void stage_fail(struct stage *s, int error, const char *text);
 bool stage_take_body(struct stage *s, const struct worker *worker, struct port *port,
                      struct link *slots, uint32_t *ready, uint32_t *ready_count,
                      const struct wire_frame *frame, struct replica_event_body *ret_body);
+
+/* Puts a HELLO that was refused at `port` and should be said into `link`, to gossip. */
+void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, struct link *link);
 
 /* The slot could not be given on: back to where it was taken. */
 void stage_return_slot(struct stage *s, const struct worker *worker, uint32_t *ready,

@@ -41,7 +41,10 @@ enum mailbox_up_kind {
     MAILBOX_UP_LEARNED,        /* answer to DOWN_LEARN: epochs up to `seq` are committed here */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
     MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_REFUSED, /* a HELLO, or a packet of another wire version, was refused: `drop`, from
+                           `peer` in the role `end`, configuration ids (versions) `ours` and
+                           `theirs`, `text`: where. A reason at most once a minute */
+    MAILBOX_UP_FAILED   /* fail-stop: `text` says why; the process ends after logging it */
 };
 
 struct mailbox_up {
@@ -51,8 +54,10 @@ struct mailbox_up {
     uint64_t nonce, owner, range;
     uint32_t end; /* position */
     uint64_t seq;
-    uint8_t peer;     /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
-    bool immediately; /* CAMPAIGN: hand-over */
+    uint8_t peer;          /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
+    bool immediately;      /* CAMPAIGN: hand-over */
+    enum wire_drop drop;   /* REFUSED */
+    uint64_t ours, theirs; /* REFUSED */
     char text[MAILBOX_PATH_MAX]; /* path or reason */
 };
 

@@ -118,6 +118,21 @@ bool stage_take_body(struct stage *s, const struct worker *worker, struct port *
     return true;
 }
 
+void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, struct link *link) {
+    struct net_session_refusal refusal;
+    if (!stage_port_refusal(port, now_us, &refusal))
+        return;
+    struct ask ask = {.kind = ASK_REFUSED};
+    ask.refused = (struct refused){.address = refusal.address,
+                                   .theirs = refusal.hello.configuration_id,
+                                   .ours = refusal.own_configuration_id,
+                                   .drop = (uint8_t)refusal.drop,
+                                   .role = refusal.hello.role,
+                                   .index = refusal.hello.index,
+                                   .stage = (uint8_t)stage};
+    (void)link_put(link, &ask);
+}
+
 /* ---- the pass of a thread ---- */
 
 static bool runs(const struct worker *w, uint32_t stage) {
