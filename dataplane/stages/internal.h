@@ -52,7 +52,21 @@
 /* ---- messages ---- */
 
 /* To gossip, of gateways and of bodies that came by fetch. */
-enum ask_kind { ASK_BODY = 1, ASK_QUERY, ASK_RENEW, ASK_RANGE_REQUEST, ASK_RANGE_CLOSE };
+enum ask_kind {
+    ASK_BODY = 1,
+    ASK_QUERY,
+    ASK_RENEW,
+    ASK_RANGE_REQUEST,
+    ASK_RANGE_CLOSE,
+    ASK_REFUSED /* the control plane should say it */
+};
+
+struct refused { /* a HELLO */
+    struct net_address address;
+    uint64_t theirs, ours; /* configuration ids */
+    uint8_t drop, role, index, stage;
+};
+
 struct ask {
     uint32_t kind, gateway;
     union {
@@ -61,6 +75,7 @@ struct ask {
         struct wire_range_renew renew;
         struct wire_range_request request;
         struct wire_range_close close;
+        struct refused refused;
     };
 };
 
@@ -131,6 +146,7 @@ struct worker { /* a thread */
     uint64_t now_ns, now_us, wall_us, work;
     _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
+    uint64_t turn_ns; /* when it last let others have the core */
     uint32_t idle_passes;
     bool rests; /* had little work of late */
 };
@@ -235,6 +251,9 @@ void stage_fail(struct stage *s, int error, const char *text);
 bool stage_take_body(struct stage *s, const struct worker *worker, struct port *port,
                      struct link *slots, uint32_t *ready, uint32_t *ready_count,
                      const struct wire_frame *frame, struct replica_event_body *ret_body);
+
+/* Puts a HELLO that was refused at `port` and should be said into `link`, to gossip. */
+void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, struct link *link);
 
 /* The slot could not be given on: back to where it was taken. */
 void stage_return_slot(struct stage *s, const struct worker *worker, uint32_t *ready,

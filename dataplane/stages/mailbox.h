@@ -42,7 +42,10 @@ enum mailbox_up_kind {
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
     MAILBOX_UP_TAKEOVER,       /* the first epoch of a term led here is committed: `takeover` */
     MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_REFUSED, /* a HELLO, or a packet of another wire version, was refused: `drop`, from
+                           `peer` in the role `end`, configuration ids (versions) `ours` and
+                           `theirs`, `text`: where. A reason at most once a minute */
+    MAILBOX_UP_FAILED   /* fail-stop: `text` says why; the process ends after logging it */
 };
 
 /* How the last take-over led here went, in us. Moments count from the last frame of the leader
@@ -67,6 +70,8 @@ struct mailbox_up {
     uint8_t peer;     /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
     bool immediately; /* CAMPAIGN: hand-over */
     struct mailbox_takeover takeover;
+    enum wire_drop drop;         /* REFUSED */
+    uint64_t ours, theirs;       /* REFUSED */
     char text[MAILBOX_PATH_MAX]; /* path or reason */
 };
 
