@@ -220,6 +220,10 @@ struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis);
  * Returns 0 or MRN_ERR_MISMATCH. */
 int arbiter_check_genesis(const struct arbiter_setup *setup, const struct arbiter_genesis *genesis);
 
+/* The file of a new single-node cluster: terms begin above `revision`. */
+int arbiter_embedded_found(const char *data_dir, const struct arbiter_genesis *genesis,
+                           uint64_t revision);
+
 /* The store's number in data_dir, with its token. Returns 0, MRN_ERR_NOT_FOUND, _IO, _CORRUPT. */
 int arbiter_store_load(const char *data_dir, uint64_t *ret_incarnation, uint64_t *ret_store_token);
 int arbiter_store_save(const char *data_dir, uint64_t incarnation, uint64_t store_token);

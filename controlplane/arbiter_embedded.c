@@ -84,6 +84,17 @@ static int save(const struct embedded *embedded) {
     return error;
 }
 
+int arbiter_embedded_found(const char *data_dir, const struct arbiter_genesis *genesis,
+                           uint64_t revision) {
+    struct control_config config = {0};
+    struct embedded embedded = {.revision = revision, .next_range = 1};
+    snprintf(config.data_dir, sizeof config.data_dir, "%s", data_dir);
+    embedded.base.setup.config = &config;
+    embedded.base.genesis = *genesis;
+    embedded.base.store_token = arbiter_random();
+    return save(&embedded);
+}
+
 static int load_ranges(struct embedded *embedded, const json_t *array) {
     if (!json_is_array(array) || json_array_size(array) > RANGES_MAX)
         return MRN_ERR_CORRUPT;

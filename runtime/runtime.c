@@ -128,6 +128,19 @@ enum runtime_outcome runtime_result_find(const struct runtime *runtime, uint64_t
     return RUNTIME_EXECUTED;
 }
 
+void runtime_entries(const struct runtime *runtime, runtime_entry_callback callback, void *user) {
+    const struct table *table = runtime->tables;
+    for (uint32_t a = 0; a < runtime->config.application_count; a++) {
+        const struct mrn_application *application = runtime->config.applications[a];
+        for (uint32_t t = 0; t < application->table_count; t++, table++)
+            for (uint32_t i = 0; i < runtime_table_count(table); i++) {
+                const uint8_t *entry = runtime_table_at(table, i);
+                callback(user, application, &application->tables[t], entry,
+                         entry + table->value_at);
+            }
+    }
+}
+
 /* Checks what a walk relies on before it walks: also called on regions that came from outside. */
 const char *runtime_check(const struct runtime *runtime) {
     const struct region_header *header = region(runtime);

@@ -218,6 +218,12 @@ void runtime_ranges(const struct runtime *runtime, runtime_range_callback callba
 bool runtime_range_find(const struct runtime *runtime, uint64_t range,
                         struct runtime_range_facts *ret_range);
 
+/* Calls back for every entry of the applications' tables, table by table. */
+typedef void (*runtime_entry_callback)(void *user, const struct mrn_application *application,
+                                       const struct mrn_table_spec *table, const void *key,
+                                       const void *value);
+void runtime_entries(const struct runtime *runtime, runtime_entry_callback callback, void *user);
+
 /* Hash of the whole state at exec_seq: a tree of BLAKE2b over the pages. Depends on the content
  * only, never on when it was asked before. Costs about 5 us for each page written since the last
  * call. */

@@ -7,27 +7,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "config/config.h"
 #include "controlplane/ctl/ctl.h"
+#include "controlplane/ctl/ctl_dump.h"
 #include "controlplane/dump/dump_history.h"
-#include "controlplane/dump/dump_keep.h"
 #include "controlplane/dump/dump_show.h"
 #include "controlplane/store/from_config.h"
 #include "maroon/error.h"
 
 #define GRACE_S 3600 /* what a dump being written has put is younger */
 
-struct dump_command {
-    const struct config *config;
-    struct dump_store store;
-    struct dump_key key;
-    const char *words[4];
-    uint32_t word_count;
-    uint64_t epoch, keep, grace_s; /* UINT64_MAX: not said */
-    char text[DUMP_TEXT_BYTES];
-};
-
-static int failed(const struct dump_command *c, const char *what, int error) {
+int ctl_dump_failed(const struct dump_command *c, const char *what, int error) {
     fprintf(stderr, "maroonctl: %s: %s%s%s\n", what, mrn_error_text(error), *c->text ? ": " : "",
             c->text);
     return 1;
@@ -35,29 +24,46 @@ static int failed(const struct dump_command *c, const char *what, int error) {
 
 /* ---- words ---- */
 
-static bool number(const char *text, uint64_t *ret_number) {
+static bool number(const char *text, int base, uint64_t *ret_number) {
     char *end;
-    if (!text || !*text || strspn(text, "0123456789") != strlen(text))
+    if (!text || !*text || strspn(text, "0123456789abcdef") != strlen(text))
         return false;
-    *ret_number = strtoull(text, &end, 10);
+    *ret_number = strtoull(text, &end, base);
     return *end == '\0';
+}
+
+static uint64_t *named(struct dump_command *c, const char *word) {
+    const struct {
+        const char *word;
+        uint64_t *to;
+    } numbers[] = {{"--epoch", &c->epoch},
+                   {"--to-epoch", &c->to_epoch},
+                   {"--from", &c->from},
+                   {"--keep", &c->keep},
+                   {"--grace-s", &c->grace_s},
+                   {"--quorum", &c->quorum},
+                   {"--cluster-id", &c->cluster_id}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (strcmp(word, numbers[i].word) == 0)
+            return numbers[i].to;
+    return NULL;
 }
 
 static bool read_words(struct dump_command *c) {
     const struct config *config = c->config;
-    c->epoch = c->keep = UINT64_MAX;
+    c->epoch = c->to_epoch = c->from = c->keep = c->quorum = c->cluster_id = UINT64_MAX;
     c->grace_s = GRACE_S;
     for (uint32_t i = 0; i < config->argument_count; i++) {
         const char *word = config->arguments[i];
         const char *next = i + 1 < config->argument_count ? config->arguments[i + 1] : NULL;
-        uint64_t *to = strcmp(word, "--epoch") == 0     ? &c->epoch
-                       : strcmp(word, "--keep") == 0    ? &c->keep
-                       : strcmp(word, "--grace-s") == 0 ? &c->grace_s
-                                                        : NULL;
-        if (to && !number(next, to))
+        uint64_t *to = named(c, word);
+        if (to && !number(next, to == &c->cluster_id ? 16 : 10, to))
             return false;
+        c->replace |= strcmp(word, "--replace") == 0;
         if (to)
             i++;
+        else if (strcmp(word, "--replace") == 0)
+            continue;
         else if (word[0] == '-' || c->word_count == sizeof c->words / sizeof *c->words)
             return false;
         else
@@ -66,18 +72,18 @@ static bool read_words(struct dump_command *c) {
     return c->word_count > 0;
 }
 
-/* ---- progress: a bar on a terminal, a line a second elsewhere ---- */
+/* ---- progress ---- */
 
-static uint64_t now_ns(void) {
+uint64_t ctl_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static void tell(void *context, const struct dump_progress *done) {
+void ctl_tell(void *context, const struct dump_progress *done) {
     struct dump_show *show = context;
     char text[DUMP_SHOW_BYTES];
-    if (dump_show(show, now_ns(), done, text))
+    if (dump_show(show, ctl_now_ns(), done, text))
         fprintf(stderr, "%s%s%s", show->terminal ? "" : "progress ", text,
                 show->terminal && done->pages_done < done->pages ? "" : "\n");
 }
@@ -160,18 +166,18 @@ static int list(struct dump_command *c) {
         ctl_table_print(&table, stdout);
     }
     json_decref(array);
-    return error ? failed(c, "dump list", error) : status;
+    return error ? ctl_dump_failed(c, "dump list", error) : status;
 }
 
 /* To `file`, or "" to check only. */
 static int read_dump(struct dump_command *c, const char *path, const char *file,
                      struct dump_manifest *ret_manifest) {
-    struct dump_show show = {.terminal = isatty(STDERR_FILENO), .since_ns = now_ns()};
-    int error = dump_read(&c->store, &c->key, path, file, tell, &show, ret_manifest, c->text);
+    struct dump_show show = {.terminal = isatty(STDERR_FILENO), .since_ns = ctl_now_ns()};
+    int error = dump_read(&c->store, &c->key, path, file, ctl_tell, &show, ret_manifest, c->text);
     if (!error)
         printf("epoch %" PRIu64 ": %" PRIu64 " pages %s in %.2f s\n", ret_manifest->head.seq,
                ret_manifest->tail.page_count, *file ? "fetched and checked" : "checked",
-               (double)(now_ns() - show.since_ns) / 1e9);
+               (double)(ctl_now_ns() - show.since_ns) / 1e9);
     return error;
 }
 
@@ -186,7 +192,7 @@ static int verify(struct dump_command *c) {
         error = dump_history_verify(&c->store, &c->key, &manifest, c->text);
     if (error) {
         dump_manifest_free(&manifest);
-        return failed(c, "dump verify", error);
+        return ctl_dump_failed(c, "dump verify", error);
     }
     if (manifest.stretch_count)
         printf("epochs %" PRIu64 " to %" PRIu64 ": every epoch and body checked, one chain\n",
@@ -210,7 +216,7 @@ static int fetch(struct dump_command *c, const char *file) {
     if (!error)
         error = read_dump(c, path, file, &manifest);
     dump_manifest_free(&manifest);
-    return error ? failed(c, "dump fetch", error) : 0;
+    return error ? ctl_dump_failed(c, "dump fetch", error) : 0;
 }
 
 /* What a node finds there at its start it builds on; what came after, and whether it may vote, it
@@ -224,11 +230,11 @@ static int bootstrap(struct dump_command *c, const char *data_dir) {
         snprintf(c->text, sizeof c->text,
                  "%.200s has a journal: its node starts from that; use an empty directory",
                  data_dir);
-        return failed(c, "bootstrap", MRN_ERR_EXISTS);
+        return ctl_dump_failed(c, "bootstrap", MRN_ERR_EXISTS);
     }
     int error = choose(c, path, &seq);
     if (error)
-        return failed(c, "bootstrap", error);
+        return ctl_dump_failed(c, "bootstrap", error);
     snprintf(dir, sizeof dir, "%.480s/snapshots", data_dir);
     (void)mkdir(data_dir, 0700);
     (void)mkdir(dir, 0700);
@@ -244,7 +250,7 @@ static int bootstrap(struct dump_command *c, const char *data_dir) {
     if (!error && rename(half, whole))
         error = MRN_ERR_IO;
     if (error)
-        return failed(c, "bootstrap", error);
+        return ctl_dump_failed(c, "bootstrap", error);
     printf("%s: start the node; it fetches the rest from its peers\n", whole);
     return 0;
 }
@@ -257,7 +263,7 @@ static int prune(struct dump_command *c) {
     }
     int error = dump_prune(&c->store, &c->key, (uint32_t)c->keep, c->grace_s, &pruned, c->text);
     if (error)
-        return failed(c, "dump prune", error);
+        return ctl_dump_failed(c, "dump prune", error);
     printf("removed %u dumps, %u objects, %" PRIu64
            " bytes; %u unused objects are young and stay\n",
            pruned.manifests, pruned.objects, pruned.bytes, pruned.young);
@@ -268,6 +274,10 @@ static int run(struct dump_command *c) {
     const char *first = c->words[0], *second = c->word_count > 1 ? c->words[1] : "";
     if (strcmp(first, "bootstrap") == 0 && c->word_count == 2)
         return bootstrap(c, second);
+    if (strcmp(first, "restore") == 0 && c->word_count >= 2)
+        return ctl_restore(c);
+    if (strcmp(first, "dump") == 0 && c->word_count == 2 && strcmp(second, "cat") == 0)
+        return ctl_cat(c);
     if (strcmp(first, "dump") == 0 && c->word_count == 2 && strcmp(second, "list") == 0)
         return list(c);
     if (strcmp(first, "dump") == 0 && c->word_count == 2 && strcmp(second, "verify") == 0)
@@ -277,8 +287,8 @@ static int run(struct dump_command *c) {
     if (strcmp(first, "dump") == 0 && c->word_count == 3 && strcmp(second, "fetch") == 0)
         return fetch(c, c->words[2]);
     fprintf(stderr,
-            "maroonctl: dump list | verify | prune --keep N | fetch FILE | now, or bootstrap "
-            "DATA-DIR; see --help\n");
+            "maroonctl: dump list | verify | cat | prune --keep N | fetch FILE | now, bootstrap "
+            "DATA-DIR, or restore DATA-DIR...; see --help\n");
     return 2;
 }
 

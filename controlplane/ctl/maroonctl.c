@@ -75,7 +75,8 @@ int main(int argc, char **argv) {
         {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     struct ctl_options options = {0};
-    if (argc > 1 && (strcmp(argv[1], "dump") == 0 || strcmp(argv[1], "bootstrap") == 0)) {
+    if (argc > 1 && (strcmp(argv[1], "dump") == 0 || strcmp(argv[1], "bootstrap") == 0 ||
+                     strcmp(argv[1], "restore") == 0)) {
         curl_global_init(CURL_GLOBAL_DEFAULT);
         return ctl_dump(argc, argv);
     }

@@ -38,6 +38,7 @@ struct dump_application {
 };
 
 struct dump_manifest {
+    char path[DUMP_NAME_MAX]; /* where it was read; "": nowhere yet */
     char cluster[DUMP_CLUSTER_MAX];
     uint64_t cluster_id;
     struct snapshot_head head;

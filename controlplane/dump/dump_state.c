@@ -63,8 +63,10 @@ int dump_manifest_get(struct dump_store *store, const struct dump_key *key, cons
         dump_manifest_free(&manifest);
         error = MRN_ERR_CORRUPT;
     }
-    if (!error)
+    if (!error) {
         *ret_manifest = manifest;
+        snprintf(ret_manifest->path, sizeof ret_manifest->path, "%s", path);
+    }
     dump_bytes_free(&object);
     dump_bytes_free(&payload);
     return error;
