@@ -45,6 +45,7 @@
 #define BUSY_BODIES 64u            /* new since the last vector: busy, not idle (protocol.md §3) */
 #define ROTATE_NS 5000000u         /* the next ranges of the full vector */
 #define ROTATE_RANGES 32
+#define ROTATE_CALM 8u /* rounds without a new body, then every VECTOR_FORCED_NS does */
 #define PING_CALM_NS 500000000u
 #define GAP_WINDOW_NS 30000000000u
 #define GAPS_KEPT 8  /* of a window, the longest: so many less one do not count */
@@ -264,7 +265,8 @@ struct replica {
 
     /* dissemination */
     uint64_t vector_ns, progress_ns, next_rotate_ns, forced_vector_ns, next_fetch_ns;
-    uint64_t bodies_stored, bodies_at_vector, bodies_at_progress;
+    uint64_t bodies_stored, bodies_at_vector, bodies_at_progress, bodies_at_rotate;
+    uint32_t rotate_calm; /* rounds since a body came */
     bool vector_news;
     struct wire_vector_entry vector_entries[VECTOR_ENTRIES_MAX];
     struct epoch_fetch epoch_fetch;

@@ -96,8 +96,8 @@ struct replica_config {
     uint32_t deliver_max; /* epochs delivered and not yet executed */
     uint64_t heartbeat_interval_ns;
     uint64_t slice_floor_ns, slice_max_ns;
-    uint64_t pass_interval_ns; /* the longest time between TICKs unless the loop stands still; 0:
-                                  they come at replica_next_deadline_ns */
+    uint64_t pass_interval_ns; /* the longest time between TICKs, but for replica_sleeps, unless the
+                                  loop stands still; 0: they come at replica_next_deadline_ns */
     uint64_t vector_interval_ns, vector_idle_ns;
     uint64_t fetch_delay_ns; /* 0: two measured hops */
     uint64_t idle_epoch_ns;  /* an epoch at least this often; 0: never for its own sake */
@@ -419,6 +419,10 @@ uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_di
 /* When the next timer is due (monotonic ns): the shell may sleep until then when nothing arrives.
  */
 uint64_t replica_next_deadline_ns(const struct replica *replica);
+
+/* The shell is going to sleep until then, unless something comes: only what is later is a pause of
+ * the loop. */
+void replica_sleeps(struct replica *replica, uint64_t until_ns);
 
 /* Checks the invariants above, O(state). Returns NULL, or the name of the one that is broken. For
  * tests and the simulator. */

@@ -29,6 +29,10 @@ void replica_slice_pass_end(struct replica *r) {
                                            : replica_next_deadline_ns(r);
 }
 
+void replica_sleeps(struct replica *r, uint64_t until_ns) {
+    r->due_ns = max_u64(r->due_ns, until_ns);
+}
+
 /* ---- the leader's gaps ---- */
 
 static void gaps_add(struct gaps *gaps, uint64_t gap_ns) {

@@ -233,6 +233,7 @@ struct stage {
     struct delivery
         *deliveries; /* deliver_max, from the first again when none is under way: warm */
     struct mailbox_status *status;
+    uint64_t rest_us; /* longest sleep at rest */
     _Atomic bool stop, failed, failed_told, leads, pressed;
     _Atomic uint64_t body_ns; /* when the last body came, to a millisecond */
     int failed_error;

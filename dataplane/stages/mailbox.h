@@ -133,7 +133,7 @@ struct mailbox_epoch {
     } ranges[MAILBOX_EPOCH_RANGES_MAX];
 };
 
-struct mailbox; /* two rings and an eventfd */
+struct mailbox; /* two rings, and an eventfd for each side */
 
 /* Takes `depth` messages of room each way (power of two). Returns NULL without memory. */
 struct mailbox *mailbox_create(uint32_t depth);
@@ -143,6 +143,12 @@ void mailbox_destroy(struct mailbox *mailbox);
 int mailbox_send_up(struct mailbox *mailbox, const struct mailbox_up *message);
 /* Returns 1 with *ret_message set, or 0 when there is none. */
 int mailbox_receive_down(struct mailbox *mailbox, struct mailbox_down *ret_message);
+/* Around a sleep of the lcore that receives: in between, a message down makes mailbox_down_fd
+ * readable. False from begin: one lies there already, do not sleep. `woken`: some descriptor ended
+ * the sleep; then the wake-up is cleared. */
+bool mailbox_sleep_begin(struct mailbox *mailbox);
+void mailbox_sleep_end(struct mailbox *mailbox, bool woken);
+int mailbox_down_fd(const struct mailbox *mailbox);
 
 /* Control side. */
 int mailbox_send_down(struct mailbox *mailbox, const struct mailbox_down *message);

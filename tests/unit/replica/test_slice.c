@@ -209,6 +209,21 @@ static void our_own_pauses_are_no_gaps_of_the_leader(void **state) {
     assert_int_equal(w->campaigns, 0);
 }
 
+/* Nor is a sleep that was announced a pause: that time is the leader's silence. */
+static void the_leader_is_silent_while_we_sleep(void **state) {
+    struct world *w = *state;
+    led(w, 50);
+    w->now_ns += MS / 2;
+    tick(w);
+    for (uint32_t i = 0; i < 5; i++) {
+        replica_sleeps(w->replica, w->now_ns + 4 * MS);
+        w->now_ns += 4 * MS;
+        pass(w);
+    }
+    assert_false(facts(w).hears_leader);
+    assert_int_equal(w->campaigns, 1);
+}
+
 /* Not only beyond a bound: what was said before a pause may have been true then. */
 static void answers_from_before_our_pause_do_not_count(void **state) {
     struct world *w = *state;
@@ -327,6 +342,7 @@ int main(void) {
         TEST(not_when_a_peer_hears_the_leader),
         TEST(the_slice_follows_gaps_that_come_again_and_again),
         TEST(our_own_pauses_are_no_gaps_of_the_leader),
+        TEST(the_leader_is_silent_while_we_sleep),
         TEST(answers_from_before_our_pause_do_not_count),
         TEST(a_leader_that_hears_of_a_higher_term_waits_for_its_leader),
         TEST(a_take_over_for_no_reason_is_learnt_from),
