@@ -145,6 +145,7 @@ struct worker { /* a thread */
     uint64_t now_ns, now_us, wall_us, work;
     _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
+    uint64_t turn_ns; /* when it last let others have the core */
     uint32_t idle_passes;
     bool rests; /* had little work of late */
 };
