@@ -1,7 +1,8 @@
-"""etcd behind a proxy that delays every answer: commits are as fast as before, a take-over takes three to four answers more.
+"""etcd behind a proxy that delays every answer: commits are as fast as before, a take-over takes one answer more.
 
-The amount (docs/protocol.md): the next node of the ring waits one slice, which is two answers of etcd at least; asks the others
-a quarter of a slice later at most; and takes the key by one answer. Rounds are held to it from both sides.
+The amount (docs/protocol.md, "a slow etcd"): the next node of the ring waits a slice, in which etcd has no part, asks the
+others a quarter of a slice later at most, and takes the key by one answer. Those behind it wait two answers for it. Rounds are
+held to it from both sides.
 
     etcd_slow.py [--delays 20,50,200] [--rounds 3]"""
 import argparse
@@ -51,8 +52,8 @@ def take_over(cluster, delay):
 
 
 def measured(cluster, delay):
-    """Every node's slice is two answers of etcd at least."""
-    return all(int(cluster.status(index)["sliceUs"]) >= 1900 * delay for index in range(3))
+    """Every node knows how slow etcd is."""
+    return all(int(cluster.status(index)["etcd"]["latencyUs"]) >= 900 * delay for index in range(3))
 
 
 def slow(cluster):
@@ -63,7 +64,7 @@ def slow(cluster):
     endpoints = add_proxies(cluster)
     cluster.node_addresses = [cluster.network.add_host(f"n{index}", 10 + index) for index in range(3)]
     for index in range(3):
-        cluster.nodes.append(cluster._node(index, {"etcd-endpoints": endpoints}))
+        cluster.nodes.append(cluster._node(index, {"etcd-endpoints": endpoints, **c.CALM}))
         cluster.nodes[index].start()
     for index in range(3):
         cluster.wait_node_ready(index)
@@ -86,11 +87,10 @@ def slow(cluster):
               f"({' '.join(f'{ms:.0f}' for ms in took)}), beyond slice and answer: {' '.join(f'{ms:.0f}' for ms in rest)}",
               flush=True)
         assert p50 < 1.5 * base_p50 + 0.3, "commits do not wait for etcd"
-        assert all(ms >= 2.7 * delay for ms in took), f"sooner than three answers: {took}"
+        assert all(ms >= delay for ms in took), f"sooner than an answer: {took}"
         # Above it comes what the machine adds; a duel or a node that stood still lets one round wait for the next in the ring.
         middle = statistics.median(rest)
-        assert not delay or -0.2 * delay - 5 <= middle <= delay / 2 + NOISE_MS, f"not the amount stated: {rest}"
-        assert max(rest) <= 4 * delay + 3 * NOISE_MS, f"not the amount stated: {rest}"
+        assert middle <= delay / 5 + NOISE_MS and max(rest) <= 4 * delay + 3 * NOISE_MS, f"not the amount stated: {rest}"
     cluster.wait_equal()
 
 
