@@ -82,7 +82,7 @@ static uint64_t monotonic_ns(void) {
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-/* Peers find out by the process token whether a registration is alive, so it is in every answer. */
+/* The process token tells a tool which registration (nodes/<index>) this is. */
 static enum MHD_Result healthz(const struct admin *admin, struct MHD_Connection *connection) {
     const struct mailbox_status *status = mailbox_status(admin->setup.mailbox);
     uint64_t heartbeat_ns = atomic_load_explicit(&status->heartbeat_ns, memory_order_relaxed);

@@ -28,6 +28,7 @@
 #define UPS_PER_PASS 256  /* messages of the dataplane taken before others have their turn */
 #define PENDING_MAX 16384 /* messages down that wait for room in the ring */
 #define PENDING_RETRY_MS 2
+#define PROBE_MS 10 /* who asks us while we start is answered within */
 #define RESIGN_PATIENCE_NS UINT64_C(2000000000)
 
 struct pending {
@@ -230,6 +231,43 @@ static void on_index_lost(void *context, const struct arbiter_member *other) {
 
 /* ---- what the dataplane asks ---- */
 
+static void log_takeover(const struct mailbox_takeover *t) {
+    mrn_log_info("takeover",
+                 "term=%" PRIu64 " heard_at_us=%" PRIu64 " distance=%u silent_us=%" PRIu64
+                 " alone_us=%" PRIu64 " campaign_us=%" PRIu64 " won_us=%" PRIu64
+                 " promised_us=%" PRIu64 " established_us=%" PRIu64 " committed_us=%" PRIu64
+                 " paused_us=%" PRIu64 " slice_us=%" PRIu64 " floor_us=%" PRIu64 " rtt_us=%" PRIu64
+                 " etcd_us=%" PRIu64 " gap_us=%" PRIu64 " longest_gap_us=%" PRIu64,
+                 t->term, t->heard_at_us, t->distance, t->silent_us, t->alone_us, t->campaign_us,
+                 t->won_us, t->promised_us, t->established_us, t->committed_us, t->paused_us,
+                 t->slice_us, t->floor_us, t->rtt_us, t->etcd_us, t->gap_us, t->longest_gap_us);
+}
+
+static const char *refusal_advice(const struct control *control, const struct mailbox_up *message) {
+    if (message->drop == WIRE_DROP_CONFIGURATION)
+        return "it is of another cluster, or was started with another cluster, nodes, quorum, "
+               "durability or results-kept: compare the two configurations";
+    if (message->drop == WIRE_DROP_VERSION)
+        return "it speaks another version of the wire format: upgrade the older one";
+    if (message->drop == WIRE_DROP_FRAME_ROLE && message->end == WIRE_ROLE_NODE &&
+        message->peer == control->config.node_index)
+        return "another process says it is this node: stop it, or give it another index";
+    return "docs/drops.md says what this reason means";
+}
+
+static void on_refused(const struct control *control, const struct mailbox_up *message) {
+    char peer[24] = "unknown";
+    if (message->end == WIRE_ROLE_GATEWAY)
+        snprintf(peer, sizeof peer, "gateway");
+    else if (message->end == WIRE_ROLE_NODE)
+        snprintf(peer, sizeof peer, "node-%u", message->peer);
+    mrn_log_warning("hello_refused",
+                    "reason=%s %s peer=%s theirs=%016" PRIx64 " ours=%016" PRIx64
+                    " cluster=%s do=\"%s\"",
+                    wire_drop_label(message->drop), message->text, peer, message->theirs,
+                    message->ours, control->config.cluster, refusal_advice(control, message));
+}
+
 static void handle_up(struct control *control, const struct mailbox_up *message) {
     struct arbiter *arbiter = control->arbiter;
     switch (message->kind) {
@@ -255,7 +293,9 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_LEARNED: snapshot_learned(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
+    case MAILBOX_UP_TAKEOVER: log_takeover(&message->takeover); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
+    case MAILBOX_UP_REFUSED: on_refused(control, message); return;
     case MAILBOX_UP_FAILED: fail(control, message->error, message->text); return;
     }
     assert(!"a kind of message that does not exist");
@@ -309,8 +349,8 @@ static int check_config(const struct control_config *config) {
     return 0;
 }
 
-/* Members without a key of their own get one from the cluster's name and their index: it tells them
- * apart and places them on the ring; it seals nothing. */
+/* Members without a key of their own get one from the cluster's name and their index: it tells
+ * them apart and places them on the ring; it seals nothing. */
 void control_derive_keys(struct control_config *config) {
     static const uint8_t none[CONTROL_KEY_BYTES];
     for (int i = 0; i < config->node_count; i++) {
@@ -399,8 +439,11 @@ static int open_arbiter(struct control *control) {
     }
     if (!control->arbiter)
         return refuse("etcd_endpoints: http://host:port, several with commas");
+    const struct control_probe *probe = control->config.probe;
     while (!control->ready) {
-        loop_run_once(control->loop, 200);
+        loop_run_once(control->loop, probe ? PROBE_MS : 200);
+        if (probe)
+            probe->serve(probe->context, control->identity.process_token);
         if (control->config.interrupted && *control->config.interrupted)
             return MRN_ERR_CLOSED;
     }

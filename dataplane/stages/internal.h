@@ -37,7 +37,8 @@
 #include <maroon/error.h>
 
 #define STAGE_THREADS_MAX 4
-#define STAGE_EXECUTE 3 /* after enum wire_stage's three: its bit in worker.stages */
+#define PASS_INTERVAL_NS 1000000u /* of the thread of gossip, unless it stands still */
+#define STAGE_EXECUTE 3           /* after enum wire_stage's three: its bit in worker.stages */
 #define SLOTS_AHEAD                                                               \
     1024 /* free slots that lie ready for a stage that takes bodies; power of two \
           */
@@ -51,7 +52,21 @@
 /* ---- messages ---- */
 
 /* To gossip, of gateways and of bodies that came by fetch. */
-enum ask_kind { ASK_BODY = 1, ASK_QUERY, ASK_RENEW, ASK_RANGE_REQUEST, ASK_RANGE_CLOSE };
+enum ask_kind {
+    ASK_BODY = 1,
+    ASK_QUERY,
+    ASK_RENEW,
+    ASK_RANGE_REQUEST,
+    ASK_RANGE_CLOSE,
+    ASK_REFUSED /* the control plane should say it */
+};
+
+struct refused { /* a HELLO */
+    struct net_address address;
+    uint64_t theirs, ours; /* configuration ids */
+    uint8_t drop, role, index, stage;
+};
+
 struct ask {
     uint32_t kind, gateway;
     union {
@@ -60,6 +75,7 @@ struct ask {
         struct wire_range_renew renew;
         struct wire_range_request request;
         struct wire_range_close close;
+        struct refused refused;
     };
 };
 
@@ -130,6 +146,7 @@ struct worker { /* a thread */
     uint64_t now_ns, now_us, wall_us, work;
     _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
+    uint64_t turn_ns; /* when it last let others have the core */
     uint32_t idle_passes;
     bool rests; /* had little work of late */
 };
@@ -175,8 +192,7 @@ struct gossip {
     uint64_t facts_at_ns;
     struct {                      /* for the histograms, as of the last pass */
         uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
-        uint64_t last_seq, commit_seq, term, heard_ns;
-        uint64_t other_ns; /* last frame of another leader; 0: none since we lead and committed */
+        uint64_t last_seq, commit_seq, term, heard_ns, takeover_ns;
         bool led;
     } pace;
     struct mailbox_facts facts;
@@ -217,6 +233,7 @@ struct stage {
     struct delivery
         *deliveries; /* deliver_max, from the first again when none is under way: warm */
     struct mailbox_status *status;
+    uint64_t rest_us; /* longest sleep at rest */
     _Atomic bool stop, failed, failed_told, leads, pressed;
     _Atomic uint64_t body_ns; /* when the last body came, to a millisecond */
     int failed_error;
@@ -235,6 +252,9 @@ void stage_fail(struct stage *s, int error, const char *text);
 bool stage_take_body(struct stage *s, const struct worker *worker, struct port *port,
                      struct link *slots, uint32_t *ready, uint32_t *ready_count,
                      const struct wire_frame *frame, struct replica_event_body *ret_body);
+
+/* Puts a HELLO that was refused at `port` and should be said into `link`, to gossip. */
+void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, struct link *link);
 
 /* The slot could not be given on: back to where it was taken. */
 void stage_return_slot(struct stage *s, const struct worker *worker, uint32_t *ready,
