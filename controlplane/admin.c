@@ -38,6 +38,7 @@ struct admin {
 struct request {
     struct admin *admin;
     struct MHD_Connection *connection;
+    bool stretch;             /* asks for epochs of the journal */
     bool suspended, answered; /* answered: by the snapshot's callback */
     int error, fd;
     uint64_t seq;
@@ -81,7 +82,7 @@ static uint64_t monotonic_ns(void) {
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-/* Peers find out by the process token whether a registration is alive, so it is in every answer. */
+/* The process token tells a tool which registration (nodes/<index>) this is. */
 static enum MHD_Result healthz(const struct admin *admin, struct MHD_Connection *connection) {
     const struct mailbox_status *status = mailbox_status(admin->setup.mailbox);
     uint64_t heartbeat_ns = atomic_load_explicit(&status->heartbeat_ns, memory_order_relaxed);
@@ -146,6 +147,8 @@ static void snapshot_answered(void *context, int error, const char *path, uint64
 static enum MHD_Result reply_snapshot(struct request *request) {
     struct stat facts;
     char seq[24];
+    if (request->error == MRN_ERR_NOT_FOUND && request->stretch)
+        return reply_message(request->connection, MHD_HTTP_NOT_FOUND, "the journal begins later");
     if (request->error || fstat(request->fd, &facts) < 0)
         return reply_message(request->connection, MHD_HTTP_SERVICE_UNAVAILABLE,
                              request->error == MRN_ERR_NOT_FOUND ? "nothing newer here"
@@ -190,6 +193,28 @@ static enum MHD_Result get_snapshot(struct admin *admin, struct request *request
     request->suspended = true;
     MHD_suspend_connection(request->connection);
     return MHD_YES; /* called again when resumed */
+}
+
+static enum MHD_Result get_stretch(struct admin *admin, struct request *request) {
+    uint64_t after = 0;
+    const char *text =
+        MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "after");
+    struct mailbox_facts facts;
+    if (request->answered)
+        return reply_snapshot(request);
+    if (!text || !read_u64(text, &after))
+        return reply_message(request->connection, MHD_HTTP_BAD_REQUEST, "after is not a number");
+    mailbox_facts_read(mailbox_status(admin->setup.mailbox), &facts);
+    if (!admin->setup.stretches || facts.exec_seq <= after ||
+        facts.role == MAILBOX_ROLE_QUARANTINED)
+        return reply_message(request->connection, MHD_HTTP_NOT_FOUND, "no such epochs here");
+    request->stretch = true;
+    stretches_want(admin->setup.stretches, after, facts.exec_seq, snapshot_answered, request);
+    if (request->answered)
+        return reply_snapshot(request);
+    request->suspended = true;
+    MHD_suspend_connection(request->connection);
+    return MHD_YES;
 }
 
 /* ---- epochs ---- */
@@ -286,6 +311,8 @@ static enum MHD_Result answer_get(struct admin *admin, struct request *request, 
         return reply(connection, MHD_HTTP_OK, "application/json", admin_status_json(&admin->setup));
     if (strcmp(url, "/v1/snapshot") == 0)
         return get_snapshot(admin, request);
+    if (strcmp(url, "/v1/stretch") == 0)
+        return get_stretch(admin, request);
     if (strcmp(url, "/v1/epochs") == 0)
         return get_epochs(admin, request);
     return reply_message(connection, MHD_HTTP_NOT_FOUND, "no such page");

@@ -1,6 +1,8 @@
 /* admin: a node's HTTP server for people, Prometheus and peers (interfaces.md, "Node, admin HTTP").
  *
  *   GET /v1/status  /metrics  /healthz  /readyz  /v1/snapshot?newer_than=S
+ *       /v1/stretch?after=S   epochs and bodies after S, out of the journal; records as in
+ *       controlplane/dump/dump_stretch.h. 404: the journal begins later
  *       /v1/epochs?from=S&limit=N&wait_ms=M   published epochs; waits for one when there is none
  *   POST /v1/handover  /v1/term-base?to=T  /v1/dump
  *
@@ -17,6 +19,7 @@
 #include "controlplane/dump/dump_turns.h"
 #include "controlplane/loop.h"
 #include "controlplane/snapshot.h"
+#include "controlplane/stretches.h"
 #include "dataplane/stages/mailbox.h"
 
 #define ADMIN_ETCD_AWAY_FAILURES 6
@@ -30,7 +33,8 @@ struct admin_setup {
     const struct control_identity *identity;
     struct mailbox *mailbox;
     struct snapshot *snapshot;
-    struct dump_turns *dumps; /* NULL: no store is configured */
+    struct stretches *stretches; /* NULL: there is no journal */
+    struct dump_turns *dumps;    /* NULL: no store is configured */
     void (*send_down)(void *context, const struct mailbox_down *message);
     void *context;
 };

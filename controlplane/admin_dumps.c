@@ -60,6 +60,7 @@ json_t *admin_bootstrap_json(const struct admin_setup *setup) {
     number(object, "fetchedBytes", b.progress.fetched_bytes + b.loaded_bytes);
     number(object, "fromStore", b.from_store);
     number(object, "fromPeers", b.from_peers);
+    number(object, "stretches", b.stretches);
     number(object, "failures", b.failures);
     number(object, "lastSeq", b.last_seq);
     return object;
@@ -71,13 +72,18 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
     snapshot_bootstrap(setup->snapshot, &b);
     const struct row bootstrap[] = {
         {"bootstrap_stage", "gauge",
-         "0 none, 1 waits, 2 fetches a dump, 3 a peer's snapshot, 4 restores", b.stage},
+         "0 none, 1 waits, 2 fetches a dump, 3 a peer's snapshot, 4 restores, 5 fetches epochs of "
+         "a "
+         "peer's journal, 6 takes them",
+         b.stage},
         {"bootstrap_pages", "gauge", "of the dump being fetched", b.progress.pages},
         {"bootstrap_pages_done", "gauge", "of them here", b.progress.pages_done},
         {"bootstrap_fetched_bytes", "gauge", "of the newest fetch",
          b.progress.fetched_bytes + b.loaded_bytes},
         {"bootstraps_from_store_total", "counter", "dumps restored", b.from_store},
         {"bootstraps_from_peers_total", "counter", "snapshots of peers restored", b.from_peers},
+        {"bootstrap_stretches_total", "counter", "of epochs, taken from peers' journals",
+         b.stretches},
         {"bootstrap_failures_total", "counter", "fetches that came to nothing", b.failures},
     };
     print_rows(out, bootstrap, sizeof bootstrap / sizeof *bootstrap);
@@ -117,5 +123,13 @@ bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALAR
         snprintf(ret_text, ADMIN_ALARM_BYTES,
                  "dumps fail (%s): %.320s; commits go on, journals are kept longer",
                  mrn_error_name(status.error), status.text);
-    return status.error != 0;
+    uint64_t cut_seq = atomic_load(&mailbox_status(setup->mailbox)->log_cut_seq);
+    bool hole = !status.error && status.latest_known && cut_seq > status.latest_seq;
+    if (hole)
+        snprintf(ret_text, ADMIN_ALARM_BYTES,
+                 "the journal was cut above the newest dump, of epoch %" PRIu64
+                 ", for want of room (retain-bytes): up to epoch %" PRIu64
+                 " this node can add no epochs to a dump",
+                 status.latest_seq, cut_seq);
+    return status.error || hole;
 }

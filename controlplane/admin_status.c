@@ -144,6 +144,12 @@ char *admin_status_json(const struct admin_setup *setup) {
     const struct mailbox_status *page = mailbox_status(setup->mailbox);
     set_number(root, "epochsCommitted", atomic_load(&page->epochs_committed));
     set_number(root, "transactionsCommitted", atomic_load(&page->transactions_committed));
+    json_t *journal = json_object();
+    set_number(journal, "bytes", atomic_load(&page->log_bytes));
+    set_number(journal, "reservedBytes", atomic_load(&page->log_reserved_bytes));
+    set_number(journal, "floorSeq", atomic_load(&page->log_floor_seq));
+    set_number(journal, "cutSeq", atomic_load(&page->log_cut_seq));
+    set(root, "journal", journal);
     set_number(root, "termBase", arbiter_health(setup->arbiter)->term_base);
     set_number(root, "termFloor", arbiter_health(setup->arbiter)->term_floor);
     set_number(root, "publications", arbiter_health(setup->arbiter)->publications);
@@ -278,6 +284,12 @@ static void dataplane(FILE *out, const struct mailbox_status *status) {
     counter(out, "results_sent_total", "results sent to gateways", &status->results_sent);
     counter(out, "results_resent_total", "results sent again", &status->results_resent);
     gauge(out, "log_bytes", "bytes of the journal", atomic_load(&status->log_bytes));
+    gauge(out, "log_reserved_bytes", "files of the journal",
+          atomic_load(&status->log_reserved_bytes));
+    gauge(out, "log_floor_seq", "epochs up to here are in a dump and executed by all nodes",
+          atomic_load(&status->log_floor_seq));
+    gauge(out, "log_cut_seq", "epochs up to here were cut from the journal since the start",
+          atomic_load(&status->log_cut_seq));
     gauge(out, "log_epochs", "epochs kept", atomic_load(&status->log_epochs));
     gauge(out, "idempotency_keys", "idempotency keys remembered",
           atomic_load(&status->idempotency_keys));

@@ -19,7 +19,8 @@
 #define GENESIS_PATIENCE_NS                                           \
     UINT64_C(1500000000) /* for nodes beyond k: who is in genesis has \
                             nothing to recover */
-#define HEALTHZ_TIMEOUT_MS 1000
+#define PROBE_STEP_MS 50 /* a question is repeated: packets get lost, addresses are resolved */
+#define PROBE_NS UINT64_C(1000000000) /* so long nobody answers: nobody is there */
 
 static void enter_read(void *context);
 
@@ -189,41 +190,44 @@ static void claim_index(struct arbiter_etcd *arbiter) {
         register_write(arbiter);
 }
 
-static void healthz_answered(void *context, const struct http_answer *answer) {
+/* A PING to the registered address, answered with another process token than ours: that of the
+ * registration. (Another token is that of a node which has the address now, under its own index.)
+ */
+static void probe_step(void *context) {
     struct arbiter_etcd *arbiter = context;
     const struct control_config *config = arbiter->base.setup.config;
     const struct arbiter_member *other = &arbiter->base.members[config->node_index];
-    uint64_t token = 0;
-    if (!answer->error && answer->status < 600 &&
-        !arbiter_decode_number(answer->body, "processToken", &token) &&
-        token == other->process_token) {
+    uint64_t token, now_ns = loop_now_ns(arbiter->base.setup.loop);
+    bool answered = config->probe->answer(config->probe->context, arbiter->probe_nonce, &token);
+    if (answered && token == other->process_token && token != arbiter->base.setup.process_token) {
         mrn_log_error("index_taken",
-                      "node=%u held_by=%s do=\"stop that node, or give this one another index\"",
-                      config->node_index, other->admin);
+                      "node=%u held_by=%s process=%016" PRIx64 " ours=%016" PRIx64
+                      " do=\"stop that node, or give this one another index\"",
+                      config->node_index, other->address, token, arbiter->base.setup.process_token);
         enter_end(arbiter, MRN_ERR_EXISTS);
         return;
     }
-    arbiter->checked_process = other->process_token;
-    claim_index(arbiter);
-}
-
-/* Another store is registered under our index. Is it alive? */
-static void ask_other(struct arbiter_etcd *arbiter) {
-    const struct control_config *config = arbiter->base.setup.config;
-    const struct arbiter_member *other = &arbiter->base.members[config->node_index];
-    char url[CONTROL_ADDRESS_MAX + 32];
-    if (!other->admin[0] || other->process_token == arbiter->checked_process) {
+    if (answered || now_ns >= arbiter->probe_until_ns ||
+        !config->probe->ask(config->probe->context, other->address, arbiter->probe_nonce)) {
+        arbiter->checked_process = other->process_token;
         claim_index(arbiter);
         return;
     }
-    snprintf(url, sizeof url, "http://%s/healthz", other->admin);
-    struct http_options options = {.url = url,
-                                   .timeout_ms = HEALTHZ_TIMEOUT_MS,
-                                   .answer_max_bytes = 4096,
-                                   .done = healthz_answered,
-                                   .context = arbiter};
-    if (http_client_call(arbiter->base.setup.http, &options, NULL))
-        claim_index(arbiter); /* an address that is none */
+    loop_timer_set(arbiter->base.setup.loop, &arbiter->probe_timer, PROBE_STEP_MS, probe_step,
+                   arbiter);
+}
+
+/* Another process is registered under our index. Is it alive? */
+static void ask_other(struct arbiter_etcd *arbiter) {
+    const struct control_config *config = arbiter->base.setup.config;
+    const struct arbiter_member *other = &arbiter->base.members[config->node_index];
+    if (!config->probe || !other->address[0] || other->process_token == arbiter->checked_process) {
+        claim_index(arbiter);
+        return;
+    }
+    arbiter->probe_nonce = arbiter_random();
+    arbiter->probe_until_ns = loop_now_ns(arbiter->base.setup.loop) + PROBE_NS;
+    probe_step(arbiter);
 }
 
 /* Returns true when our registration stands. */
@@ -369,6 +373,7 @@ static const struct etcd_metrics *metrics(const struct arbiter *arbiter) {
 static void destroy(struct arbiter *base) {
     struct arbiter_etcd *arbiter = etcd_arbiter(base);
     loop_timer_clear(base->setup.loop, &arbiter->enter_timer);
+    loop_timer_clear(base->setup.loop, &arbiter->probe_timer);
     arbiter_etcd_follow_stop(arbiter);
     arbiter_etcd_leader_stop(arbiter);
     arbiter_etcd_ranges_stop(arbiter);

@@ -48,7 +48,8 @@ struct arbiter_etcd {
     uint64_t enough_since_ns; /* since when k nodes are registered; 0: not yet */
     uint64_t read_revision, own_mod_revision, checked_process;
     uint32_t registered_count, waiting_logged;
-    struct loop_timer enter_timer;
+    uint64_t probe_nonce, probe_until_ns;
+    struct loop_timer enter_timer, probe_timer;
 
     /* leader */
     enum lease_state lease_state;

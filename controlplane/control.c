@@ -20,6 +20,7 @@
 #include "controlplane/log.h"
 #include "controlplane/publisher.h"
 #include "controlplane/snapshot.h"
+#include "controlplane/stretches.h"
 #include "maroon/error.h"
 
 #define PUBLISH_TICK_MS 63
@@ -27,6 +28,7 @@
 #define UPS_PER_PASS 256  /* messages of the dataplane taken before others have their turn */
 #define PENDING_MAX 16384 /* messages down that wait for room in the ring */
 #define PENDING_RETRY_MS 2
+#define PROBE_MS 10 /* who asks us while we start is answered within */
 #define RESIGN_PATIENCE_NS UINT64_C(2000000000)
 
 struct pending {
@@ -42,7 +44,8 @@ struct control {
     struct arbiter *arbiter;
     struct arbiter_sink sink;
     struct snapshot *snapshot;
-    struct dump_turns dumps; /* dumps.dumper NULL: no store is configured */
+    struct stretches *stretches; /* NULL: no journal */
+    struct dump_turns dumps;     /* dumps.dumper NULL: no store is configured */
     struct admin *admin;
     struct publisher publisher;
     struct mailbox *mailbox;
@@ -91,6 +94,8 @@ static bool is_repeated(enum mailbox_down_kind kind) {
     case MAILBOX_DOWN_INCARNATIONS:
     case MAILBOX_DOWN_EPOCH_WANTED:
     case MAILBOX_DOWN_SNAPSHOT_TAKE:
+    case MAILBOX_DOWN_DUMPED:
+    case MAILBOX_DOWN_LEARN:
     case MAILBOX_DOWN_SNAPSHOT_RESTORE:
     case MAILBOX_DOWN_HANDOVER:
     case MAILBOX_DOWN_STOP: return false;
@@ -226,6 +231,31 @@ static void on_index_lost(void *context, const struct arbiter_member *other) {
 
 /* ---- what the dataplane asks ---- */
 
+static const char *refusal_advice(const struct control *control, const struct mailbox_up *message) {
+    if (message->drop == WIRE_DROP_CONFIGURATION)
+        return "it is of another cluster, or was started with another cluster, nodes, quorum, "
+               "durability or results-kept: compare the two configurations";
+    if (message->drop == WIRE_DROP_VERSION)
+        return "it speaks another version of the wire format: upgrade the older one";
+    if (message->drop == WIRE_DROP_FRAME_ROLE && message->end == WIRE_ROLE_NODE &&
+        message->peer == control->config.node_index)
+        return "another process says it is this node: stop it, or give it another index";
+    return "docs/drops.md says what this reason means";
+}
+
+static void on_refused(const struct control *control, const struct mailbox_up *message) {
+    char peer[24] = "unknown";
+    if (message->end == WIRE_ROLE_GATEWAY)
+        snprintf(peer, sizeof peer, "gateway");
+    else if (message->end == WIRE_ROLE_NODE)
+        snprintf(peer, sizeof peer, "node-%u", message->peer);
+    mrn_log_warning("hello_refused",
+                    "reason=%s %s peer=%s theirs=%016" PRIx64 " ours=%016" PRIx64
+                    " cluster=%s do=\"%s\"",
+                    wire_drop_label(message->drop), message->text, peer, message->theirs,
+                    message->ours, control->config.cluster, refusal_advice(control, message));
+}
+
 static void handle_up(struct control *control, const struct mailbox_up *message) {
     struct arbiter *arbiter = control->arbiter;
     switch (message->kind) {
@@ -249,8 +279,10 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
         return;
     case MAILBOX_UP_SNAPSHOT_READY: snapshot_taken(control->snapshot, message); return;
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
+    case MAILBOX_UP_LEARNED: snapshot_learned(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
+    case MAILBOX_UP_REFUSED: on_refused(control, message); return;
     case MAILBOX_UP_FAILED: fail(control, message->error, message->text); return;
     }
     assert(!"a kind of message that does not exist");
@@ -394,12 +426,20 @@ static int open_arbiter(struct control *control) {
     }
     if (!control->arbiter)
         return refuse("etcd_endpoints: http://host:port, several with commas");
+    const struct control_probe *probe = control->config.probe;
     while (!control->ready) {
-        loop_run_once(control->loop, 200);
+        loop_run_once(control->loop, probe ? PROBE_MS : 200);
+        if (probe)
+            probe->serve(probe->context, control->identity.process_token);
         if (control->config.interrupted && *control->config.interrupted)
             return MRN_ERR_CLOSED;
     }
     return control->ready_error;
+}
+
+static void on_dumped(void *context, uint64_t seq) {
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_DUMPED, .revision = seq};
+    send_down(context, &message);
 }
 
 static int open_dumps(struct control *control) {
@@ -427,6 +467,8 @@ static int open_dumps(struct control *control) {
         .loop = control->loop,
         .snapshot = control->snapshot,
         .arbiter = control->arbiter,
+        .dumped = on_dumped,
+        .context = control,
         .node = config->node_index,
         .node_count = config->node_count,
         .interval_s = config->dump_interval_s,
@@ -480,6 +522,11 @@ static int prepare(struct control *control) {
         return MRN_ERR_IO;
     }
     make_identity(control);
+    struct stretches_setup stretches = {.loop = control->loop,
+                                        .data_dir = control->config.data_dir,
+                                        .digest_key = control->identity.digest_key};
+    if (config->durable && !(control->stretches = stretches_create(&stretches)))
+        return MRN_ERR_NO_MEMORY;
     return open_dumps(control);
 }
 
@@ -552,6 +599,7 @@ int control_start(struct control *control, struct mailbox *mailbox) {
         .identity = &control->identity,
         .mailbox = mailbox,
         .snapshot = control->snapshot,
+        .stretches = control->stretches,
         .dumps = control->dumps.dumper ? &control->dumps : NULL,
         .send_down = send_down,
         .context = control,
@@ -616,6 +664,7 @@ void control_destroy(struct control *control) {
         snapshot_use_store(control->snapshot, NULL);
     dump_turns_stop(&control->dumps);
     snapshot_destroy(control->snapshot);
+    stretches_destroy(control->stretches);
     admin_stop(control->admin);
     arbiter_destroy(control->arbiter);
     while (control->pending_first) {

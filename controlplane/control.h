@@ -31,6 +31,18 @@
 
 enum control_arbiter { CONTROL_ARBITER_EMBEDDED = 1, CONTROL_ARBITER_ETCD = 2 };
 
+/* How a process that has no sessions yet asks who answers at a dataplane address, and is asked by
+ * others (dataplane/net/probe.h). Called on the thread of control_prepare, until that returns. */
+struct control_probe {
+    /* Sends one question to "A:P". False when nobody else can be there: it is our own address. */
+    bool (*ask)(void *context, const char *address, uint64_t nonce);
+    /* Takes what came, and tells those who ask us `process_token`. */
+    void (*serve)(void *context, uint64_t process_token);
+    /* Whether `nonce` was answered; then *ret_token is the process token of whoever did. */
+    bool (*answer)(void *context, uint64_t nonce, uint64_t *ret_token);
+    void *context;
+};
+
 /* All strings are NUL-terminated; "" means not set. */
 struct mrn_application;
 
@@ -55,6 +67,7 @@ struct control_config {
     uint32_t publish_tick_us; /* least time between two publications; default 62,500 when 0 */
 
     char address[CONTROL_ADDRESS_MAX];         /* registered for peers: "A:P", UDP, ingress port */
+    const struct control_probe *probe;         /* NULL: nobody is asked (unit tests) */
     char admin_listen[CONTROL_ADDRESS_MAX];    /* "127.0.0.1:9100"; "": no admin HTTP */
     char admin_advertise[CONTROL_ADDRESS_MAX]; /* where peers reach it; "" = admin_listen */
 

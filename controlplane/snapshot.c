@@ -31,6 +31,8 @@ struct waiter {
     void *context;
 };
 
+enum source { SOURCE_STRETCH = 0, SOURCE_STORE, SOURCE_PEER, SOURCE_COUNT };
+
 struct snapshot {
     struct snapshot_setup setup;
     char dir[MAILBOX_PATH_MAX + 8];
@@ -45,13 +47,14 @@ struct snapshot {
 
     /* from the store and from peers */
     struct snapshot_bootstrap bootstrap;
-    struct dumper *dumper; /* NULL: no store */
-    bool store_tried;      /* for this need: peers are next */
-    bool store_begun;      /* the dumper has the order */
-    bool of_store;         /* what is being restored */
+    struct dumper *dumper;    /* NULL: no store */
+    bool tried[SOURCE_COUNT]; /* for this need */
+    bool store_begun;         /* the dumper has the order */
+    bool of_store;            /* what is being restored */
     uint64_t store_since_ns;
     struct dump_show show;
     uint8_t peer;
+    bool peer_chosen; /* for this round of the sources */
     uint32_t attempts;
     int fd;
     char fetch_path[PATH_BYTES];
@@ -67,7 +70,8 @@ static int empty_directory(const char *path) {
         return MRN_ERR_IO;
     for (struct dirent *entry; (entry = readdir(dir));)
         if (strncmp(entry->d_name, "snapshot-", 9) == 0 ||
-            strncmp(entry->d_name, "restore-", 8) == 0)
+            strncmp(entry->d_name, "restore-", 8) == 0 ||
+            strncmp(entry->d_name, "stretch-", 8) == 0)
             (void)unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
     return 0;
@@ -176,6 +180,8 @@ static void fetch_file_drop(struct snapshot *snapshot) {
 
 static void fetch_again(struct snapshot *snapshot) {
     fetch_file_drop(snapshot);
+    memset(snapshot->tried, 0, sizeof snapshot->tried);
+    snapshot->peer_chosen = false;
     uint32_t shift = snapshot->attempts < 8 ? snapshot->attempts : 8;
     uint64_t delay_ms = (uint64_t)BACKOFF_FIRST_MS << shift;
     snapshot->attempts++;
@@ -249,7 +255,6 @@ static void store_failed(struct snapshot *snapshot, int error, const char *why) 
         mrn_log_warning("dump_not_fetched", "error=%s why=%s do=\"asking peers\"",
                         mrn_error_name(error), mrn_log_quote(why));
     }
-    snapshot->store_tried = true;
     fetch_begin(snapshot);
 }
 
@@ -322,21 +327,63 @@ void snapshot_use_store(struct snapshot *snapshot, struct dumper *dumper) {
     snapshot->dumper = dumper;
 }
 
-static void fetch_begin(void *context) {
+/* ---- out of a peer's journal ---- */
+
+static void stretch_done(void *context, const struct http_answer *answer) {
     struct snapshot *snapshot = context;
-    if (snapshot->dumper && !snapshot->store_tried) {
-        store_begin(snapshot);
+    snapshot->call = NULL;
+    close(snapshot->fd);
+    snapshot->fd = -1;
+    if (answer->error || answer->status != 200 || snapshot->bootstrap.loaded_bytes == 0) {
+        if (answer->status != 404) {
+            snapshot->bootstrap.failures++;
+            mrn_log_warning("stretch_not_fetched", "peer=%u status=%ld error=%s", snapshot->peer,
+                            answer->status, mrn_error_name(answer->error));
+        }
+        fetch_begin(snapshot); /* the next source */
         return;
     }
+    snapshot->bootstrap.stage = SNAPSHOT_LEARNING;
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_LEARN, .node = snapshot->peer};
+    snprintf(message.text, sizeof message.text, "%.255s", snapshot->fetch_path);
+    snapshot->setup.send_down(snapshot->setup.context, &message);
+}
+
+void snapshot_learned(struct snapshot *snapshot, const struct mailbox_up *message) {
+    if (snapshot->bootstrap.stage != SNAPSHOT_LEARNING)
+        return;
+    uint64_t needed_seq = snapshot->bootstrap.needed_seq;
+    mrn_log_info("stretch_learned",
+                 "peer=%u after=%" PRIu64 " seq=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64
+                 " error=%s",
+                 snapshot->peer, needed_seq, message->seq, snapshot->bootstrap.loaded_bytes,
+                 (loop_now_ns(snapshot->setup.loop) - snapshot->bootstrap.since_ns) / 1000000,
+                 message->error < 0 ? mrn_error_name(message->error) : "none");
+    if (message->error < 0 && message->seq <= needed_seq) {
+        snapshot->bootstrap.failures++;
+        fetch_begin(snapshot);
+        return;
+    }
+    snapshot->bootstrap.stretches++;
+    snapshot->bootstrap.last_seq = message->seq;
+    fetch_file_drop(snapshot);
+    snapshot->bootstrap.stage = SNAPSHOT_IDLE;
+}
+
+/* ---- which source ---- */
+
+/* GET from the next peer, into a file. */
+static void peer_begin(struct snapshot *snapshot, enum source source) {
     const struct arbiter_member *members = arbiter_members(snapshot->setup.arbiter);
     char url[CONTROL_ADDRESS_MAX + 96];
-    if (!next_peer(snapshot)) {
+    bool stretch = source == SOURCE_STRETCH;
+    if (!snapshot->peer_chosen && !(snapshot->peer_chosen = next_peer(snapshot))) {
         mrn_log_warning("snapshot_no_peer", "needed_seq=%" PRIu64, snapshot->bootstrap.needed_seq);
         fetch_again(snapshot);
         return;
     }
-    snprintf(url, sizeof url, "http://%s/v1/snapshot?newer_than=%" PRIu64,
-             members[snapshot->peer].admin, snapshot->bootstrap.needed_seq);
+    snprintf(url, sizeof url, "http://%s/v1/%s=%" PRIu64, members[snapshot->peer].admin,
+             stretch ? "stretch?after" : "snapshot?newer_than", snapshot->bootstrap.needed_seq);
     snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%s/restore-%" PRIu64,
              snapshot->dir, snapshot->number++);
     snapshot->bootstrap.loaded_bytes = 0;
@@ -344,7 +391,7 @@ static void fetch_begin(void *context) {
     struct http_options options = {.url = url,
                                    .stall_timeout_s = TAKE_TIMEOUT_MS / 1000 + STALL_TIMEOUT_S,
                                    .data = fetch_data,
-                                   .done = fetch_done,
+                                   .done = stretch ? stretch_done : fetch_done,
                                    .context = snapshot};
     if (snapshot->fd < 0 || strlen(snapshot->fetch_path) >= MAILBOX_PATH_MAX ||
         http_client_call(snapshot->setup.http, &options, &snapshot->call)) {
@@ -353,16 +400,46 @@ static void fetch_begin(void *context) {
         fetch_again(snapshot);
         return;
     }
-    snapshot->bootstrap.stage = SNAPSHOT_PEER;
+    snapshot->bootstrap.stage = stretch ? SNAPSHOT_STRETCH : SNAPSHOT_PEER;
+}
+
+static bool may_try(const struct snapshot *snapshot, enum source source) {
+    switch (source) {
+    case SOURCE_STRETCH: return snapshot->setup.config->durable; /* and so are its peers */
+    case SOURCE_STORE: return snapshot->dumper != NULL;
+    case SOURCE_PEER: return true;
+    case SOURCE_COUNT: break;
+    }
+    return false;
+}
+
+static void fetch_begin(void *context) {
+    static const enum source with_state[] = {SOURCE_STRETCH, SOURCE_STORE, SOURCE_PEER};
+    static const enum source without[] = {SOURCE_STORE, SOURCE_STRETCH, SOURCE_PEER};
+    struct snapshot *snapshot = context;
+    const enum source *order = snapshot->bootstrap.needed_seq ? with_state : without;
+    fetch_file_drop(snapshot);
+    for (uint32_t i = 0; i < SOURCE_COUNT; i++)
+        if (!snapshot->tried[order[i]] && may_try(snapshot, order[i])) {
+            snapshot->tried[order[i]] = true;
+            if (order[i] == SOURCE_STORE)
+                store_begin(snapshot);
+            else
+                peer_begin(snapshot, order[i]);
+            return;
+        }
+    fetch_again(snapshot);
 }
 
 void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message) {
     const struct control_config *config = snapshot->setup.config;
-    snapshot->bootstrap.needed_seq = message->seq;
+    if (snapshot->bootstrap.stage == SNAPSHOT_IDLE || snapshot->bootstrap.stage == SNAPSHOT_WAITING)
+        snapshot->bootstrap.needed_seq = message->seq;
     if (snapshot->bootstrap.stage != SNAPSHOT_IDLE)
         return; /* asked again while we are at it */
     snapshot->attempts = 0;
-    snapshot->store_tried = false;
+    memset(snapshot->tried, 0, sizeof snapshot->tried);
+    snapshot->peer_chosen = false;
     snapshot->bootstrap.since_ns = loop_now_ns(snapshot->setup.loop);
     /* next_peer goes one further, so start one before the peer that was named. */
     uint8_t first = message->peer < config->node_count ? message->peer : 0;
@@ -382,7 +459,6 @@ void snapshot_restored(struct snapshot *snapshot, const struct mailbox_up *messa
         mrn_log_warning("snapshot_refused", "from=%s error=%s", mrn_log_quote(from),
                         mrn_error_name(message->error));
         snapshot->bootstrap.failures++;
-        snapshot->store_tried |= snapshot->of_store;
         fetch_again(snapshot);
         return;
     }
@@ -423,6 +499,8 @@ const char *snapshot_stage_name(enum snapshot_stage stage) {
     case SNAPSHOT_STORE: return "store";
     case SNAPSHOT_PEER: return "peer";
     case SNAPSHOT_RESTORING: return "restoring";
+    case SNAPSHOT_STRETCH: return "stretch";
+    case SNAPSHOT_LEARNING: return "learning";
     }
     return "unknown";
 }

@@ -2,12 +2,13 @@
  * peers.
  *
  *   a peer's GET /v1/snapshot --snapshot_want--> (DOWN_SNAPSHOT_TAKE ... UP_SNAPSHOT_READY) -->
- * path UP_NEED_SNAPSHOT --> the newest dump of the store, if it is newer than what is here
- *       --none, or it fails--> GET from a peer   (both into data_dir/tmp)
- *       --> DOWN_SNAPSHOT_RESTORE --> UP_RESTORED: done, or the next peer after a while
+ * path UP_NEED_SNAPSHOT --> one source after the other, until something newer is here:
+ *       stretch  GET /v1/stretch: the epochs since, out of a peer's journal --> DOWN_LEARN
+ *       store    the newest dump --> DOWN_SNAPSHOT_RESTORE
+ *       peer     GET /v1/snapshot                 (all into data_dir/tmp)
  *
- * The store comes first, because it costs the peers nothing; what came after the dump is fetched
- * from them.
+ * Who has nothing begins with the store, which costs the peers nothing; what came after the dump
+ * lies in their journals. After the last source it begins anew, with the next peer, after a while.
  *
  * What a file holds is the dataplane's affair: it writes, checks and loads it.
  * Threads: the loop's. */
@@ -53,15 +54,18 @@ enum snapshot_stage {
     SNAPSHOT_WAITING, /* for another try */
     SNAPSHOT_STORE,   /* a dump is being fetched */
     SNAPSHOT_PEER,    /* a peer's snapshot is */
-    SNAPSHOT_RESTORING
+    SNAPSHOT_RESTORING,
+    SNAPSHOT_STRETCH, /* epochs of a peer's journal are being fetched */
+    SNAPSHOT_LEARNING /* and taken */
 };
 struct snapshot_bootstrap {
     enum snapshot_stage stage;
     uint64_t needed_seq;             /* newer than this */
     struct dump_progress progress;   /* STORE */
-    uint64_t loaded_bytes;           /* PEER */
+    uint64_t loaded_bytes;           /* PEER, STRETCH */
     uint64_t since_ns;               /* of the need, monotonic; 0: there was none */
     uint64_t from_store, from_peers; /* restored, of this process */
+    uint64_t stretches;              /* learned, of this process */
     uint64_t failures;               /* fetches that came to nothing */
     uint64_t last_seq;               /* restored last */
 };
@@ -71,6 +75,7 @@ const char *snapshot_stage_name(enum snapshot_stage stage);
 /* Messages of the mailbox. */
 void snapshot_taken(struct snapshot *snapshot, const struct mailbox_up *message);
 void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message);
+void snapshot_learned(struct snapshot *snapshot, const struct mailbox_up *message);
 void snapshot_restored(struct snapshot *snapshot, const struct mailbox_up *message);
 
 #endif

@@ -12,6 +12,7 @@
 #include <maroon/error.h>
 
 #define FACTS_INTERVAL_US 10000
+#define TURN_US 100 /* of work, then others on this core have theirs */
 
 _Static_assert((int)WIRE_DROP_COUNT <= MRN_GATEWAY_DROPS_MAX, "a place for every reason");
 
@@ -95,6 +96,12 @@ static void publish(struct mrn_gateway *g) {
                                   .latency_sum_us = g->latency_sum_us};
     memcpy(f.latency, g->latency, sizeof f.latency);
     stage_port_drops(&g->port, f.rx_dropped);
+    const struct net_session_refusal *refusal = net_session_last_refusal(g->port.sessions);
+    if (refusal->drop == WIRE_DROP_CONFIGURATION) {
+        f.refused_configuration_id = refusal->hello.configuration_id;
+        f.refused_ipv4 = refusal->address.ipv4;
+        f.refused_port = refusal->address.port;
+    }
     pthread_mutex_lock(&g->mutex);
     g->facts = f;
     g->waiting_count = g->waiting.count;
@@ -132,7 +139,7 @@ static void sleep_until_news(struct mrn_gateway *g, uint32_t passes, bool outsta
 static void *run(void *argument) {
     struct mrn_gateway *g = argument;
     uint32_t idle = 0;
-    uint64_t published_us = 0;
+    uint64_t published_us = 0, turn_us = 0;
     bool closing = false;
     (void)net_thread_enter();
     while (!closing) {
@@ -152,6 +159,10 @@ static void *run(void *argument) {
         gateway_core_facts(g->core, g->now_us, &c);
         measure_room(g, &c);
         idle = work || g->waiting.count != waited ? 0 : idle + 1;
+        if (!idle && !g->config.busy && g->now_us - turn_us >= TURN_US) {
+            sched_yield(); /* the nodes may share this core */
+            turn_us = g->now_us;
+        }
         sleep_until_news(g, idle, c.outstanding_parts || g->waiting.count || g->queries.count);
         pthread_mutex_lock(&g->mutex);
         closing = g->closing;

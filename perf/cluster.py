@@ -56,6 +56,7 @@ class Bench(c.Cluster):
                     "nodes": ",".join(f"/ip4/10.99.0.{i + 1}/udp/{c.PORT}" for i in range(count))}
         process = super()._node(index, keys)
         process.command[0] = str(self.build / "maroon-node")
+        process.own_session = False
         return process
 
     def host(self):

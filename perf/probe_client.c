@@ -16,11 +16,12 @@
 #define READY_NS UINT64_C(20000000000)
 #define GAP_NS UINT64_C(2000000) /* without any answer: worth telling */
 #define GAPS_MAX 20000
+#define TURN_NS 100000 /* as a node's threads: others' turn, also under load */
 
 struct run {
     struct perf_client *client;
     struct perf_load load;
-    uint64_t now_ns, last_ns, epoch_last, epochs;
+    uint64_t now_ns, last_ns, turn_ns, epoch_last, epochs;
     bool worked;
     json_t *gaps;
     struct perf_hops hops;
@@ -64,8 +65,10 @@ static void pass(struct run *run, bool offer) {
     if (offer)
         submit(run);
     perf_client_flush(run->client, run->now_ns / 1000);
-    if (!run->worked)
-        sched_yield();
+    if (run->worked && run->now_ns - run->turn_ns < TURN_NS)
+        return;
+    sched_yield();
+    run->turn_ns = run->now_ns;
 }
 
 int probe_client(void) {

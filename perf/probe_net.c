@@ -33,6 +33,7 @@ struct net *probe_net_open(uint16_t udp_port) {
         (struct net_endpoint_config){.stage = WIRE_STAGE_INGRESS, .udp_port = udp_port};
     if (net_start(&c, &net, text))
         probe_die("%s", text);
+    net_thread_short_turns(); /* as the nodes' threads */
     return net;
 }
 

@@ -83,7 +83,7 @@ struct wire_packet_header {
     uint16_t magic;
     uint8_t version;
     uint8_t stage;    /* enum wire_stage of the receiver, so that a mis-steered packet is seen */
-    uint32_t session; /* 0: HELLO only */
+    uint32_t session; /* 0: HELLO; PING and PONG of strangers */
     uint64_t packet_number; /* per sending endpoint, from 1, never repeated in a session */
     uint64_t
         checksum; /* over the packet with this field 0; seed: configuration id, 0 for session 0 */
@@ -329,7 +329,7 @@ struct wire_ping {
 struct wire_pong {
     uint64_t nonce;
     uint64_t sent_ns;
-    uint64_t process_token;
+    uint64_t process_token;       /* session 0: this only, and what is echoed */
     uint64_t term;                /* promised */
     uint64_t last_term, last_seq; /* last epoch the sender could acknowledge */
 };

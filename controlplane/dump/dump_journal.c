@@ -201,9 +201,14 @@ static int lay(struct collecting *c, const struct held_epoch *e) {
 static int hand_out(struct collecting *c) {
     struct dump_record record;
     char text[DUMP_TEXT_BYTES];
+    static const struct wire_hash unknown;
     int laid = lay(c, window_at(c, c->next));
     if (laid <= 0)
         return laid;
+    if (!c->begun && !memcmp(&c->hash, &unknown, sizeof unknown))
+        memcpy(&c->hash,
+               ((const struct wire_epoch_head *)window_at(c, c->next)->bytes)->previous_hash,
+               sizeof c->hash);
     if (dump_record_next(c->record.at, c->record.count, &record) < 0 ||
         dump_record_check(&record, c->next, &c->hash, &c->span->digest_key, text))
         return 0; /* a body that is replaced later */

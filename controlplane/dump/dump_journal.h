@@ -21,8 +21,8 @@ struct dump_journal {
 
 /* What follows which epoch, up to which. */
 struct dump_journal_span {
-    uint64_t after_seq, to_seq; /* to_seq: executed here */
-    struct wire_hash after_hash;
+    uint64_t after_seq, to_seq;  /* to_seq: executed here */
+    struct wire_hash after_hash; /* all zero: not known, the receiver checks */
     struct wire_digest_key digest_key;
 };
 

@@ -9,6 +9,9 @@ bool dump_show(struct dump_show *show, uint64_t now_ns, const struct dump_progre
                char ret_text[DUMP_SHOW_BYTES]) {
     static const char bar[] = "########################################";
     bool all = progress->pages_done == progress->pages;
+    if (show->ended)
+        return false;
+    show->ended = all;
     if (!all && show->told_ns && now_ns - show->told_ns < LINE_NS / (show->terminal ? 10 : 1))
         return false;
     show->told_ns = now_ns;

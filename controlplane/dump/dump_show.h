@@ -8,7 +8,7 @@
 #define DUMP_SHOW_BYTES 160
 
 struct dump_show {
-    bool terminal;
+    bool terminal, ended;       /* ended: all was told */
     uint64_t since_ns, told_ns; /* monotonic; since_ns is set by the caller */
 };
 

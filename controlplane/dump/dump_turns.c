@@ -58,6 +58,8 @@ static void on_tick(void *context) {
     /* Last of all the key in etcd; whoever sees the store ahead of it puts that right. */
     if (status.pointer[0])
         arbiter_dump_tell(turns->arbiter, status.latest_seq, status.pointer);
+    if (status.latest_seq != turns->told_seq && turns->dumped)
+        turns->dumped(turns->context, turns->told_seq = status.latest_seq);
     if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
         is_pausing(&status, now_ns))
         return;

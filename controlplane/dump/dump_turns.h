@@ -13,9 +13,11 @@ struct dump_turns {
     struct snapshot *snapshot;
     struct arbiter *arbiter;
     struct dumper *dumper;
+    void (*dumped)(void *context, uint64_t seq); /* the newest dump, when it changes; may be NULL */
+    void *context;
     uint32_t node, node_count, interval_s; /* interval_s 0: only when asked */
     struct loop_timer timer;
-    uint64_t looked_ns, tried_ns;
+    uint64_t looked_ns, tried_ns, told_seq;
     bool asked, waiting; /* by an operator; for a snapshot */
 };
 

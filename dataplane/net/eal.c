@@ -105,6 +105,7 @@ void net_eal_stop(void) {
 }
 
 int net_thread_enter(void) {
+    net_thread_short_turns();
     if (rte_lcore_id() != LCORE_ID_ANY)
         return 0;
     return rte_thread_register() ? MRN_ERR_UNAVAILABLE : 0;

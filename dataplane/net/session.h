@@ -11,6 +11,10 @@
  *   ours:     unknown to the peer --its HELLO names our session--> known --HELLO that does not-->
  * unknown
  *
+ *   strangers: a PING of session 0 is answered by a PONG that says our process token and nothing
+ *              else, whoever asks: a node that starts finds out so whether another process lives
+ *              under its index (probe.h)
+ *
  * Use, per received packet:  net_session_receive, then wire_frame_next on ret.cursor.
  * Per packet to send:        net_session_may_send, net_session_packet_begin, wire_writer_frame ...,
  *                            net_session_packet_end, net_tx.
@@ -76,12 +80,13 @@ struct net_peer {
 
 struct net_sessions;
 
-/* The last HELLO that was refused, for the log line. */
+/* The last HELLO, or packet of another wire version, that was refused, for the log line. */
 struct net_session_refusal {
     enum wire_drop drop; /* WIRE_DROP_NONE: none yet */
+    uint64_t count;      /* refusals until now, of all reasons */
     struct net_address address;
-    struct wire_hello hello;
-    uint64_t own_configuration_id;
+    struct wire_hello hello; /* VERSION: only configuration_id, which is the packet's version */
+    uint64_t own_configuration_id; /* VERSION: ours */
 };
 
 /* Bytes of memory for the table; 64-byte alignment asked. */
@@ -107,15 +112,16 @@ void net_session_set_ranges(struct net_sessions *sessions, const uint64_t ranges
 void net_session_set_configuration(struct net_sessions *sessions, uint64_t configuration_id);
 
 struct net_received {
-    struct net_peer *peer; /* NULL only with a drop */
+    struct net_peer *peer; /* NULL: a PING of session 0 only, no frame follows */
     struct wire_packet_header header;
-    struct wire_cursor cursor; /* at the first frame; at the end after HELLO */
-    bool hello;                /* the packet was a HELLO: *peer may be new or changed */
+    struct wire_cursor cursor; /* at the first frame; at the end in session 0 */
+    bool hello;                /* the packet was of session 0: *peer may be new or changed */
 };
 
-/* Opens a packet, finds its sender, handles HELLO. Returns WIRE_DROP_NONE and fills *ret_received;
- * or a reason (counted here: SHORT, MAGIC, VERSION, CHECKSUM, SESSION_*, HELLO_ONLY, CONFIGURATION,
- * INCARNATION_OLD, FRAME_*). An unknown session is answered by HELLO, rate-limited. O(1). */
+/* Opens a packet, finds its sender, handles HELLO and the PING of strangers. Returns WIRE_DROP_NONE
+ * and fills *ret_received; or a reason (counted here: SHORT, MAGIC, VERSION, CHECKSUM, SESSION_*,
+ * HELLO_ONLY, CONFIGURATION, INCARNATION_OLD, FRAME_*). An unknown session is answered by HELLO, a
+ * PING of session 0 by PONG: one address at most every NET_HELLO_MIN_US. O(1). */
 enum wire_drop net_session_receive(struct net_sessions *sessions, const void *packet,
                                    size_t length_bytes, struct net_address source, uint64_t now_us,
                                    struct net_received *ret_received);
@@ -131,8 +137,9 @@ void net_session_packet_begin(struct net_sessions *sessions, const struct net_pe
                               struct wire_writer *writer, void *bytes, uint32_t room_bytes);
 uint32_t net_session_packet_end(struct net_sessions *sessions, struct wire_writer *writer);
 
-/* The next HELLO that is due: writes the packet (room: NET_HELLO_PACKET_BYTES) and its address,
- * returns true; false when none is due. Bounded: at most 64 answers and the nodes. */
+/* The next HELLO (or PONG of session 0) that is due: writes the packet (room:
+ * NET_HELLO_PACKET_BYTES) and its address, returns true; false when none is due. Bounded: at most
+ * 64 answers and the nodes. */
 bool net_session_hello_next(struct net_sessions *sessions, uint64_t now_us, void *bytes,
                             uint32_t *ret_length_bytes, struct net_address *ret_address);
 

@@ -6,7 +6,7 @@
 
 #define NONE UINT32_MAX
 #define ANSWERS_MAX \
-    64 /* HELLOs asked for by packets, not sent yet; more are dropped: they ask again */
+    64 /* HELLOs and PONGs asked for by packets, not sent yet; more are dropped: they ask again */
 #define LIMITS_COUNT 256 /* recently answered unknown addresses, direct-mapped */
 
 struct answer {
@@ -14,6 +14,8 @@ struct answer {
     uint32_t your_session;
     uint8_t stage;
     uint8_t flags;
+    bool pong; /* to a PING of session 0, which is `ping` */
+    struct wire_ping ping;
 };
 
 struct net_sessions {

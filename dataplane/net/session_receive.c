@@ -11,31 +11,64 @@ static enum wire_drop drop(struct net_sessions *s, enum wire_drop reason) {
 static enum wire_drop refuse(struct net_sessions *s, enum wire_drop reason,
                              struct net_address source, const struct wire_hello *hello) {
     s->refusal = (struct net_session_refusal){.drop = reason,
+                                              .count = s->refusal.count + 1,
                                               .address = source,
                                               .hello = *hello,
                                               .own_configuration_id = s->own.configuration_id};
     return drop(s, reason);
 }
 
-static void answer(struct net_sessions *s, struct net_address address, uint8_t stage,
-                   uint32_t your_session, uint8_t flags) {
-    if (s->answer_count == ANSWERS_MAX)
-        return; /* the peer asks again */
-    s->answers[(s->answer_first + s->answer_count++) % ANSWERS_MAX] = (struct answer){
-        .address = address, .your_session = your_session, .stage = stage, .flags = flags};
+static enum wire_drop refuse_version(struct net_sessions *s, struct net_address source,
+                                     const void *packet) {
+    struct wire_packet_header header;
+    memcpy(&header, packet, sizeof header); /* long enough: its version was looked at */
+    (void)refuse(s, WIRE_DROP_VERSION, source,
+                 &(struct wire_hello){.configuration_id = header.version});
+    s->refusal.own_configuration_id = WIRE_VERSION;
+    return WIRE_DROP_VERSION;
 }
 
-/* Asks an unknown sender for its HELLO, one address at most every NET_HELLO_MIN_US. */
-static void ask(struct net_sessions *s, struct net_address source, uint64_t now_us) {
+static void answer_later(struct net_sessions *s, const struct answer *answer) {
+    if (s->answer_count == ANSWERS_MAX)
+        return; /* the peer asks again */
+    s->answers[(s->answer_first + s->answer_count++) % ANSWERS_MAX] = *answer;
+}
+
+static void answer(struct net_sessions *s, struct net_address address, uint8_t stage,
+                   uint32_t your_session, uint8_t flags) {
+    answer_later(
+        s, &(struct answer){
+               .address = address, .your_session = your_session, .stage = stage, .flags = flags});
+}
+
+/* Strangers get an answer to one packet of an address every NET_HELLO_MIN_US. */
+static bool may_answer(struct net_sessions *s, struct net_address source, uint64_t now_us) {
     uint32_t hash = (source.ipv4 ^ (uint32_t)source.port * 40503u) * UINT32_C(2654435769);
     uint32_t slot = hash >> 24;
     if (net_address_equal(s->limits[slot].address, source) &&
         now_us - s->limits[slot].at_us < NET_HELLO_MIN_US)
-        return;
+        return false;
     s->limits[slot].address = source;
     s->limits[slot].at_us = now_us;
+    return true;
+}
+
+/* Asks an unknown sender for its HELLO. */
+static void ask(struct net_sessions *s, struct net_address source, uint64_t now_us) {
     uint8_t stage = s->own.role == WIRE_ROLE_GATEWAY ? WIRE_STAGE_INGRESS : s->own.stage;
-    answer(s, source, stage, 0, WIRE_HELLO_WANT_REPLY);
+    if (may_answer(s, source, now_us))
+        answer(s, source, stage, 0, WIRE_HELLO_WANT_REPLY);
+}
+
+static enum wire_drop stranger_ping(struct net_sessions *s, const struct wire_frame *frame,
+                                    struct net_address source, uint64_t now_us) {
+    if (s->own.role != WIRE_ROLE_NODE)
+        return drop(s, WIRE_DROP_FRAME_ROLE);
+    struct answer pong = {.address = source, .stage = s->own.stage, .pong = true};
+    memcpy(&pong.ping, frame->payload, sizeof pong.ping);
+    if (may_answer(s, source, now_us))
+        answer_later(s, &pong);
+    return WIRE_DROP_NONE;
 }
 
 static enum wire_drop node_hello(struct net_sessions *s, const struct wire_hello *hello,
@@ -119,22 +152,28 @@ static enum wire_drop take_hello(struct net_sessions *s, const struct wire_hello
     return WIRE_DROP_NONE;
 }
 
-/* A packet of session 0: HELLOs; every other frame is counted. */
+/* A packet of session 0: HELLOs, and PINGs of strangers; every other frame is counted. */
 static enum wire_drop receive_hello(struct net_sessions *s, struct net_address source,
                                     uint64_t now_us, struct net_received *received) {
     struct wire_frame frame;
     enum wire_drop reason = WIRE_DROP_NONE;
+    bool any = false;
     int step;
     while ((step = wire_frame_next(&received->cursor, &frame, &reason)) != 0) {
-        if (step < 0)
+        if (step < 0) {
             drop(s, reason);
-        else if (frame.kind != WIRE_HELLO)
-            reason = drop(s, WIRE_DROP_HELLO_ONLY);
-        else
+            continue;
+        }
+        if (frame.kind == WIRE_HELLO)
             reason = take_hello(s, (const struct wire_hello *)frame.payload, frame.flags, source,
                                 now_us, &received->peer);
+        else if (frame.kind == WIRE_PING)
+            reason = stranger_ping(s, &frame, source, now_us);
+        else
+            reason = drop(s, WIRE_DROP_HELLO_ONLY);
+        any |= reason == WIRE_DROP_NONE;
     }
-    if (received->peer)
+    if (any)
         return WIRE_DROP_NONE;
     return reason != WIRE_DROP_NONE ? reason : drop(s, WIRE_DROP_HELLO_ONLY);
 }
@@ -145,6 +184,8 @@ enum wire_drop net_session_receive(struct net_sessions *s, const void *packet, s
     struct net_received received = {0};
     enum wire_drop reason = wire_packet_open(packet, length_bytes, s->own.configuration_id,
                                              &received.header, &received.cursor);
+    if (reason == WIRE_DROP_VERSION)
+        return refuse_version(s, source, packet);
     if (reason != WIRE_DROP_NONE)
         return drop(s, reason);
     if (received.header.stage != s->own.stage)
@@ -214,6 +255,16 @@ static uint32_t write_hello(struct net_sessions *s, void *bytes, uint8_t stage,
     return wire_writer_end(&writer, ++s->packet_number, 0);
 }
 
+static uint32_t write_pong(struct net_sessions *s, void *bytes, const struct answer *a) {
+    struct wire_writer writer;
+    wire_writer_begin(&writer, bytes, NET_HELLO_PACKET_BYTES, a->stage, 0);
+    struct wire_pong *pong = wire_writer_frame(&writer, WIRE_PONG, 0, sizeof(struct wire_pong));
+    assert(pong);
+    *pong = (struct wire_pong){
+        .nonce = a->ping.nonce, .sent_ns = a->ping.sent_ns, .process_token = s->own.process_token};
+    return wire_writer_end(&writer, ++s->packet_number, 0);
+}
+
 bool net_session_hello_next(struct net_sessions *s, uint64_t now_us, void *bytes,
                             uint32_t *ret_length_bytes, struct net_address *ret_address) {
     if (s->answer_count) {
@@ -221,7 +272,8 @@ bool net_session_hello_next(struct net_sessions *s, uint64_t now_us, void *bytes
         s->answer_first = (s->answer_first + 1) % ANSWERS_MAX;
         s->answer_count--;
         *ret_address = a->address;
-        *ret_length_bytes = write_hello(s, bytes, a->stage, a->your_session, a->flags);
+        *ret_length_bytes = a->pong ? write_pong(s, bytes, a)
+                                    : write_hello(s, bytes, a->stage, a->your_session, a->flags);
         return true;
     }
     if (now_us < s->quiet_until_us)

@@ -400,6 +400,7 @@ void replica_recovery_want_snapshot(struct replica *r, uint8_t peer);
 void replica_recovery_restore_range(struct replica *r, uint64_t range, uint64_t owner,
                                     uint32_t position, bool open);
 bool replica_recovery_lost(const struct replica *r);
+void replica_recovery_learn(struct replica *r, const uint8_t *bytes, uint32_t length);
 void replica_recovery_restored(struct replica *r, const struct replica_event_restored *restored);
 void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint32_t length,
                                    uint64_t commit_seq);

@@ -182,6 +182,40 @@ void replica_recovery_want_snapshot(struct replica *r, uint8_t peer) {
     a->peer = peer;
 }
 
+/* What a peer executed is committed, whoever leads now: a learner takes it as it takes committed
+ * epochs from anybody's memory, a voter as from a snapshot. What is here at its place and differs
+ * was never committed. */
+void replica_recovery_learn(struct replica *r, const uint8_t *bytes, uint32_t length) {
+    const struct wire_epoch_head *head = (const void *)bytes;
+    uint64_t seq = head->seq;
+    if (replica_quarantined(r) || r->role == REPLICA_ROLE_LEADER ||
+        r->role == REPLICA_ROLE_PREPARING || head->configuration_id != r->config.configuration_id ||
+        seq != r->commit_seq + 1)
+        return;
+    if (memcmp(head->previous_hash, replica_log_hash(r, seq - 1)->bytes,
+               sizeof head->previous_hash))
+        return; /* of another history: the shell sees that it was not taken */
+    if (r->promised_term < head->term && !r->amnesiac)
+        replica_lead_raise_promise(r, head->term, REPLICA_NODE_NONE, 0);
+    bool here = seq <= r->last_seq && epoch_at(r, seq)->length_bytes == length &&
+                !memcmp(epoch_at(r, seq)->bytes, bytes, length);
+    if (!here) {
+        if (seq <= r->last_seq)
+            replica_log_truncate(r, seq);
+        switch (replica_log_append(r, bytes, length)) {
+        case LOG_OK: break;
+        case LOG_FULL: return;
+        case LOG_IMPOSSIBLE:
+            replica_fail_stop(r, "a committed epoch does not continue its ranges");
+            return;
+        }
+    }
+    replica_log_commit(r, seq);
+    r->snapshot_wanted = false;
+    if (r->epoch_fetch.purpose == FETCH_LEARN)
+        r->epoch_fetch.purpose = FETCH_NOTHING; /* begins anew from here */
+}
+
 /* Whose bodies lie above what the log names. */
 static uint64_t bodies_owner(const struct range *g) {
     return g->state == RANGE_OPEN || (g->state == RANGE_SEALED && !g->sealed_executed)

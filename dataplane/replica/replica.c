@@ -326,6 +326,10 @@ void replica_step(struct replica *r, const struct replica_event *event,
                                        event->restore_range.position, event->restore_range.open);
         break;
     case REPLICA_EVENT_RESTORED: replica_recovery_restored(r, &event->restored); break;
+    case REPLICA_EVENT_LEARN:
+        if (!r->stopped)
+            replica_recovery_learn(r, event->learn.bytes, event->learn.length_bytes);
+        break;
     case REPLICA_EVENT_REPLAY_PROMISE:
         if (event->replay_promise.term >= r->promised_term) {
             r->promised_term = event->replay_promise.term;

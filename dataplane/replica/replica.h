@@ -116,13 +116,15 @@ enum replica_event_kind {
     REPLICA_EVENT_CAMPAIGN_RESULT, /* our attempt was won or lost */
     REPLICA_EVENT_INCARNATIONS,    /* newest registered incarnation per index */
     REPLICA_EVENT_ETCD_LATENCY,
-    REPLICA_EVENT_RANGE_HELLO,    /* a gateway showed (range, owner); again at every renewal */
-    REPLICA_EVENT_RANGE_CHECKED,  /* the arbiter confirmed or denied (range, owner) */
-    REPLICA_EVENT_RANGE_EXPIRED,  /* the lease of (range, owner) ended in the arbiter, or it was
-                                     closed at `end` */
-    REPLICA_EVENT_HANDOVER,       /* operator: move leadership away */
-    REPLICA_EVENT_RESTORE_RANGE,  /* one range of a snapshot; before RESTORED */
-    REPLICA_EVENT_RESTORED,       /* the runtime holds the snapshot of epoch `seq` */
+    REPLICA_EVENT_RANGE_HELLO,   /* a gateway showed (range, owner); again at every renewal */
+    REPLICA_EVENT_RANGE_CHECKED, /* the arbiter confirmed or denied (range, owner) */
+    REPLICA_EVENT_RANGE_EXPIRED, /* the lease of (range, owner) ended in the arbiter, or it was
+                                    closed at `end` */
+    REPLICA_EVENT_HANDOVER,      /* operator: move leadership away */
+    REPLICA_EVENT_RESTORE_RANGE, /* one range of a snapshot; before RESTORED */
+    REPLICA_EVENT_RESTORED,      /* the runtime holds the snapshot of epoch `seq` */
+    REPLICA_EVENT_LEARN, /* an epoch that a peer has executed, out of its journal; its bodies follow
+                            as BODY. Taken (facts: commit_seq) when it is the next one and fits */
     REPLICA_EVENT_REPLAY_PROMISE, /* from the journal, in its order, before the first TICK */
     REPLICA_EVENT_REPLAY_EPOCH,
     REPLICA_EVENT_REPLAY_BODY,
@@ -205,6 +207,10 @@ struct replica_event {
             bool open;
         } restore_range; /* open: false when sealed at position */
         struct replica_event_restored restored;
+        struct {
+            const uint8_t *bytes; /* canonical, checked by wire_epoch_check */
+            uint32_t length_bytes;
+        } learn;
         struct {
             uint64_t term, token;
             uint8_t winner;

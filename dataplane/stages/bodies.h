@@ -1,12 +1,14 @@
 /* bodies: the store of body bytes; the replica knows slots, this room knows what lies in them.
  *
- * All slots have room for the greatest body; pages that were never used take no memory, and free
- * slots are handed out last in, first out, so that what is used stays small and warm. Threads:
+ * All slots have room for the greatest body. The first ones' pages are taken at the start, others
+ * when they are used, and free slots are handed out last in, first out, so that what is used stays
+ * small and warm. Threads:
  * gossip's; other stages fill slots that gossip handed out to them. Ownership: a slot is its
  * taker's until it is given back. Errors: none but "no slot". */
 #ifndef MAROON_BODIES_H
 #define MAROON_BODIES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "proto/wire.h"
@@ -27,6 +29,10 @@ struct bodies {
     uint32_t *free;
     uint32_t count, free_count;
 };
+
+/* Takes the pages of this memory now, so that no first touch stalls a pass later. Its content stays
+ * as it is. */
+void stage_warm(void *memory, size_t bytes);
 
 /* Reserves `count` slots. Returns 0 or MRN_ERR_NO_MEMORY. */
 int stage_bodies_open(struct bodies *bodies, uint32_t count);

@@ -98,6 +98,8 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         break;
     case MAILBOX_DOWN_SNAPSHOT_TAKE: order_state(s, ORDER_SNAPSHOT, down->text); return;
     case MAILBOX_DOWN_SNAPSHOT_RESTORE: order_state(s, ORDER_RESTORE, down->text); return;
+    case MAILBOX_DOWN_DUMPED: s->gossip.dumped_seq = down->revision; return;
+    case MAILBOX_DOWN_LEARN: stage_learn_begin(s, down->node, down->text); return;
     case MAILBOX_DOWN_EPOCH_WANTED:
         stage_facts_epoch(s);
         s->gossip.epoch_filled = true;
@@ -155,7 +157,7 @@ static void take_done(struct stage *s, const struct done *done) {
         else if (done->error)
             stage_fail(s, done->error, "a local snapshot cannot be written");
         else
-            storage_cut(g->storage, g->snapshot_mark, g->worker->now_ns);
+            storage_cut(g->storage, done->seq, g->snapshot_mark);
         g->snapshot_asked &= !done->local;
         break;
     case DONE_RESTORE:

@@ -56,6 +56,8 @@ static void journal(struct stage *s) {
     journal_read_counters(storage_journal(s->gossip.storage), &c);
     struct mailbox_histogram *h = &s->status->log_sync;
     store(&s->status->log_bytes, c.retained_bytes);
+    store(&s->status->log_reserved_bytes, c.reserved_bytes);
+    store(&s->status->log_cut_seq, storage_cut_seq(s->gossip.storage));
     store(&h->count, c.sync_count);
     store(&h->sum_ns, c.sync_sum_ns);
     uint64_t buckets[MAILBOX_HISTOGRAM_BUCKETS] = {0};
@@ -81,6 +83,18 @@ static void ranges(struct stage *s, struct mailbox_facts *m, uint32_t count) {
         m->ranges[i].committed = g.committed;
         m->ranges[i].executed = g.executed;
     }
+}
+
+/* Above it dumps or peers need the journal (protocol.md §2). */
+static void journal_trim(struct stage *s, const struct replica_facts *f) {
+    if (!s->gossip.storage)
+        return;
+    uint64_t floor = s->setup.config->store_url[0] ? s->gossip.dumped_seq : UINT64_MAX;
+    for (uint32_t i = 0; i < s->setup.identity->node_count; i++)
+        if (i != s->setup.identity->node_index && f->peer_exec_seq[i] < floor)
+            floor = f->peer_exec_seq[i];
+    store(&s->status->log_floor_seq, floor);
+    storage_trim(s->gossip.storage, floor, s->gossip.worker->now_ns);
 }
 
 /* One writer. */
@@ -152,6 +166,7 @@ void stage_facts_poll(struct stage *s) {
     counters(s, &f);
     drops(s);
     journal(s);
+    journal_trim(s, &f);
     struct mailbox_facts *m = &g->facts;
     const struct control_identity *identity = s->setup.identity;
     m->role = role_of(&f);

@@ -42,7 +42,9 @@ static void take_frame(void *context, struct net_received *received,
 }
 
 uint32_t stage_fetch_poll(struct stage *s) {
-    return stage_port_receive(&s->fetch.port, s->fetch.worker->now_us, take_frame, s);
+    uint32_t count = stage_port_receive(&s->fetch.port, s->fetch.worker->now_us, take_frame, s);
+    stage_refusals(&s->fetch.port, WIRE_STAGE_FETCH, s->fetch.worker->now_us, &s->fetched);
+    return count;
 }
 
 uint32_t stage_fetch_send(struct stage *s) {

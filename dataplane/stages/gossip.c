@@ -282,6 +282,20 @@ static bool renews_lease(const struct stage *s, uint64_t range) {
     return (now_s + range + 2 * s->setup.identity->node_index) % period_s < 2;
 }
 
+static void tell_refused(struct stage *s, const struct refused *refused) {
+    static const char *const stages[WIRE_STAGE_COUNT] = {"ingress", "gossip", "fetch"};
+    struct mailbox_up up = {.kind = MAILBOX_UP_REFUSED,
+                            .drop = (enum wire_drop)refused->drop,
+                            .peer = refused->index,
+                            .end = refused->role,
+                            .ours = refused->ours,
+                            .theirs = refused->theirs};
+    char address[NET_ADDRESS_TEXT_BYTES];
+    snprintf(up.text, sizeof up.text, "from=%s at=%s",
+             net_address_format(refused->address, address), stages[refused->stage]);
+    (void)mailbox_send_up(s->setup.mailbox, &up); /* it is counted, too */
+}
+
 static void take_ask(struct stage *s, const struct ask *a) {
     struct replica_event event = {0};
     switch ((enum ask_kind)a->kind) {
@@ -306,6 +320,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
         break;
     case ASK_RANGE_REQUEST:
     case ASK_RANGE_CLOSE: ask_range(s, a); return;
+    case ASK_REFUSED: tell_refused(s, &a->refused); return;
     }
     stage_step(s, &event);
 }
@@ -346,8 +361,10 @@ static void hand_out_slots(struct stage *s) {
 uint32_t stage_gossip_poll(struct stage *s) {
     uint32_t work = drain_asks(s, &s->asks) + drain_asks(s, &s->fetched) + drain_parcels(s);
     work += stage_port_receive(&s->gossip.port, s->gossip.worker->now_us, take_frame, s);
+    stage_refusals(&s->gossip.port, WIRE_STAGE_GOSSIP, s->gossip.worker->now_us, &s->fetched);
     work += stage_control_poll(s);
     work += stage_done_poll(s);
+    work += stage_learn_poll(s);
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
     work += stage_storage_poll(s);

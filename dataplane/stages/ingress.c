@@ -109,6 +109,7 @@ uint32_t stage_ingress_poll(struct stage *s) {
         if (count < NET_BURST_COUNT)
             break;
     }
+    stage_refusals(&s->ingress.port, WIRE_STAGE_INGRESS, s->ingress.worker->now_us, &s->asks);
     return total;
 }
 

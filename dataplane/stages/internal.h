@@ -51,7 +51,21 @@
 /* ---- messages ---- */
 
 /* To gossip, of gateways and of bodies that came by fetch. */
-enum ask_kind { ASK_BODY = 1, ASK_QUERY, ASK_RENEW, ASK_RANGE_REQUEST, ASK_RANGE_CLOSE };
+enum ask_kind {
+    ASK_BODY = 1,
+    ASK_QUERY,
+    ASK_RENEW,
+    ASK_RANGE_REQUEST,
+    ASK_RANGE_CLOSE,
+    ASK_REFUSED /* the control plane should say it */
+};
+
+struct refused { /* a HELLO */
+    struct net_address address;
+    uint64_t theirs, ours; /* configuration ids */
+    uint8_t drop, role, index, stage;
+};
+
 struct ask {
     uint32_t kind, gateway;
     union {
@@ -60,6 +74,7 @@ struct ask {
         struct wire_range_renew renew;
         struct wire_range_request request;
         struct wire_range_close close;
+        struct refused refused;
     };
 };
 
@@ -130,6 +145,7 @@ struct worker { /* a thread */
     uint64_t now_ns, now_us, wall_us, work;
     _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
+    uint64_t turn_ns; /* when it last let others have the core */
     uint32_t idle_passes;
     bool rests; /* had little work of late */
 };
@@ -150,6 +166,14 @@ struct fetch {
     uint32_t slots[64], slot_count;
 };
 
+/* Epochs of a peer's journal that are being taken, out of a mapped file. */
+struct learn {
+    const uint8_t *bytes; /* NULL: none */
+    size_t count, at;
+    uint64_t moved_ns; /* when something was taken last */
+    uint8_t peer;
+};
+
 struct gossip {
     struct worker *worker;
     struct port port;
@@ -157,6 +181,7 @@ struct gossip {
     void *replica_memory;
     struct replica_actions *actions;
     struct storage *storage; /* NULL in memory mode */
+    uint64_t dumped_seq;     /* of the newest dump in the store; 0: none */
     uint64_t snapshot_mark;  /* what the journal keeps of the one being written */
     bool snapshot_asked;     /* a local one is under way */
     bool epoch_filled;       /* mailbox_epoch, and the control plane does not know it yet */
@@ -171,6 +196,7 @@ struct gossip {
         bool led;
     } pace;
     struct mailbox_facts facts;
+    struct learn learn;
 };
 
 struct execute {
@@ -226,6 +252,9 @@ bool stage_take_body(struct stage *s, const struct worker *worker, struct port *
                      struct link *slots, uint32_t *ready, uint32_t *ready_count,
                      const struct wire_frame *frame, struct replica_event_body *ret_body);
 
+/* Puts a HELLO that was refused at `port` and should be said into `link`, to gossip. */
+void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, struct link *link);
+
 /* The slot could not be given on: back to where it was taken. */
 void stage_return_slot(struct stage *s, const struct worker *worker, uint32_t *ready,
                        uint32_t *ready_count, uint32_t slot);
@@ -252,6 +281,9 @@ uint32_t stage_execute_poll(struct stage *s);
 void stage_execute_result(struct stage *s, const struct order *order);
 uint32_t stage_state_poll(struct stage *s);
 void stage_done(struct stage *s, const struct done *done);
+void stage_learn_begin(struct stage *s, uint8_t peer, const char *path);
+uint32_t stage_learn_poll(struct stage *s);
+void stage_learn_close(struct stage *s);
 int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error);
 void stage_tell_restored(struct stage *s); /* gossip, while the runtime is handed over */
 

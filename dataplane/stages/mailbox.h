@@ -38,9 +38,13 @@ enum mailbox_up_kind {
                                   holds the state at epoch `seq`, or error < 0 */
     MAILBOX_UP_NEED_SNAPSHOT,  /* peers no longer keep what we lack: get a snapshot newer than `seq`
                                   from a peer */
+    MAILBOX_UP_LEARNED,        /* answer to DOWN_LEARN: epochs up to `seq` are committed here */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
     MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_FAILED          /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_REFUSED, /* a HELLO, or a packet of another wire version, was refused: `drop`, from
+                           `peer` in the role `end`, configuration ids (versions) `ours` and
+                           `theirs`, `text`: where. A reason at most once a minute */
+    MAILBOX_UP_FAILED   /* fail-stop: `text` says why; the process ends after logging it */
 };
 
 struct mailbox_up {
@@ -50,8 +54,10 @@ struct mailbox_up {
     uint64_t nonce, owner, range;
     uint32_t end; /* position */
     uint64_t seq;
-    uint8_t peer;     /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
-    bool immediately; /* CAMPAIGN: hand-over */
+    uint8_t peer;          /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
+    bool immediately;      /* CAMPAIGN: hand-over */
+    enum wire_drop drop;   /* REFUSED */
+    uint64_t ours, theirs; /* REFUSED */
     char text[MAILBOX_PATH_MAX]; /* path or reason */
 };
 
@@ -66,6 +72,9 @@ enum mailbox_down_kind {
     MAILBOX_DOWN_RANGE_EXPIRED, /* the lease of `owner`'s `range` ended: SEAL when nobody heard it
                                    for seal_after */
     MAILBOX_DOWN_SNAPSHOT_TAKE, /* write a snapshot to `path` */
+    MAILBOX_DOWN_DUMPED,        /* the newest complete dump is of epoch `revision` */
+    MAILBOX_DOWN_LEARN, /* take the epochs at `path`, records (controlplane/dump/dump_stretch.h)
+                          that `node` gave; the file stays the sender's */
     MAILBOX_DOWN_SNAPSHOT_RESTORE, /* load the snapshot at `path` */
     MAILBOX_DOWN_HANDOVER,         /* operator: move leadership away */
     MAILBOX_DOWN_EPOCH_WANTED,     /* fill mailbox_epoch with the newest executed epoch */
@@ -188,6 +197,9 @@ struct mailbox_status {
     _Atomic uint64_t fetch_requests, fetched_bodies, window_full, results_sent, results_resent;
     _Atomic uint64_t rx_packets[WIRE_STAGE_COUNT], tx_packets[WIRE_STAGE_COUNT];
     _Atomic uint64_t rx_dropped[WIRE_DROP_COUNT];
+    /* log_bytes: used by what is kept; reserved: of all its files. floor_seq: up to there nobody
+     * needs it; cut_seq: up to there it was cut since the start */
+    _Atomic uint64_t log_reserved_bytes, log_floor_seq, log_cut_seq;
     _Atomic uint64_t log_bytes, log_epochs, body_slots_used, body_slots_total;
     _Atomic uint64_t idempotency_keys, idempotency_keys_max;
     _Atomic uint64_t

@@ -14,6 +14,7 @@
 #include "controlplane/notify.h"
 #include "controlplane/store/from_config.h"
 #include "dataplane/net/from_config.h"
+#include "dataplane/net/probe.h"
 #include "dataplane/preflight/preflight.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
@@ -71,6 +72,31 @@ static void control_configure(const struct config *g, struct control_config *c) 
     c->applications = applications_list(&c->application_count);
     c->failed = on_failed;
     c->interrupted = &interrupted;
+}
+
+/* ---- who else lives under our index? ---- */
+
+static uint64_t clock_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static bool probe_ask(void *context, const char *address, uint64_t nonce) {
+    struct net_probe *probe = context;
+    struct net_address to;
+    if (net_address_parse(address, &to) || net_probe_is_own(probe, to))
+        return false;
+    net_probe_ask(probe, to, nonce, clock_us());
+    return true;
+}
+
+static void probe_serve(void *context, uint64_t process_token) {
+    net_probe_serve(context, process_token, clock_us());
+}
+
+static bool probe_answer(void *context, uint64_t nonce, uint64_t *ret_token) {
+    return net_probe_answer(context, nonce, ret_token);
 }
 
 static void *stage_thread(void *argument) {
@@ -232,18 +258,23 @@ int main(int argc, char **argv) {
     control_configure(&g, &c);
     (void)mkdir(c.data_dir, 0700);
     forget_store_without_journal(&c);
-    int error = control_prepare(&c, &control, &identity);
-    if (error) {
-        mrn_log_error("not_started", "error=%s why=%s", mrn_error_name(error),
-                      mrn_log_quote(mrn_error_text(error)));
-        return error == MRN_ERR_CLOSED ? 0 : 1;
-    }
     struct net *net = NULL;
-    error = net_start(&n, &net, text);
-    if (error)
+    int error = net_start(&n, &net, text);
+    if (error) {
         mrn_log_error("network_refused", "error=%s why=%s", mrn_error_name(error),
                       mrn_log_quote(text));
-    int status = error ? 1 : serve(&g, control, &identity, net);
+        net_eal_stop();
+        return 1;
+    }
+    struct net_probe prober;
+    struct control_probe probe = {probe_ask, probe_serve, probe_answer, &prober};
+    net_probe_open(&prober, net);
+    c.probe = &probe;
+    error = control_prepare(&c, &control, &identity);
+    if (error)
+        mrn_log_error("not_started", "error=%s why=%s", mrn_error_name(error),
+                      mrn_log_quote(mrn_error_text(error)));
+    int status = !error ? serve(&g, control, &identity, net) : error == MRN_ERR_CLOSED ? 0 : 1;
     control_destroy(control);
     net_stop(net);
     net_eal_stop();

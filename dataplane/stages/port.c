@@ -4,6 +4,8 @@
 
 #include <maroon/error.h>
 
+#define REFUSAL_AGAIN_US UINT64_C(60000000)
+
 int stage_port_open(struct port *p, struct net *net, const struct net_session_config *config) {
     p->endpoint = net_endpoint(net, (enum wire_stage)config->stage);
     if (!p->endpoint)
@@ -35,6 +37,19 @@ void stage_port_drops(const struct port *p, uint64_t total[WIRE_DROP_COUNT]) {
     for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
         total[d] +=
             atomic_load_explicit(&p->dropped[d], memory_order_relaxed) + c.drops[d] + session[d];
+}
+
+bool stage_port_refusal(struct port *p, uint64_t now_us, struct net_session_refusal *ret_refusal) {
+    const struct net_session_refusal *last = net_session_last_refusal(p->sessions);
+    if (last->count == p->refusals_seen)
+        return false;
+    p->refusals_seen = last->count;
+    uint64_t *told_us = &p->refusal_told_us[last->drop];
+    if (*told_us && now_us - *told_us < REFUSAL_AGAIN_US)
+        return false;
+    *told_us = now_us;
+    *ret_refusal = *last;
+    return true;
 }
 
 uint32_t stage_port_receive(struct port *p, uint64_t now_us, stage_port_take take, void *context) {

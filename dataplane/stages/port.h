@@ -16,6 +16,7 @@ struct port {
     struct net_sessions *sessions;
     struct outbox outbox;
     _Atomic uint64_t dropped[WIRE_DROP_COUNT]; /* what the stage itself refused */
+    uint64_t refusals_seen, refusal_told_us[WIRE_DROP_COUNT];
 };
 
 /* Sessions as config says. Returns 0, MRN_ERR_NO_MEMORY, or MRN_ERR_INVALID (no such endpoint). */
@@ -26,6 +27,10 @@ void stage_port_drop(struct port *port, enum wire_drop reason);
 
 /* Adds what this port, its sessions and its endpoint dropped, by reason. */
 void stage_port_drops(const struct port *port, uint64_t total[WIRE_DROP_COUNT]);
+
+/* The last HELLO that was refused, when it should be said (again): a reason once a minute. */
+bool stage_port_refusal(struct port *port, uint64_t now_us,
+                        struct net_session_refusal *ret_refusal);
 
 /* Calls `take` for each frame of the packets that came; `drop` is counted. Returns how many packets
  * came. */

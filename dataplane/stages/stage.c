@@ -16,6 +16,7 @@
 #define REST_PPM 50000 /* share of work below which it is no use to spin for more */
 #define REST_AFTER_BODY_NS UINT64_C(20000000)
 #define BODY_NOTE_NS 1000000u
+#define TURN_NS 100000 /* of work, then others on this core have theirs */
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US 1000
 /* A sync that takes longer may wait for a worker of the kernel, and that one for us. */
@@ -27,6 +28,8 @@
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
 #define PARCELS_COUNT 256
+#define WARM_BYTES ((size_t)16 << 20) /* of the replica: its log is first, tables follow */
+#define WARM_DELIVERIES 16
 
 uint64_t stage_clock_ns(void) {
     struct timespec t;
@@ -113,6 +116,21 @@ bool stage_take_body(struct stage *s, const struct worker *worker, struct port *
         .parts_following = header.parts_following,
         .peer = REPLICA_NODE_NONE};
     return true;
+}
+
+void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, struct link *link) {
+    struct net_session_refusal refusal;
+    if (!stage_port_refusal(port, now_us, &refusal))
+        return;
+    struct ask ask = {.kind = ASK_REFUSED};
+    ask.refused = (struct refused){.address = refusal.address,
+                                   .theirs = refusal.hello.configuration_id,
+                                   .ours = refusal.own_configuration_id,
+                                   .drop = (uint8_t)refusal.drop,
+                                   .role = refusal.hello.role,
+                                   .index = refusal.hello.index,
+                                   .stage = (uint8_t)stage};
+    (void)link_put(link, &ask);
 }
 
 /* ---- the pass of a thread ---- */
@@ -213,6 +231,15 @@ static void idle(struct worker *w) {
         link_sleep_end(&w->link);
 }
 
+/* The kernel looks at whose turn it is only once a tick, which is up to 4 ms; until then a thread
+ * under load would keep those waiting whose packets it waits for. */
+static void end_turn(struct worker *w, uint64_t now_ns) {
+    if (w->stage->setup.config->poll == CONFIG_POLL_BUSY || now_ns - w->turn_ns < TURN_NS)
+        return;
+    sched_yield();
+    w->turn_ns = now_ns;
+}
+
 static void share_of_work(struct worker *w) {
     if (w->now_ns < w->shared_ns)
         return;
@@ -240,8 +267,10 @@ static void *run(void *argument) {
         if (!work) {
             uint64_t at = stage_part_begin();
             idle(w);
+            w->turn_ns = after_ns;
             (void)stage_part_end(STAGE_PART_IDLE, at);
-        }
+        } else
+            end_turn(w, after_ns);
         (void)stage_part_end(STAGE_PART_PASS, begun);
         w->loop_ns += after_ns - last_ns;
         last_ns = after_ns;
@@ -472,11 +501,16 @@ static int open_memory(struct stage *s, const struct replica_config *c, size_t r
     if (!g->replica_memory || !g->actions || !x->bodies || !x->result_buffer || !x->pieces ||
         !s->deliveries)
         return MRN_ERR_NO_MEMORY;
+    stage_warm(g->replica_memory, replica_bytes < WARM_BYTES ? replica_bytes : WARM_BYTES);
+    stage_warm(g->actions, sizeof *g->actions);
     for (uint32_t i = 0; i < c->deliver_max; i++) {
         s->deliveries[i].bodies =
             malloc(WIRE_EPOCH_BODIES_MAX * sizeof(struct replica_delivered_body));
         if (!s->deliveries[i].bodies)
             return MRN_ERR_NO_MEMORY;
+        if (i < WARM_DELIVERIES)
+            stage_warm(s->deliveries[i].bodies,
+                       WIRE_EPOCH_BODIES_MAX * sizeof(struct replica_delivered_body));
     }
     return stage_bodies_open(&s->bodies, c->body_slots + 3 * SLOTS_AHEAD);
 }
@@ -493,6 +527,7 @@ static int open_storage(struct stage *s, struct replica_config *c, char *ret_err
         return error;
     }
     struct storage_config config = {
+        .retain_bytes = s->setup.config->retain_bytes,
         .data_dir = g->data_dir,
         .identity = {.incarnation = (uint64_t)randombytes_random() << 32 | randombytes_random() | 1,
                      .configuration_id = identity->configuration_id},
@@ -565,6 +600,7 @@ void stage_close(struct stage *s) {
                             &s->answers,       &s->results,     &s->orders,     &s->dones,
                             &s->ingress_slots, &s->fetch_slots, &s->free_pieces};
     storage_close(s->gossip.storage);
+    stage_learn_close(s);
     snapshots_close(s->execute.snapshots);
     if (s->execute.runtime)
         runtime_close(s->execute.runtime);

@@ -215,6 +215,17 @@ static int start_from_snapshot(struct stage *s, char *ret_error) {
     return atomic_load(&s->failed) ? MRN_ERR_MISMATCH : 0;
 }
 
+struct covering {
+    struct storage *storage;
+    int error;
+};
+
+static void cover_range(void *user, const struct runtime_range_facts *range) {
+    struct covering *c = user;
+    if (!c->error)
+        c->error = storage_covered(c->storage, range->range, range->executed);
+}
+
 int stage_state_start(struct stage *s, const struct replica_config *config, char *ret_error) {
     char text[JOURNAL_TEXT_BYTES];
     struct gossip *g = &s->gossip;
@@ -237,7 +248,17 @@ int stage_state_start(struct stage *s, const struct replica_config *config, char
             snprintf(ret_error, NET_TEXT_BYTES, "%s", s->failed_text);
         return error;
     }
-    struct storage_replay replay = {replay_step, replay_holds, &s->setup.identity->digest_key, s};
+    struct runtime_facts facts;
+    struct covering covering = {.storage = g->storage};
+    runtime_facts(s->execute.runtime, &facts);
+    runtime_ranges(s->execute.runtime, cover_range, &covering);
+    if (covering.error)
+        return covering.error;
+    struct storage_replay replay = {.step = replay_step,
+                                    .holds = replay_holds,
+                                    .digest_key = &s->setup.identity->digest_key,
+                                    .context = s,
+                                    .snapshot_seq = facts.exec_seq};
     error = storage_replay(g->storage, &replay, text);
     if (!error) {
         struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};

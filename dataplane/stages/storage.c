@@ -17,9 +17,18 @@
 /* Bodies on disk that no epoch names were never acknowledged; while slots are short they are left
  * out of a replay. */
 struct named {
-    uint64_t range; /* plus 1; 0: empty place */
-    uint64_t end;   /* positions below are named by epochs of the journal */
+    uint64_t range;   /* plus 1; 0: empty place */
+    uint64_t end;     /* positions below are named by epochs of the journal */
+    uint64_t covered; /* below: executed in the state that a replay begins with */
 };
+
+/* A complete local snapshot: what a replay on top of it needs lies at or above the mark. */
+struct covered {
+    uint64_t seq, mark;
+    uint64_t appended_bytes; /* ever, as the mark was made */
+};
+
+#define COVERED_MAX 64
 
 struct waiting { /* in the queue, followed by its bytes, padded to 8 */
     uint32_t length_bytes;
@@ -32,15 +41,22 @@ struct storage {
     struct journal *journal;
     struct named *named;
     uint32_t named_room, named_count;
-    bool exists, promised, broken;      /* broken: the journal has failed */
-    uint8_t promise[17];                /* newest, as in its record */
-    uint64_t *epoch_position;           /* by seq modulo log_epochs */
-    uint64_t next;                      /* position of the next append, queued ones counted */
-    uint64_t base;                      /* position of the replica's record 0 */
-    uint64_t shift_at, base_before;     /* records below shift_at count from base_before */
-    uint64_t told;                      /* replica's position last said to be stable */
-    uint64_t grown_bytes, marked_bytes; /* since the last cut; as the last mark was made */
-    uint64_t replay_at;                 /* position of the record being replayed */
+    bool exists, promised, broken;       /* broken: the journal has failed */
+    uint8_t promise[17];                 /* newest, as in its record */
+    uint64_t *epoch_position;            /* by seq modulo log_epochs */
+    uint64_t next;                       /* position of the next append, queued ones counted */
+    uint64_t base;                       /* position of the replica's record 0 */
+    uint64_t shift_at, base_before;      /* records below shift_at count from base_before */
+    uint64_t told;                       /* replica's position last said to be stable */
+    uint64_t appended_bytes;             /* ever; at the start: what the journal holds */
+    uint64_t covered_bytes;              /* of them, what the newest snapshot covers */
+    uint64_t marked_bytes;               /* appended_bytes as the last mark was made */
+    uint64_t cut_bytes, cut_seq;         /* of them, what was let go; up to which epoch */
+    struct covered covered[COVERED_MAX]; /* oldest first */
+    uint32_t covered_count;
+    uint64_t replayed_bytes; /* records seen by the replay so far */
+    bool uncovered_seen;     /* the replay has come to what the snapshot does not cover */
+    uint64_t replay_at;      /* position of the record being replayed */
     const struct storage_replay *replay;
     uint8_t *queue;
     uint32_t queue_head, queue_bytes; /* ring of QUEUE_BYTES: first byte, bytes in use */
@@ -71,17 +87,31 @@ static int named_grow(struct storage *s) {
     return 0;
 }
 
+static struct named *named_put(struct storage *s, uint64_t range) {
+    if (2 * s->named_count >= s->named_room && named_grow(s))
+        return NULL;
+    struct named *at = named_find(s, range);
+    s->named_count += at->range == 0;
+    at->range = range + 1;
+    return at;
+}
+
+int storage_covered(struct storage *s, uint64_t range, uint32_t position) {
+    struct named *at = named_put(s, range);
+    if (!at)
+        return MRN_ERR_NO_MEMORY;
+    at->covered = position;
+    return 0;
+}
+
 static int note_epoch(struct storage *s, const uint8_t *epoch) {
     const struct wire_epoch_head *head = (const void *)epoch;
     const struct wire_interval *v = wire_epoch_intervals(epoch);
     for (uint32_t i = 0; i < head->interval_count; i++) {
-        if (2 * s->named_count >= s->named_room && named_grow(s))
-            return MRN_ERR_NO_MEMORY;
-        uint64_t range = wire_tx_range(v[i].first_id);
         uint64_t end = (uint64_t)wire_tx_offset(v[i].first_id) + v[i].count;
-        struct named *at = named_find(s, range);
-        s->named_count += at->range == 0;
-        at->range = range + 1;
+        struct named *at = named_put(s, wire_tx_range(v[i].first_id));
+        if (!at)
+            return MRN_ERR_NO_MEMORY;
         at->end = end > at->end ? end : at->end;
     }
     return 0;
@@ -89,6 +119,10 @@ static int note_epoch(struct storage *s, const uint8_t *epoch) {
 
 static bool is_named(const struct storage *s, uint64_t id) {
     return s->named_room && named_find(s, wire_tx_range(id))->end > wire_tx_offset(id);
+}
+
+static bool is_covered(const struct storage *s, uint64_t id) {
+    return s->named_room && named_find(s, wire_tx_range(id))->covered > wire_tx_offset(id);
 }
 
 /* The record's epoch, or NULL when it is none. Records are checksummed: what is wrong here was
@@ -166,6 +200,10 @@ static int replay_epoch(struct storage *s, const uint8_t *bytes, uint32_t length
     event.replay_epoch.bytes = bytes + 8;
     event.replay_epoch.length_bytes = length_bytes - 8;
     s->epoch_position[head->seq % s->config.log_epochs] = s->replay_at;
+    if (head->seq > s->replay->snapshot_seq && !s->uncovered_seen) {
+        s->uncovered_seen = true;
+        s->covered_bytes = s->replayed_bytes;
+    }
     return s->replay->step(s->replay->context, &event);
 }
 
@@ -177,6 +215,8 @@ static int replay_body(struct storage *s, const uint8_t *bytes, uint32_t length_
     memcpy(&id, bytes, sizeof id);
     bytes += sizeof id;
     length_bytes -= (uint32_t)sizeof id;
+    if (is_covered(s, id))
+        return 0;
     /* A later record under an id that was given replaces the earlier one. */
     if (!is_named(s, id) && s->config.bodies->free_count < s->config.bodies->count / 2 &&
         !s->replay->holds(s->replay->context, id))
@@ -200,6 +240,7 @@ static int replay_record(void *context, enum journal_kind kind, uint64_t positio
                          const uint8_t *bytes, uint32_t length_bytes) {
     struct storage *s = context;
     s->replay_at = position;
+    s->replayed_bytes += length_bytes;
     switch (kind) {
     case JOURNAL_PROMISE: return replay_promise(s, bytes);
     case JOURNAL_EPOCH: return replay_epoch(s, bytes, length_bytes);
@@ -229,9 +270,9 @@ int storage_replay(struct storage *s, const struct storage_replay *replay, char 
     /* What the replica appended while it was restored waits in the queue. */
     s->base = s->base_before = journal_next(s->journal);
     s->next += s->base;
-    struct journal_counters counters;
-    journal_read_counters(s->journal, &counters);
-    s->grown_bytes = counters.recovered_bytes;
+    s->appended_bytes += s->replayed_bytes;
+    if (!s->uncovered_seen)
+        s->covered_bytes = s->replayed_bytes;
     return 0;
 }
 
@@ -274,7 +315,7 @@ static void append(struct storage *s, enum journal_kind kind, const struct journ
                    uint64_t now_ns) {
     struct waiting waiting = {pieces[0].length_bytes + pieces[1].length_bytes, kind};
     uint64_t position = s->next++;
-    s->grown_bytes += waiting.length_bytes;
+    s->appended_bytes += waiting.length_bytes;
     if (s->journal && !s->queue_bytes && !s->broken) { /* at the start there is none yet */
         int error = put(s, kind, position, pieces, now_ns);
         if (!error)
@@ -363,7 +404,7 @@ uint64_t storage_waiting_ns(const struct storage *s, uint64_t now_ns) {
 }
 
 uint64_t storage_grown_bytes(const struct storage *s) {
-    return s->grown_bytes;
+    return s->appended_bytes - s->covered_bytes;
 }
 
 /* ---- what a snapshot covers ---- */
@@ -377,15 +418,34 @@ uint64_t storage_mark(struct storage *s, uint64_t seq, uint64_t last_seq) {
         uint64_t position = s->epoch_position[at % s->config.log_epochs];
         mark = position < mark ? position : mark;
     }
-    s->marked_bytes = s->grown_bytes;
+    s->marked_bytes = s->appended_bytes;
     return mark;
 }
 
-void storage_cut(struct storage *s, uint64_t mark, uint64_t now_ns) {
-    uint64_t stable = journal_stable(s->journal);
-    journal_release(s->journal, mark < stable ? mark : stable);
-    s->grown_bytes -= s->marked_bytes;
-    s->marked_bytes = 0;
+void storage_cut(struct storage *s, uint64_t seq, uint64_t mark) {
+    if (s->covered_count == COVERED_MAX) { /* the oldest but one stands for both */
+        memmove(&s->covered[1], &s->covered[2], (COVERED_MAX - 2) * sizeof *s->covered);
+        s->covered_count--;
+    }
+    s->covered[s->covered_count++] = (struct covered){seq, mark, s->marked_bytes};
+    s->covered_bytes = s->marked_bytes;
+}
+
+void storage_trim(struct storage *s, uint64_t floor_seq, uint64_t now_ns) {
+    uint64_t stable = journal_stable(s->journal), mark = 0;
+    uint32_t count = 0;
+    while (count < s->covered_count && s->covered[count].mark <= stable &&
+           (s->covered[count].seq <= floor_seq ||
+            s->appended_bytes - s->cut_bytes > s->config.retain_bytes)) {
+        mark = s->covered[count].mark;
+        s->cut_seq = s->covered[count].seq;
+        s->cut_bytes = s->covered[count++].appended_bytes;
+    }
+    if (!count)
+        return;
+    s->covered_count -= count;
+    memmove(s->covered, &s->covered[count], s->covered_count * sizeof *s->covered);
+    journal_release(s->journal, mark);
     /* The newest promise holds its segment and all later ones: once more, further up. */
     if (s->promised && stable > s->shift_at) {
         const struct journal_piece pieces[2] = {{s->promise, sizeof s->promise}, {NULL, 0}};
@@ -394,6 +454,10 @@ void storage_cut(struct storage *s, uint64_t mark, uint64_t now_ns) {
         append(s, JOURNAL_PROMISE, pieces, now_ns);
         s->base++;
     }
+}
+
+uint64_t storage_cut_seq(const struct storage *s) {
+    return s->cut_seq;
 }
 
 struct journal *storage_journal(const struct storage *s) {

@@ -30,7 +30,7 @@ struct storage;
 struct storage_config {
     const char *data_dir;
     struct journal_identity identity;
-    uint64_t segment_bytes, body_sync_delay_ns;
+    uint64_t segment_bytes, body_sync_delay_ns, retain_bytes;
     uint32_t log_epochs;
     struct bodies *bodies; /* its positions are kept here */
 };
@@ -42,6 +42,10 @@ int storage_open(const struct storage_config *config, struct storage **ret_stora
 /* Did the journal hold a promise, so that this store's memory is whole (protocol.md §7)? */
 bool storage_promised(const struct storage *storage);
 
+/* Before the replay: the state it begins with has executed everything of `range` below `position`;
+ * such bodies are not handed out. 0 or NO_MEMORY. */
+int storage_covered(struct storage *storage, uint64_t range, uint32_t position);
+
 /* Hands each record, in order, to `step`, which returns 0 or the error that ends the start; `holds`
  * says whether the replica has a body under this id. Then the journal takes appends. */
 struct storage_replay {
@@ -49,6 +53,7 @@ struct storage_replay {
     bool (*holds)(void *context, uint64_t id);
     const struct wire_digest_key *digest_key;
     void *context;
+    uint64_t snapshot_seq; /* the state it begins with */
 };
 int storage_replay(struct storage *storage, const struct storage_replay *replay, char *text);
 
@@ -72,15 +77,22 @@ bool storage_idle(const struct storage *storage);
 /* journal_waiting_ns of its journal. */
 uint64_t storage_waiting_ns(const struct storage *storage, uint64_t now_ns);
 
-/* Bytes of records appended since the last storage_cut. */
+/* Bytes of records that the newest local snapshot does not cover. */
 uint64_t storage_grown_bytes(const struct storage *storage);
 
 /* Everything a replay on top of the state at `seq` needs lies at or above the returned mark. Called
  * when that state is current, before its snapshot is written. */
 uint64_t storage_mark(struct storage *storage, uint64_t seq, uint64_t last_seq);
 
-/* The snapshot is complete: the journal below the mark can go. */
-void storage_cut(struct storage *storage, uint64_t mark, uint64_t now_ns);
+/* The snapshot of `seq` is complete: nothing below the mark is needed here any more. */
+void storage_cut(struct storage *storage, uint64_t seq, uint64_t mark);
+
+/* Lets go of what snapshots cover, up to the newest one at or below floor_seq: above it peers or
+ * dumps still need the journal. More than retain_bytes are not kept for them. O(1) without news. */
+void storage_trim(struct storage *storage, uint64_t floor_seq, uint64_t now_ns);
+
+/* Epochs up to there were let go since the start. */
+uint64_t storage_cut_seq(const struct storage *storage);
 
 struct journal *storage_journal(const struct storage *storage);
 

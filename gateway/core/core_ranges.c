@@ -194,7 +194,7 @@ static void parts_uproot(struct gateway_core *c, uint32_t segment, uint64_t from
         p->try_count = 0;
         c->resubmitted += p->first;
         if (c->end != n)
-            *part_at(c, c->end) = *p;
+            parts_swap(part_at(c, c->end), p); /* with its bytes */
         c->end++;
     }
 }

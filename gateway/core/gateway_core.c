@@ -11,7 +11,8 @@ size_t gateway_core_size(const struct gateway_core_config *g) {
               !(g->parts_max & (g->parts_max - 1)) && g->parts_max <= 1u << 20 &&
               g->transaction_max_bytes;
     size_t head = (sizeof(struct gateway_core) + 63) & ~(size_t)63;
-    return ok ? head + g->parts_max * sizeof(struct part) + 2 * (size_t)g->result_max_bytes : 0;
+    size_t parts = g->parts_max * (sizeof(struct part) + WIRE_BODY_MAX_BYTES);
+    return ok ? head + parts + 2 * (size_t)g->result_max_bytes : 0;
 }
 
 struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_config *config,
@@ -21,7 +22,10 @@ struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_c
     c->config = *config;
     c->shell = *shell;
     c->parts = (void *)((uint8_t *)memory + ((sizeof *c + 63) & ~(size_t)63));
-    c->own.bytes = (uint8_t *)(c->parts + config->parts_max);
+    uint8_t *bytes = (uint8_t *)(c->parts + config->parts_max);
+    for (uint32_t i = 0; i < config->parts_max; i++, bytes += WIRE_BODY_MAX_BYTES)
+        c->parts[i].bytes = bytes;
+    c->own.bytes = bytes;
     c->asked.bytes = c->own.bytes + config->result_max_bytes;
     c->next_range = WIRE_RANGE_NONE;
     c->leader = 255;
@@ -214,7 +218,7 @@ static void resend(struct gateway_core *c, uint64_t now_us) {
         c->resent++;
         budget--;
     }
-    uint64_t pause_us = now_us + (budget ? 0 : RESEND_PAUSE_US);
+    uint64_t pause_us = now_us + (budget ? RESEND_LOOK_US : RESEND_PAUSE_US);
     c->resend_at_us = next_us > pause_us ? next_us : pause_us;
 }
 

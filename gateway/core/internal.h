@@ -13,6 +13,7 @@
 #define RESEND_MAX_US 500000
 #define HEAD_TRIES_MAX 4     /* 3, 6, 12, 24 ms; then as any other */
 #define RESENDS_MAX 64       /* at once */
+#define RESEND_LOOK_US 500   /* between two looks through all parts */
 #define RESEND_PAUSE_US 1000 /* after so many: nodes that are late are not helped by more */
 #define RANGE_ASK_US 200000
 #define RENEW_US 1000000
@@ -32,7 +33,8 @@ struct part {
     bool first, answered, committed; /* committed: an event said so */
     bool kept;                       /* its id is: gateway_core_keep_id */
     void *user;
-    uint8_t bytes[WIRE_BODY_MAX_BYTES];
+    uint8_t
+        *bytes; /* WIRE_BODY_MAX_BYTES, elsewhere: who looks through all parts reads a line each */
 };
 
 struct segment { /* numbers first_number .. of one range */

@@ -34,6 +34,22 @@ static void net_configure(const struct config *g, struct net_config *c) {
         c->endpoints[0].udp_port = 30000;
 }
 
+/* A node of another cluster among those that we were told to use: said once for each. */
+static void tell_refused(const struct mrn_gateway_facts *f) {
+    static uint64_t told;
+    char address[NET_ADDRESS_TEXT_BYTES];
+    if (!f->refused_configuration_id || f->refused_configuration_id == told)
+        return;
+    told = f->refused_configuration_id;
+    mrn_log_warning(
+        "node_refused",
+        "reason=configuration from=%s theirs=%016" PRIx64 " ours=%016" PRIx64
+        " do=\"node-urls names nodes of two clusters: leave the others out\"",
+        net_address_format((struct net_address){.ipv4 = f->refused_ipv4, .port = f->refused_port},
+                           address),
+        f->refused_configuration_id, f->configuration_id);
+}
+
 /* Until a signal, or until the pinned range turns out to be another live gateway's: then true. */
 static bool wait_for_end(void) {
     for (;;) {
@@ -42,6 +58,7 @@ static bool wait_for_end(void) {
         if (poll(&fd, 1, 200) > 0)
             return false;
         mrn_gateway_facts(server.gateway, &f);
+        tell_refused(&f);
         if (f.range != MRN_GATEWAY_RANGE_NONE || f.range_outcome != WIRE_RANGE_TAKEN)
             continue;
         mrn_log_error("range_taken",

@@ -122,6 +122,10 @@ struct mrn_gateway_facts {
     bool ready;             /* holds a range and hears a leader */
     uint32_t range_outcome; /* of the last request for a range, enum wire_range_outcome */
     uint64_t range_held_by;
+    /* The node that was refused last: it is of another cluster than the one heard first. */
+    uint64_t refused_configuration_id; /* 0: none */
+    uint32_t refused_ipv4;
+    uint16_t refused_port;
     uint64_t submitted, answered, resent, window_full, sealed, queries, rx_packets, tx_packets;
     uint64_t rx_dropped[MRN_GATEWAY_DROPS_MAX]; /* by reason, see mrn_gateway_drop_name */
     uint64_t latency_count, latency_sum_us, latency[MRN_GATEWAY_BUCKETS];

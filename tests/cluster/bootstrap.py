@@ -60,8 +60,8 @@ def wipe(cluster, store, arguments):
     log = node.log_path.read_text()
     assert "dump_fetched" in log, "the dump was used"
     for line in log.splitlines():
-        if any(word in line for word in ("dump_fetched", "snapshot_restored", "snapshot_needed", "bootstrap ")):
-            print("   ", line[:200])
+        if any(word in line for word in ("dump_fetched", "snapshot_restored", "snapshot_needed", "bootstrap ", "stretch")):
+            print("   ", line[11:200])
     print(f"equal at epoch {seq}, state {state_hash[:16]}", flush=True)
 
 

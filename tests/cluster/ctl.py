@@ -76,12 +76,18 @@ def check_tables(run, leader):
     assert len(json.loads(run("top", "--count", "1", "--json").splitlines()[0])) == 3
 
 
-def refused(cluster, name, index, keys, words):
-    """Starts one more node process, of host `name`, under an index that is in use; it must end, and say why."""
+def start_on(cluster, name, index, keys):
+    """One more node process, of host `name`."""
     process = cluster._node(index, keys)
     newcomer = Process(name, process.command, cluster.workdir, cluster.network.namespace(name),
                        environment=cluster._environment(name)).start()
     cluster.others.append(newcomer)
+    return newcomer
+
+
+def refused(cluster, name, index, keys, words):
+    """One more node under an index that is in use; it must end, and say why."""
+    newcomer = start_on(cluster, name, index, keys)
     wait_until(lambda: not newcomer.alive(), 20, f"{name} ends")
     log = newcomer.log_path.read_text()
     assert newcomer.popen.returncode not in (0, -6, -11), (newcomer.popen.returncode, log)
@@ -89,17 +95,52 @@ def refused(cluster, name, index, keys, words):
         assert word in log, (word, log)
 
 
+def host_keys(cluster, name, number):
+    """A new host, and what a node on it is told besides."""
+    address = cluster.network.add_host(name, number)
+    return {"address": f"{address}/24", "admin": f"{address}:{c.ADMIN_PORT}", "data-dir": cluster.workdir / f"{name}.data"}
+
+
 def check_membership(cluster):
     before = [cluster.status(index)["incarnation"] for index in range(3)]
-    own = {}
-    for name, number in (("x0", 50), ("x1", 51)):
-        address = cluster.network.add_host(name, number)
-        own[name] = {"address": f"{address}/24", "admin": f"{address}:{c.ADMIN_PORT}",
-                     "data-dir": cluster.workdir / f"{name}.data"}
-    refused(cluster, "x0", 1, own["x0"], ["index_taken", f"held_by={cluster.admin(1)}", "do="])
+    own = {name: host_keys(cluster, name, number) for name, number in (("x0", 50), ("x1", 51))}
+    # By the dataplane's PING: the admin addresses, which other hosts need not reach, are out of reach.
+    cluster.network.cut("x0", "n1", protocol="tcp")
+    refused(cluster, "x0", 1, own["x0"], ["index_taken", f"held_by={cluster.node_addresses[1]}:{c.PORT}", "do="])
+    cluster.network.heal()
     refused(cluster, "x1", 2, {**own["x1"], "results-kept": 2048}, ["what=results_kept", "ours=2048", "cluster=4096", "do="])
     assert [cluster.status(index)["incarnation"] for index in range(3)] == before, "nobody was disturbed"
     assert all(node.alive() for node in cluster.nodes)
+
+
+def check_other_cluster(cluster):
+    """Two nodes of another cluster take our node 2 for their third; a gateway is told of nodes of both. Whoever refuses a
+    HELLO says the two configuration ids, and counts."""
+    keys = {name: host_keys(cluster, name, number) for name, number in (("y0", 52), ("y1", 53))}
+    hosts = [cluster.network.hosts["y0"], cluster.network.hosts["y1"], cluster.node_addresses[2]]
+    urls = ",".join(f"/ip4/{host}/udp/{c.PORT}" for host in hosts)
+    theirs = [start_on(cluster, name, index, {**keys[name], "cluster": "other", "nodes": urls})
+              for index, name in enumerate(keys)]
+    joined = re.compile(r" joined cluster=other .*configuration_id=([0-9a-f]+) ")
+    wait_until(lambda: joined.search(theirs[0].log_path.read_text()), 30, "the other cluster begins", alive=theirs)
+    other_id = int(joined.search(theirs[0].log_path.read_text()).group(1), 16)
+    own_id = int(cluster.status(2)["configurationId"])
+    line = re.compile(rf" hello_refused reason=configuration from=({hosts[0]}:\d+ at=\w+ peer=node-0|{hosts[1]}:\d+ at=\w+ peer=node-1) "
+                      rf"theirs={other_id:016x} ours={own_id:016x} cluster=test do=")
+    wait_until(lambda: line.search(cluster.nodes[2].log_path.read_text()), 10, "it is logged with the two values")
+    assert cluster.metrics(2)['maroon_rx_dropped_total{reason="configuration"}'] > 0
+    lines = [text for text in cluster.nodes[2].log_path.read_text().splitlines() if " hello_refused " in text]
+    assert len(lines) <= 3, "once a minute for each port, however many come"
+
+    nodes = ",".join(f"/ip4/{host}/udp/{c.PORT}" for host in (cluster.node_addresses[0], hosts[0]))
+    cluster.add_gateway(keys={"node-urls": nodes}, wait=False)
+    gateway = cluster.gateways[-1]
+    said = re.compile(r" node_refused reason=configuration from=\S+ theirs=([0-9a-f]{16}) ours=([0-9a-f]{16}) do=")
+    wait_until(lambda: said.search(gateway.log_path.read_text()), 10, "the gateway says it", alive=[gateway])
+    ids = said.search(gateway.log_path.read_text()).groups()
+    assert {int(text, 16) for text in ids} == {own_id, other_id}, ids
+    for process in theirs + [gateway]:
+        process.kill()
 
 
 def check_logs(cluster):
@@ -131,6 +172,7 @@ def ctl(cluster):
     check_metrics(cluster.gateway_addresses[0], GATEWAY_METRICS)
     check_telemetry(cluster)
     check_membership(cluster)
+    check_other_cluster(cluster)
     check_logs(cluster)
 
 

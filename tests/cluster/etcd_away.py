@@ -134,12 +134,16 @@ def hand_over(cluster):
     assert cluster.leader() != leader, "another leads"
     shown = ctl(cluster, "leader")
     assert re.search(rf"^leader: node {cluster.leader()}, term \d+$", shown, re.M), shown
-    # Who would try next is the one with the least delay, which is its distance in the ring times its slice.
-    states = [cluster.status(index) for index in range(3)]
-    place = {index: state["ringPosition"] for index, state in enumerate(states)}
-    next_to_try = min((index for index in place if index != cluster.leader()),
-                      key=lambda index: (place[index] - place[cluster.leader()]) % 3)
-    assert re.search(rf"^next to try: node {next_to_try}, after \d+ us", shown, re.M), (shown, place)
+    # NODE RING ROLE TERM KEY-REVISION ... SLICE DELAY: a follower waits its distance from the leader times its own slice.
+    rows = [line.split() for line in shown.splitlines() if re.match(r"^\d ", line)]
+    ring = {row[0]: int(row[1]) for row in rows}
+    leads = [row[0] for row in rows if row[2] == "leader"][0]
+    delays = {}
+    for row in rows:
+        distance, slice_us, delays[row[0]] = (ring[row[0]] - ring[leads]) % 3 or 3, int(row[-2]), int(row[-1])
+        assert abs(delays[row[0]] - distance * slice_us) <= distance, shown
+    soonest = min((node for node in ring if node != leads), key=delays.get)
+    assert f"next to try: node {soonest}, after {delays[soonest]} us" in shown, shown
 
 
 def away(cluster):

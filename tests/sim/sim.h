@@ -480,7 +480,7 @@ struct sim {
     struct replica_delivered_body *delivered; /* scratch, WIRE_EPOCH_BODIES_MAX */
     struct sim_body *bodies;                  /* scratch, the same */
     uint64_t drops[WIRE_DROP_COUNT];
-    uint64_t crashes, wipes, takeovers, snapshots, seals, retired, replays,
+    uint64_t crashes, wipes, takeovers, snapshots, learned, seals, retired, replays,
         fault_count[SIM_FAULT_COUNT];
 };
 

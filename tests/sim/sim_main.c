@@ -30,7 +30,7 @@ struct board {
     struct {
         _Atomic uint64_t seed, seeds, failures;
         _Atomic uint64_t virtual_ns, steps, passes, packets, epochs, transactions, crashes,
-            takeovers, snapshots, seals, retired, replays;
+            takeovers, snapshots, learned, seals, retired, replays;
     } jobs[JOBS_MAX];
     _Atomic uint64_t next;
 };
@@ -210,6 +210,7 @@ static void count(struct board *board, uint32_t job, const struct sim *sim, bool
     board->jobs[job].crashes += sim->crashes;
     board->jobs[job].takeovers += sim->takeovers;
     board->jobs[job].snapshots += sim->snapshots;
+    board->jobs[job].learned += sim->learned;
     board->jobs[job].seals += sim->seals;
     board->jobs[job].retired += sim->retired;
     board->jobs[job].replays += sim->replays;
@@ -252,15 +253,15 @@ static void work(const struct options *options, const uint64_t *first, uint64_t 
 }
 
 static void print_totals(const struct board *board, double wall) {
-    uint64_t t[14] = {0};
+    uint64_t t[15] = {0};
     for (uint32_t i = 0; i < JOBS_MAX; i++) {
         const uint64_t values[] = {
             board->jobs[i].seeds,     board->jobs[i].failures,     board->jobs[i].virtual_ns,
             board->jobs[i].steps,     board->jobs[i].passes,       board->jobs[i].packets,
             board->jobs[i].epochs,    board->jobs[i].transactions, board->jobs[i].crashes,
             board->jobs[i].takeovers, board->jobs[i].snapshots,    board->jobs[i].seals,
-            board->jobs[i].retired,   board->jobs[i].replays};
-        for (uint32_t v = 0; v < 14; v++)
+            board->jobs[i].retired,   board->jobs[i].replays,      board->jobs[i].learned};
+        for (uint32_t v = 0; v < 15; v++)
             t[v] += values[v];
     }
     double hours = (double)t[2] / 3.6e12;
@@ -269,12 +270,12 @@ static void print_totals(const struct board *board, double wall) {
            (unsigned long long)t[0], (unsigned long long)t[1], hours, wall, hours / (wall / 3600));
     printf(
         "%llu steps, %llu packets, %llu epochs, %llu transactions, %llu crashes, %llu "
-        "take-overs, %llu snapshots, %llu seals, %llu records of retired ranges at the end, %llu "
-        "records replayed\n",
+        "take-overs, %llu snapshots, %llu stretches learned, %llu seals, %llu records of retired "
+        "ranges at the end, %llu records replayed\n",
         (unsigned long long)t[3], (unsigned long long)t[5], (unsigned long long)t[6],
         (unsigned long long)t[7], (unsigned long long)t[8], (unsigned long long)t[9],
-        (unsigned long long)t[10], (unsigned long long)t[11], (unsigned long long)t[12],
-        (unsigned long long)t[13]);
+        (unsigned long long)t[10], (unsigned long long)t[14], (unsigned long long)t[11],
+        (unsigned long long)t[12], (unsigned long long)t[13]);
 }
 
 static int run_jobs(const struct options *options, const uint64_t *first, uint64_t first_count) {

@@ -47,6 +47,8 @@ class Network:
         self._namespace(self.switch)
         self._switch("ip", "link", "add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
         self._switch("ip", "link", "set", "br0", "up")
+        # Where Docker has run, each bridged frame would pass iptables, too: a third of what a frame costs.
+        self._switch("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0", check=False)
         self._nft("""
             add table bridge maroon
             add chain bridge maroon cuts

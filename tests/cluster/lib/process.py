@@ -9,7 +9,8 @@ import time
 
 class Process:
     """One program. `namespace`: network namespace to run in, or None. `user`: user name to run as, or None. `cpu_group`: the
-    cgroup.procs of a scheduling group to join, or None."""
+    cgroup.procs of a scheduling group to join, or None. own_session = False: it shares the caller's session, so that on a
+    kernel that schedules by session (sched_autogroup) a poller which yields lets the others run."""
 
     def __init__(self, name, command, workdir, namespace=None, user=None, environment=None, cpu_group=None):
         self.name = name
@@ -20,6 +21,7 @@ class Process:
         self.user = user
         self.cpu_group = cpu_group
         self.environment = environment or {}
+        self.own_session = True
         self.popen = None
 
     def start(self):
@@ -41,7 +43,8 @@ class Process:
             log.write(f"--- {' '.join(command)}\n".encode())
             log.flush()
             self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.workdir,
-                                          env=environment, start_new_session=True)
+                                          env=environment, start_new_session=self.own_session,
+                                          process_group=None if self.own_session else 0)
         return self
 
     @property

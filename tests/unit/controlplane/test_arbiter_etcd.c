@@ -179,54 +179,87 @@ static void test_other_configuration_is_refused(void **state) {
     close_cluster(nodes, 3);
 }
 
+/* The fabric as a starting node sees it: who answers there, if anybody. The real one is asked in
+ * tests/cluster/ctl.py and tests/unit/net/test_probe.c. */
+struct fabric {
+    struct control_probe probe;
+    bool alive, own; /* somebody answers there; the address is the asker's */
+    uint64_t token, nonce;
+    uint32_t asks;
+};
+
+static bool fabric_ask(void *context, const char *address, uint64_t nonce) {
+    struct fabric *fabric = context;
+    assert_string_equal(address, "10.0.0.1:3000");
+    fabric->asks++;
+    fabric->nonce = fabric->alive ? nonce : 0;
+    return !fabric->own;
+}
+
+static void fabric_serve(void *context, uint64_t token) {
+    (void)context;
+    (void)token;
+}
+
+static bool fabric_answer(void *context, uint64_t nonce, uint64_t *ret_token) {
+    const struct fabric *fabric = context;
+    if (fabric->nonce != nonce)
+        return false;
+    *ret_token = fabric->token;
+    return true;
+}
+
+/* Starts another process of node 0; what became of it, and how long that took. */
+static int start_another(struct arbiter_node *node, const struct arbiter_node *like,
+                         struct fabric *fabric, uint64_t *ret_ms) {
+    *node = *like;
+    node->ready = false;
+    fabric->probe = (struct control_probe){fabric_ask, fabric_serve, fabric_answer, fabric};
+    node->config.probe = &fabric->probe;
+    uint64_t began_ms = fixture_now_ms();
+    arbiter_node_open(node, loop, http);
+    assert_true(arbiter_run_until(loop, &node->ready, 10000));
+    *ret_ms = fixture_now_ms() - began_ms;
+    return node->error;
+}
+
 static void test_index_of_a_live_node_is_refused(void **state) {
     (void)state;
-    static struct arbiter_node nodes[1], other;
+    static struct arbiter_node first, nodes[4];
+    uint64_t ms;
     cluster_number++;
-    arbiter_node_setup(&nodes[0], server.endpoint, 0, 1);
-    snprintf(nodes[0].config.cluster, sizeof nodes[0].config.cluster, "t%d", cluster_number);
-    int port = fixture_free_port();
-    snprintf(nodes[0].config.admin_listen, sizeof nodes[0].config.admin_listen, "127.0.0.1:%d",
-             port);
-    arbiter_node_open(&nodes[0], loop, http);
-    assert_true(arbiter_run_until(loop, &nodes[0].ready, 10000));
-    /* Nobody answers at its admin address: it is dead, its index may be taken. */
-    other = nodes[0];
-    other.ready = false;
-    arbiter_node_open(&other, loop, http);
-    assert_true(arbiter_run_until(loop, &other.ready, 10000));
-    assert_int_equal(other.error, 0);
+    arbiter_node_setup(&first, server.endpoint, 0, 1);
+    snprintf(first.config.cluster, sizeof first.config.cluster, "t%d", cluster_number);
+    snprintf(first.config.address, sizeof first.config.address, "10.0.0.1:3000");
+    arbiter_node_open(&first, loop, http);
+    assert_true(arbiter_run_until(loop, &first.ready, 10000));
+
+    /* The registered process answers there: it lives. */
+    struct fabric fabric = {.alive = true, .token = first.arbiter->setup.process_token};
+    assert_int_equal(start_another(&nodes[0], &first, &fabric, &ms), MRN_ERR_EXISTS);
+    assert_in_range(fabric.asks, 1, 2);
     arbiter_run_for(loop, 300);
-    assert_true(nodes[0].index_losses > 0); /* should it live after all, it is told */
-    /* Something answers with the registered process token: it is alive. */
-    char page[256], body[128];
-    snprintf(body, sizeof body, "{\"processToken\":\"%llu\"}",
-             (unsigned long long)other.arbiter->setup.process_token);
-    snprintf(page, sizeof page, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(body),
-             body);
-    struct fixture_server *healthz = fixture_server_start(page, strlen(page), false);
-    snprintf(other.config.admin_listen, sizeof other.config.admin_listen, "127.0.0.1:%d",
-             fixture_server_port(healthz));
-    arbiter_node_close(&nodes[0]);
-    /* `other` registers anew with that address, by a new process of its own. */
-    static struct arbiter_node third;
-    uint64_t token = other.arbiter->setup.process_token;
-    arbiter_node_close(&other);
-    third = other;
-    third.ready = false;
-    arbiter_node_open(&third, loop, http);
-    ((struct arbiter *)third.arbiter)->setup.process_token = token;
-    assert_true(arbiter_run_until(loop, &third.ready, 10000));
-    assert_int_equal(third.error, 0);
-    static struct arbiter_node fourth;
-    fourth = third;
-    fourth.ready = false;
-    arbiter_node_open(&fourth, loop, http);
-    assert_true(arbiter_run_until(loop, &fourth.ready, 10000));
-    assert_int_equal(fourth.error, MRN_ERR_EXISTS);
-    arbiter_node_close(&third);
-    arbiter_node_close(&fourth);
-    fixture_server_stop(healthz);
+    assert_int_equal(first.index_losses, 0); /* nothing was registered */
+
+    /* Nobody answers, to several questions: it is dead, its index may be taken. */
+    fabric = (struct fabric){0};
+    assert_int_equal(start_another(&nodes[1], &first, &fabric, &ms), 0);
+    assert_true(fabric.asks > 5 && ms >= 1000);
+    arbiter_run_for(loop, 300);
+    assert_true(first.index_losses > 0); /* should it live after all, it is told */
+
+    /* Another process answers: the address has been given to another node since. */
+    fabric = (struct fabric){.alive = true, .token = 4711};
+    assert_int_equal(start_another(&nodes[2], &first, &fabric, &ms), 0);
+    assert_true(ms < 1000);
+
+    /* The address is our own: the process before us is dead, and there is nobody to ask. */
+    fabric = (struct fabric){.own = true};
+    assert_int_equal(start_another(&nodes[3], &first, &fabric, &ms), 0);
+    assert_true(fabric.asks == 1 && ms < 1000);
+    arbiter_node_close(&first);
+    for (int i = 0; i < 4; i++)
+        arbiter_node_close(&nodes[i]);
 }
 
 /* ---- leader key ---- */

@@ -243,6 +243,29 @@ static void write_file(const char *path, const char *bytes, size_t count) {
     fclose(out);
 }
 
+/* On the fabric the first process of node 1 answers. */
+static uint64_t live_token;
+static uint32_t served;
+
+static bool probe_ask(void *context, const char *address, uint64_t nonce) {
+    (void)address;
+    *(uint64_t *)context = nonce;
+    return true;
+}
+
+static void probe_serve(void *context, uint64_t token) {
+    (void)context;
+    assert_true(token != 0 && token != live_token);
+    served++;
+}
+
+static bool probe_answer(void *context, uint64_t nonce, uint64_t *ret_token) {
+    if (*(uint64_t *)context != nonce)
+        return false;
+    *ret_token = live_token;
+    return true;
+}
+
 static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void **state) {
     (void)state;
     need_etcd();
@@ -310,8 +333,13 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
 
     /* A second process under index 1: refused, the first one lives. */
     static struct node twin;
+    uint64_t asked = 0;
+    struct control_probe probe = {probe_ask, probe_serve, probe_answer, &asked};
     setup(&twin, 1, 3);
+    twin.config.probe = &probe;
+    live_token = nodes[1].identity.process_token;
     assert_int_equal(control_prepare(&twin.config, &twin.control, &twin.identity), MRN_ERR_EXISTS);
+    assert_true(served > 0); /* it answers others while it starts */
     fixture_remove_dir(twin.dir);
 
     /* A leader that stops gives the key back at once. */

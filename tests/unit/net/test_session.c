@@ -369,8 +369,97 @@ static void the_index_survives_many(void **state) {
     gone(&node);
 }
 
+/* ---- PING of strangers ---- */
+
+static enum wire_drop stranger(struct place *to, enum wire_kind kind, uint64_t nonce,
+                               struct net_address source) {
+    uint8_t bytes[128];
+    struct wire_writer writer;
+    struct net_received received = {.peer = (void *)1};
+    uint32_t length = kind == WIRE_PING ? sizeof(struct wire_ping) : sizeof(struct wire_pong);
+    wire_writer_begin(&writer, bytes, sizeof bytes, WIRE_STAGE_GOSSIP, 0);
+    void *at = wire_writer_frame(&writer, kind, 0, length);
+    memset(at, 0, length);
+    memcpy(at, &nonce, sizeof nonce);
+    enum wire_drop drop = net_session_receive(to->table, bytes, wire_writer_end(&writer, 1, 0),
+                                              source, to->now_us, &received);
+    struct wire_frame frame;
+    enum wire_drop none;
+    if (drop == WIRE_DROP_NONE) /* no frame for the stage, from nobody */
+        assert_true(!received.peer && wire_frame_next(&received.cursor, &frame, &none) == 0);
+    return drop;
+}
+
+/* The nonce of the PONG that is due to `address`, if any; other frames are HELLOs. */
+static uint64_t pong_to(struct place *from, struct net_address address) {
+    uint8_t bytes[NET_HELLO_PACKET_BYTES];
+    uint32_t length;
+    struct net_address to;
+    struct wire_packet_header header;
+    struct wire_cursor cursor;
+    struct wire_frame frame;
+    enum wire_drop drop;
+    while (net_session_hello_next(from->table, from->now_us, bytes, &length, &to)) {
+        assert_int_equal(wire_packet_open(bytes, length, 0, &header, &cursor), WIRE_DROP_NONE);
+        assert_int_equal(header.session, 0);
+        assert_int_equal(wire_frame_next(&cursor, &frame, &drop), 1);
+        if (frame.kind != WIRE_PONG || !net_address_equal(to, address))
+            continue;
+        struct wire_pong pong;
+        memcpy(&pong, frame.payload, sizeof pong);
+        assert_int_equal(pong.process_token, node_config(0).process_token);
+        assert_int_equal(pong.term | pong.last_term | pong.last_seq, 0); /* nothing else is told */
+        return pong.nonce;
+    }
+    return 0;
+}
+
+static void another_version_is_refused_with_both(void **state) {
+    (void)state;
+    struct place p[2];
+    two_nodes(p);
+    struct wire_packet_header header = {.magic = WIRE_MAGIC, .version = WIRE_VERSION + 1};
+    struct net_received received;
+    assert_int_equal(net_session_receive(p[0].table, &header, sizeof header, node_address[1],
+                                         p[0].now_us, &received),
+                     WIRE_DROP_VERSION);
+    const struct net_session_refusal *last = net_session_last_refusal(p[0].table);
+    assert_int_equal(last->drop, WIRE_DROP_VERSION);
+    assert_int_equal(last->count, 1);
+    assert_int_equal(last->hello.configuration_id, WIRE_VERSION + 1);
+    assert_int_equal(last->own_configuration_id, WIRE_VERSION);
+    assert_int_equal(net_session_drops(p[0].table)[WIRE_DROP_VERSION], 1);
+    gone(&p[0]);
+    gone(&p[1]);
+}
+
+static void a_stranger_learns_the_process_token_and_nothing_else(void **state) {
+    (void)state;
+    struct place p[2];
+    struct net_address source = {.ipv4 = 0x0a000063, .port = 3000};
+    two_nodes(p);
+    (void)pong_to(&p[0], source); /* HELLOs that are due */
+    assert_int_equal(stranger(&p[0], WIRE_PING, 7, source), WIRE_DROP_NONE);
+    assert_int_equal(pong_to(&p[0], source), 7);
+    /* Of one address again only after a while: nobody is made to shout at somebody else. */
+    assert_int_equal(stranger(&p[0], WIRE_PING, 8, source), WIRE_DROP_NONE);
+    assert_int_equal(pong_to(&p[0], source), 0);
+    p[0].now_us += NET_HELLO_MIN_US;
+    assert_int_equal(stranger(&p[0], WIRE_PING, 9, source), WIRE_DROP_NONE);
+    assert_int_equal(pong_to(&p[0], source), 9);
+    /* It has no session by that, and a PONG that nobody asked for is counted. */
+    p[0].now_us += NET_HELLO_MIN_US;
+    assert_int_equal(stranger(&p[0], WIRE_PONG, 10, source), WIRE_DROP_HELLO_ONLY);
+    assert_int_equal(net_session_drops(p[0].table)[WIRE_DROP_HELLO_ONLY], 1);
+    assert_int_equal(net_session_gateway_count(p[0].table), 0);
+    gone(&p[0]);
+    gone(&p[1]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(another_version_is_refused_with_both),
+        cmocka_unit_test(a_stranger_learns_the_process_token_and_nothing_else),
         cmocka_unit_test(nodes_come_to_know_each_other),
         cmocka_unit_test(an_impostor_is_not_a_peer),
         cmocka_unit_test(an_unknown_session_is_asked_once),
