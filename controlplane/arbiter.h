@@ -40,6 +40,7 @@ struct arbiter_member {
     uint8_t node_count, quorum;
     bool durable;
     uint32_t protocol_version, results_kept;
+    uint8_t dump_key[CONTROL_KEY_BYTES]; /* public, that signs its dumps; zeros: makes none */
 };
 
 /* Of a cluster that begins with the state of another one (maroonctl restore). */

@@ -26,6 +26,10 @@ uint64_t ctl_now_ns(void); /* monotonic */
 /* Shows progress on stderr; `show` is a struct dump_show. For dump_read. */
 void ctl_tell(void *show, const struct dump_progress *done);
 
+/* Name, arbiter and etcd of the cluster that the keys name. */
+struct control_config;
+void ctl_etcd_config(const struct config *from, struct control_config *config);
+
 int ctl_restore(struct dump_command *command); /* restore DATA-DIR... */
 int ctl_cat(struct dump_command *command);     /* dump cat */
 

@@ -20,7 +20,7 @@ spec.loader.exec_module(read_dump)
 def restore_killed(words, directory):
     """maroonctl restore, killed at a random point, until it comes through. Returns how often it was, and what the last one said."""
     killed = 0
-    for delay in [random.uniform(0.001, 0.04) for _ in range(12)] + [30]:
+    for delay in [random.uniform(0.001, 0.15) for _ in range(12)] + [30]:
         process = subprocess.Popen([c.absolute(c.CTL), "restore", directory, *words], stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True)
         try:

@@ -97,7 +97,8 @@ def restore(cluster):
     deposit(cluster, 7)
     last, _ = cluster.wait_equal()
     wait_until(lambda: int(json.loads(get(cluster, "latest"))["seq"]) >= last, 20, "the last epoch is published")
-    assert "one chain" in ctl(cluster, "dump", "verify")
+    said = ctl(cluster, "dump", "verify", "--cluster", "test")
+    assert "one chain" in said and "the key is that of node 0 of cluster test" in said, said
     found = read_dump.read(cluster.workdir / "store")
     assert found["seq"] == second and found["epochs"] == second - first and found["bodies"] >= 3000 + 2 * ACCOUNTS, found
     gap = "gap" in ctl(cluster, "dump", "list")
@@ -133,7 +134,8 @@ def restore(cluster):
     start_again(cluster, keys, indexes=[2])
     cluster.wait_equal()
     dump_now(cluster)
-    assert "one chain" in ctl(cluster, "dump", "verify", store="store-of-pit")
+    assert "one chain" in ctl(cluster, "dump", "verify", "--cluster", "pit", store="store-of-pit")
+    assert "registered another key" in ctl(cluster, "dump", "verify", "--cluster", "pit", status=1), "a dump of another cluster"
     end_all(cluster)
 
     # The newest state, under the name that all configurations have.
