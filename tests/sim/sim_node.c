@@ -92,6 +92,7 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     node->executing = node->snapshot_asked = false;
     node->idle_passes = 0;
     node->crash_in_steps = 0;
+    node->forgets = false;
     node->pass_at_ns = SIM_NEVER;
     node->pass_token++;
 }
@@ -273,6 +274,7 @@ static void act_send(struct sim *sim, struct sim_node *node, const struct replic
         sim_trace(sim, sim_name(node->index), "  -> n%u %s", a->peer,
                   sim_frame_text(text, sizeof text, a->frame_kind, a->frame_flags, at, length));
     }
+    sim_fault_sent(sim, node, a);
     sim_check_sent(sim, node, a);
 }
 
@@ -812,6 +814,9 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
     struct replica_event tick = {.kind = REPLICA_EVENT_TICK};
     sim_node_step(sim, node, &tick);
     sim_node_flush(sim, node);
+    sim_fault_flushed(sim, node);
+    if (!node->up)
+        return;
     sim_journal_pump(sim, node);
     execute_next(sim, node);
     next_pass(sim, node);
@@ -889,9 +894,11 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
         node->visible_term = 0;
         node->recovered = false;
     }
+    bool soon = sim->config.faults >> SIM_FAULT_AMNESIA & 1;
     struct sim_random *random = &sim->random[SIM_FAULT_CRASH];
-    sim_at(sim, sim->now_ns + SIM_MS + sim_random_exponential(random, 15 * SIM_MS), SIM_EVENT_START,
-           node->index, node->life, 0, NULL);
+    uint64_t down_ns = soon ? sim_random_exponential(random, SIM_MS)
+                            : SIM_MS + sim_random_exponential(random, 15 * SIM_MS);
+    sim_at(sim, sim->now_ns + down_ns, SIM_EVENT_START, node->index, node->life, 0, NULL);
 }
 
 void sim_node_pause(struct sim *sim, struct sim_node *node, uint64_t until_ns, bool control) {
