@@ -40,6 +40,7 @@ struct arbiter_member {
     uint8_t node_count, quorum;
     bool durable;
     uint32_t protocol_version, results_kept;
+    uint8_t dump_key[CONTROL_KEY_BYTES]; /* public, that signs its dumps; zeros: makes none */
 };
 
 /* Of a cluster that begins with the state of another one (maroonctl restore). */
@@ -167,8 +168,10 @@ void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to);
 void arbiter_campaign(struct arbiter *arbiter, uint64_t revision);
 /* Deletes the key if its revision is `revision` and it holds a token of ours. */
 void arbiter_resign(struct arbiter *arbiter, uint64_t revision);
-/* `range` pinned, or WIRE_RANGE_NONE: the next free one, not below `floor`. (owner, nonce) names
- * the request: repeated, it gets the same range. */
+/* `range` pinned, or WIRE_RANGE_NONE: the next free one, not below `floor`. `floor` of a pinned
+ * one: 1 + the position at which the state says that it ended; 0: the state knows no end. It counts
+ * when the arbiter does not know the range (a cluster that begins with the state of another).
+ * (owner, nonce) names the request: repeated, it gets the same range. */
 void arbiter_range_request(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
                            uint64_t floor);
 void arbiter_range_renew(struct arbiter *arbiter, uint64_t owner, uint64_t range);

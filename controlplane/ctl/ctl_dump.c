@@ -11,6 +11,7 @@
 #include "controlplane/ctl/ctl_dump.h"
 #include "controlplane/dump/dump_history.h"
 #include "controlplane/dump/dump_show.h"
+#include "controlplane/restore/restore_cluster.h"
 #include "controlplane/store/from_config.h"
 #include "maroon/error.h"
 
@@ -200,6 +201,27 @@ static int read_dump(struct dump_command *c, const char *path, const char *file,
     return error;
 }
 
+/* With etcd at hand: is it the key of the node that the manifest names? */
+static int compare_signer(struct dump_command *c, const struct dump_manifest *manifest) {
+    static struct control_config config;
+    uint8_t key[CONTROL_KEY_BYTES];
+    if (!c->config->etcd_endpoints[0])
+        return 0;
+    ctl_etcd_config(c->config, &config);
+    int error = restore_cluster_signer(&config, manifest->node, key, c->text);
+    if (!error && memcmp(key, manifest->public_key, sizeof key) != 0) {
+        snprintf(c->text, sizeof c->text,
+                 "node %u of cluster %s registered another key for its dumps: not written by that "
+                 "node, or before it lost its disk",
+                 manifest->node, config.cluster);
+        error = MRN_ERR_DENIED;
+    }
+    if (!error)
+        printf("the key is that of node %u of cluster %s in etcd\n", manifest->node,
+               config.cluster);
+    return error;
+}
+
 static int verify(struct dump_command *c) {
     char path[DUMP_NAME_MAX];
     uint64_t seq;
@@ -223,8 +245,9 @@ static int verify(struct dump_command *c) {
     hex((const struct wire_hash *)manifest.public_key, signer);
     printf("sound: cluster %s, id %" PRIx64 ", state hash %s, signed by %s\n", manifest.cluster,
            manifest.cluster_id, hash, signer);
+    error = compare_signer(c, &manifest);
     dump_manifest_free(&manifest);
-    return 0;
+    return error ? ctl_dump_failed(c, "dump verify", error) : 0;
 }
 
 static int fetch(struct dump_command *c, const char *file) {
