@@ -86,7 +86,7 @@ test-package: ## builds them, installs them in a clean root, and asks a node the
 
 sim: build-test ## longer simulation: SEEDS, SEED_BASE; SEED=n replays one with a trace
 	@if [ -n "$(SEED)" ]; then exec $(SIM) --seed $(SEED) --trace; \
-	 else exec nice $(SIM) --seeds $(SEEDS) --seed-base $(SEED_BASE); fi
+	 else exec nice $(SIM) --seeds $(SEEDS) --seed-base $(SEED_BASE) --mixed; fi
 
 sim-mutants: build-test ## every planted bug is caught, a line each
 	@sh tests/sim/mutants.sh

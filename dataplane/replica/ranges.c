@@ -744,8 +744,14 @@ void replica_ranges_tick(struct replica *r) {
         r->progress_ns = r->now_ns;
         r->bodies_at_progress = r->bodies_stored;
     }
+    if (r->bodies_stored != r->bodies_at_rotate)
+        r->next_rotate_ns = min_u64(r->next_rotate_ns, r->now_ns + ROTATE_NS);
     if (r->range_count && r->now_ns >= r->next_rotate_ns) {
-        r->next_rotate_ns = r->now_ns + ROTATE_NS;
+        bool few = r->range_count <= ROTATE_RANGES; /* each turn is a full round */
+        r->rotate_calm = r->bodies_stored != r->bodies_at_rotate ? 0 : r->rotate_calm + 1;
+        r->bodies_at_rotate = r->bodies_stored;
+        r->next_rotate_ns =
+            r->now_ns + (few && r->rotate_calm > ROTATE_CALM ? VECTOR_FORCED_NS : ROTATE_NS);
         for (uint32_t i = 0; i < min_u32(ROTATE_RANGES, r->range_count); i++) {
             if (r->rotate_place >= r->range_count) {
                 r->rotate_place = 0;

@@ -31,7 +31,8 @@ struct mailbox {
     struct mailbox_status status;
     struct ring up, down;
     struct mailbox_epoch *epoch;
-    int wake_fd;
+    int wake_fd, down_fd;
+    _Atomic bool receiver_sleeps; /* of `down` */
 };
 
 static int ring_init(struct ring *ring, uint32_t depth, size_t message_bytes) {
@@ -77,8 +78,9 @@ struct mailbox *mailbox_create(uint32_t depth) {
     memset(mailbox, 0, sizeof *mailbox);
     mailbox->status.facts.leader = MAILBOX_NODE_NONE;
     mailbox->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    mailbox->down_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     mailbox->epoch = calloc(1, sizeof *mailbox->epoch);
-    if (mailbox->wake_fd < 0 || !mailbox->epoch ||
+    if (mailbox->wake_fd < 0 || mailbox->down_fd < 0 || !mailbox->epoch ||
         ring_init(&mailbox->up, depth, sizeof(struct mailbox_up)) ||
         ring_init(&mailbox->down, depth, sizeof(struct mailbox_down))) {
         mailbox_destroy(mailbox);
@@ -92,6 +94,8 @@ void mailbox_destroy(struct mailbox *mailbox) {
         return;
     if (mailbox->wake_fd >= 0)
         close(mailbox->wake_fd);
+    if (mailbox->down_fd >= 0)
+        close(mailbox->down_fd);
     free(mailbox->epoch);
     free(mailbox->up.messages);
     free(mailbox->down.messages);
@@ -115,7 +119,38 @@ int mailbox_receive_down(struct mailbox *mailbox, struct mailbox_down *ret_messa
 }
 
 int mailbox_send_down(struct mailbox *mailbox, const struct mailbox_down *message) {
-    return ring_put(&mailbox->down, message);
+    int error = ring_put(&mailbox->down, message);
+    if (error)
+        return error;
+    /* Pairs with the fence of mailbox_sleep_begin: either we see the flag, or the sleeper sees the
+     * message when it looks once more. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&mailbox->receiver_sleeps, memory_order_relaxed)) {
+        uint64_t one = 1;
+        ssize_t put = write(mailbox->down_fd, &one, sizeof one);
+        (void)put; /* it can only fail when it is readable already */
+    }
+    return 0;
+}
+
+bool mailbox_sleep_begin(struct mailbox *mailbox) {
+    atomic_store_explicit(&mailbox->receiver_sleeps, true, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    return atomic_load_explicit(&mailbox->down.head, memory_order_relaxed) ==
+           atomic_load_explicit(&mailbox->down.tail, memory_order_relaxed);
+}
+
+void mailbox_sleep_end(struct mailbox *mailbox, bool woken) {
+    uint64_t wakes;
+    atomic_store_explicit(&mailbox->receiver_sleeps, false, memory_order_relaxed);
+    if (!woken)
+        return;
+    ssize_t got = read(mailbox->down_fd, &wakes, sizeof wakes);
+    (void)got; /* nothing to read: something else woke it */
+}
+
+int mailbox_down_fd(const struct mailbox *mailbox) {
+    return mailbox->down_fd;
 }
 
 int mailbox_receive_up(struct mailbox *mailbox, struct mailbox_up *ret_message) {

@@ -13,12 +13,15 @@
 #define IDLE_PASSES_BEFORE_YIELD 1
 #define IDLE_PASSES_BEFORE_SLEEP 256
 #define IDLE_PASSES_AT_REST 1
-#define REST_PPM 50000 /* share of work below which it is no use to spin for more */
+#define REST_PPM 300000 /* a thread that works more than this is not at rest, whatever at */
 #define REST_AFTER_BODY_NS UINT64_C(20000000)
 #define BODY_NOTE_NS 1000000u
 #define TURN_NS 100000 /* of work, then others on this core have theirs */
 #define SLEEP_LEAST_US 20
-#define SLEEP_MAX_US 1000
+#define SLEEP_MAX_US (PASS_INTERVAL_NS / 1000)
+/* At rest, where a packet or a message wakes it. Timers that it does not name as its next deadline
+ * may be late by so much then. */
+#define SLEEP_REST_US 4000
 /* A sync that takes longer may wait for a worker of the kernel, and that one for us. */
 #define SYNC_SPIN_NS UINT64_C(300000)
 /* A single node that leads: nobody waits for its timers. Before it leads, so long a sleep would be
@@ -188,7 +191,8 @@ static uint64_t may_sleep_us(const struct worker *w) {
         return SLEEP_ALONE_US;
     uint64_t at = replica_next_deadline_ns(s->gossip.replica);
     uint64_t wait_us = at > w->now_ns ? (at - w->now_ns) / 1000 : 0;
-    return wait_us < SLEEP_MAX_US ? wait_us : SLEEP_MAX_US;
+    uint64_t max_us = w->rests ? s->rest_us : SLEEP_MAX_US;
+    return wait_us < max_us ? wait_us : max_us;
 }
 
 /* How long to sleep for a sync that takes long: a part of what it took so far, so that its end is
@@ -204,9 +208,31 @@ static uint64_t sync_sleep_us(const struct worker *w) {
     return sleep_us < SLEEP_MAX_US ? sleep_us : SLEEP_MAX_US;
 }
 
+static void sleep_us(struct worker *w, uint64_t wait_us) {
+    struct stage *s = w->stage;
+    bool alone = s->worker_count == 1, hears = runs(w, WIRE_STAGE_GOSSIP);
+    bool news = false, woken = false;
+    int fds[2], count = 0;
+    if (!alone) {
+        link_sleep_begin(&w->link);
+        fds[count++] = w->link.wake_fd;
+    }
+    if (hears) {
+        replica_sleeps(s->gossip.replica, w->now_ns + wait_us * 1000);
+        news = !mailbox_sleep_begin(s->setup.mailbox);
+        fds[count++] = mailbox_down_fd(s->setup.mailbox);
+    }
+    if (!news && !waited_for(w))
+        woken = net_wait(s->setup.net, w->number, (uint32_t)wait_us, fds, (uint32_t)count);
+    if (hears)
+        mailbox_sleep_end(s->setup.mailbox, woken);
+    if (!alone)
+        link_sleep_end(&w->link);
+}
+
 /* Adaptive: from spinning over yielding to sleeping until a packet, a message or a timer. Who has
- * had no body and little other work of late sleeps at once: spinning after each heartbeat costs a
- * tenth of a core. While transactions come, even few, their next hop is near. */
+ * had no body of late sleeps at once: spinning after each heartbeat costs a tenth of a core. While
+ * transactions come, even few, their next hop is near. */
 static void idle(struct worker *w) {
     struct stage *s = w->stage;
     if (s->setup.config->poll == CONFIG_POLL_BUSY ||
@@ -222,13 +248,7 @@ static void idle(struct worker *w) {
         sched_yield();
         return;
     }
-    bool alone = s->worker_count == 1;
-    if (!alone)
-        link_sleep_begin(&w->link);
-    if (!waited_for(w))
-        net_wait(s->setup.net, w->number, (uint32_t)wait_us, &w->link.wake_fd, alone ? 0 : 1);
-    if (!alone)
-        link_sleep_end(&w->link);
+    sleep_us(w, wait_us);
 }
 
 /* The kernel looks at whose turn it is only once a tick, which is up to 4 ms; until then a thread
@@ -583,6 +603,8 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
         return MRN_ERR_NO_MEMORY;
     s->setup = *setup;
     s->status = mailbox_status(setup->mailbox);
+    s->rest_us = c.slice_floor_ns / 4000 < SLEEP_REST_US ? c.slice_floor_ns / 4000 : SLEEP_REST_US;
+    s->rest_us = s->rest_us > SLEEP_MAX_US ? s->rest_us : SLEEP_MAX_US;
     for (uint32_t i = 0; i < RANGE_CACHE; i++)
         s->ingress.range_cache[i].range = WIRE_RANGE_NONE;
     int error = open_all(s, &c, bytes, ret_error);

@@ -1,58 +1,67 @@
 #!/bin/sh
-# Is the simulator any good? Runs sim-mutant once for every planted bug of dataplane/replica/mutants.def, until a checker
-# objects, and prints a line each: caught, by which check, after how many seeds. A seed that fails without the bug as well
-# does not count. First the seeds as they come, then rough ones, which keep logs unequal.
-# usage: mutants.sh [name...]    SEEDS (default 6000, then 24000 rough ones), SECONDS_EACH (at most 400, twice), JOBS (2), BUILD (build)
+# Is the simulator any good? Runs sim-mutant for every planted bug of dataplane/replica/mutants.def, until a checker objects,
+# and prints a line each: caught, by which check, after how many seeds. A seed that fails without the bug as well does not
+# count. Seeds are mixed (sim --mixed). All bugs get a short run first; those that live get longer ones, so that the many
+# cheap ones are known soon and the budget goes to the few.
+# usage: mutants.sh [name...]    SECONDS_EACH (default "15 60 300": of the rounds), JOBS (2), BUILD (build), PROGRAM
 # Ends with status 1 when a bug lives, or when the same seeds fail without one.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
-seconds=${SECONDS_EACH:-400}
-seeds=${SEEDS:-6000}
+rounds=${SECONDS_EACH:-15 60 300}
 jobs=${JOBS:-2}
-program=${BUILD:-build}/tests/sim/sim-mutant
+program=${PROGRAM:-${BUILD:-build}/tests/sim/sim-mutant}
 all=$(sed -n 's/^MUTANT_DEF(\([a-z0-9_]*\),.*/\1/p' dataplane/replica/mutants.def)
 [ -n "$all" ] && [ -x "$program" ] || {
     echo "mutants: no list, or no $program" >&2
     exit 2
 }
+counts=$(mktemp -d)
+trap 'rm -rf "$counts"' EXIT
+trap 'exit 130' INT TERM
 
-run() { # name: sets ran (seeds), failed (check and seed) and message
-    ran=0
-    for base in 1 1000000000; do
-        [ $base = 1 ] && count=$seeds || count=$((4 * seeds))
-        output=$("$program" --mutant "$1" --first tests/sim/seeds.txt --seeds $count --seed-base $base \
-            --seconds "$seconds" --jobs "$jobs" --no-shrink 2>&1)
-        count=$(echo "$output" | sed -n 's/^\([0-9]*\) seeds, .* failed;.*/\1/p')
-        ran=$((ran + ${count:-0}))
-        failed=$(echo "$output" | sed -n 's/^FAILED seed \([0-9]*\) at [0-9.]* ms: \(.*\)/\2 (seed \1)/p' | head -n 1)
-        message=$(echo "$output" | sed -n '/^FAILED seed/{n;s/^ *//;p;q;}' | cut -c 1-110)
-        [ -z "$failed" ] || return
-    done
+# name, seconds: goes on where the last round of it ended. Sets ran (seeds), failed (check and seed) and message.
+run() {
+    before=$(cat "$counts/$1" 2>/dev/null || echo 0)
+    first=
+    [ "$before" != 0 ] || first="--first tests/sim/seeds.txt"
+    # shellcheck disable=SC2086
+    output=$("$program" --mutant "$1" $first --mixed --seeds 1000000 --seed-base $((before + 1)) --seconds "$2" --jobs "$jobs" \
+        --no-shrink 2>&1)
+    count=$(echo "$output" | sed -n 's/^\([0-9]*\) seeds, .* failed;.*/\1/p')
+    ran=$((before + ${count:-0}))
+    echo "$ran" >"$counts/$1"
+    failed=$(echo "$output" | sed -n 's/^FAILED seed \([0-9]*\) at [0-9.]* ms: \(.*\)/\2 (seed \1)/p' | head -n 1)
+    message=$(echo "$output" | sed -n '/^FAILED seed/{n;s/^ *//;p;q;}' | cut -c 1-110)
 }
 
-living=0
-SEEDS_ALL=$seeds
-seeds=$((seeds / 6)) # the test proper runs many more of these
-run none
-seeds=$SEEDS_ALL
+status=0
+run none "${rounds%% *}"
 if [ -n "$failed" ]; then
     echo "without a bug: FAILS by $failed: $message"
-    living=1
+    status=1
 else
     echo "without a bug: $ran seeds pass"
 fi
+left=${*:-$all}
 planted=0
+for name in $left; do planted=$((planted + 1)); done
 caught=0
-for name in ${*:-$all}; do
-    planted=$((planted + 1))
-    run "$name"
-    if [ -n "$failed" ]; then
-        caught=$((caught + 1))
-        echo "$name: caught by $failed after $ran seeds: $message"
-    else
-        echo "$name: LIVES after $ran seeds"
-        living=1
-    fi
+for seconds in $rounds; do
+    alive=
+    for name in $left; do
+        run "$name" "$seconds"
+        if [ -n "$failed" ]; then
+            caught=$((caught + 1))
+            echo "$name: caught by $failed after $ran seeds: $message"
+        else
+            alive="$alive $name"
+        fi
+    done
+    left=$alive
+done
+for name in $left; do
+    echo "$name: LIVES after $(cat "$counts/$name") seeds"
+    status=1
 done
 echo "$caught of $planted planted bugs caught"
-exit $living
+exit $status

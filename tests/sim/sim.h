@@ -43,11 +43,12 @@
 #define SIM_MS UINT64_C(1000000)
 #define SIM_SECOND UINT64_C(1000000000)
 #define SIM_NEVER UINT64_MAX
-#define SIM_TERMS 512                       /* at least log_epochs */
-#define SIM_SEED_ROUGH UINT64_C(1000000000) /* seeds from here on are rough: sim_config.c */
-#define SIM_SEED_CHURN                                                        \
-    UINT64_C(2000000000) /* gateways die all the time; odd ones are rough too \
-                          */
+#define SIM_TERMS 512 /* at least log_epochs */
+/* Seeds from these on are of another kind (sim_config.c): rough; gateways die all the time, odd
+ * ones are rough too; rough, and memories are lost during take-overs. */
+#define SIM_SEED_ROUGH UINT64_C(1000000000)
+#define SIM_SEED_CHURN UINT64_C(2000000000)
+#define SIM_SEED_AMNESIA UINT64_C(3000000000)
 
 enum sim_fault {
 #define SIM_FAULT(name, word, sentence) SIM_FAULT_##name,
@@ -388,6 +389,7 @@ struct sim_node {
     struct sim_runtime *runtime;
     uint64_t delivered_seq;
     bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
+    bool forgets;                              /* when what it sends now is under way */
     uint64_t gateway_owner[SIM_GATEWAYS_MAX];  /* by HELLO to this process; 0: unknown */
     uint32_t gateway_life[SIM_GATEWAYS_MAX];   /* the gateway's process that sent it */
     uint64_t gateway_range[SIM_GATEWAYS_MAX][2];
@@ -505,6 +507,8 @@ static inline bool sim_faulty(const struct sim *sim, enum sim_fault fault) {
 void sim_faults_start(struct sim *sim);
 void sim_fault_event(struct sim *sim, enum sim_fault fault);
 void sim_heal(struct sim *sim);
+void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a);
+void sim_fault_flushed(struct sim *sim, struct sim_node *node);
 /* May this node lose its memory (or disk) now? protocol.md §10.2. */
 bool sim_loss_allowed(const struct sim *sim, const struct sim_node *node);
 /* Does its state differ from what the order gives? Known to the simulator only. */
@@ -542,6 +546,8 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
 /* Stores a body in a slot; false when there is none. */
 bool sim_node_store(struct sim *sim, struct sim_node *node, uint64_t id, const uint8_t *bytes,
                     uint32_t length_bytes, struct replica_event_body *ret_body);
+/* Committed epochs out of a peer's journal. */
+void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from);
 void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
 
 /* ---- sim_replay.c ---- */

@@ -145,7 +145,9 @@ static void draw_rough(struct sim_config *config, uint64_t seed) {
 }
 
 bool sim_rough(uint64_t seed) {
-    return seed >= SIM_SEED_CHURN ? seed & 1 : seed >= SIM_SEED_ROUGH;
+    if (seed >= SIM_SEED_CHURN && seed < SIM_SEED_AMNESIA)
+        return seed & 1;
+    return seed >= SIM_SEED_ROUGH;
 }
 
 /* Gateways die as soon as they have sent something, and there is room for few ranges at a time: so
@@ -166,6 +168,31 @@ static void draw_churn(struct sim_config *config, uint64_t seed) {
     config->fault_gap_ns = sim_random_between(random, 8, 40) * SIM_MS;
     config->fault_ns = sim_random_between(random, 500, 1500) * SIM_MS;
     config->transaction_gap_ns = sim_random_between(random, 300, 3000) * 1000;
+}
+
+/* Take-overs one after the other under load, and in each a promise may be forgotten: the only
+ * schedules that tell whose log a recovery takes and how many it asks. */
+static void draw_amnesia(struct sim_config *config, uint64_t seed) {
+    static const uint32_t nodes[] = {3, 3, 3, 3, 4, 5};
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1003);
+    struct replica_config *c = &config->replica;
+    c->node_count = (uint8_t)one_of(random, nodes, sizeof nodes / sizeof *nodes);
+    c->quorum = (uint8_t)(c->node_count / 2 + 1);
+    config->listed = c->node_count;
+    for (uint8_t i = 0; i < c->node_count; i++)
+        c->ring[i] = i;
+    c->durable = sim_random_chance(random, 300000);
+    config->faults = 1u << SIM_FAULT_AMNESIA | 1u << SIM_FAULT_HANDOVER | 1u << SIM_FAULT_DELAY;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PARTITION;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PAUSE;
+    config->fault_gap_ns = sim_random_between(random, 6, 30) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 300, 800) * SIM_MS;
+    config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_ns = sim_random_between(random, 50, 1000) * 1000;
+    config->hop_spread_ns = config->hop_ns;
+    config->sync_ns = sim_random_between(random, 50, 300) * 1000;
+    config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
 }
 
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
@@ -193,11 +220,13 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
     if (sim_random_chance(random, 750000))
         config->snapshot_epochs = sim_random_between(random, 1, 4 * config->replica.log_epochs);
     config->snapshot_ns = sim_random_between(random, 100000, 100 * SIM_MS);
-    for (uint32_t fault = SIM_FAULTS_FIRST; fault < SIM_FAULT_COUNT; fault++)
+    for (uint32_t fault = SIM_FAULTS_FIRST; fault < SIM_FAULT_AMNESIA; fault++)
         config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
     if (sim_rough(seed))
         draw_rough(config, seed);
-    if (seed >= SIM_SEED_CHURN)
+    if (seed >= SIM_SEED_AMNESIA)
+        draw_amnesia(config, seed);
+    else if (seed >= SIM_SEED_CHURN)
         draw_churn(config, seed);
 }
 

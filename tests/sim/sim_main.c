@@ -18,7 +18,7 @@
 
 struct options {
     uint64_t seeds, base, seed;
-    bool one, trace, shrink, verbose;
+    bool one, trace, shrink, verbose, mixed;
     uint64_t trace_from_ns;
     uint32_t seconds, jobs, without;
     uint64_t failures_max;
@@ -225,6 +225,13 @@ static uint64_t failures(const struct board *board) {
     return sum;
 }
 
+/* Every kind of seed in turn: half ordinary, the others where bugs hide. */
+static uint64_t mixed_seed(uint64_t seed, uint64_t turn) {
+    static const uint64_t kinds[] = {0, SIM_SEED_ROUGH, 0, SIM_SEED_CHURN,
+                                     0, SIM_SEED_ROUGH, 0, SIM_SEED_AMNESIA};
+    return kinds[turn % (sizeof kinds / sizeof *kinds)] + seed;
+}
+
 /* Runs seeds until there are none left, time is up, or enough have failed. */
 static void work(const struct options *options, const uint64_t *first, uint64_t first_count,
                  struct board *board, uint32_t job, double end) {
@@ -236,6 +243,8 @@ static void work(const struct options *options, const uint64_t *first, uint64_t 
             failures(board) >= options->failures_max)
             return;
         uint64_t seed = turn < first_count ? first[turn] : options->base + turn - first_count;
+        if (options->mixed && turn >= first_count)
+            seed = mixed_seed(seed, turn - first_count);
         board->jobs[job].seed = seed;
         struct sim *sim;
         double begun = seconds_now();
@@ -311,9 +320,11 @@ static int run_jobs(const struct options *options, const uint64_t *first, uint64
 /* ---- the command line ---- */
 
 static const char usage[] =
-    "sim [--seeds N] [--seed-base B] [--seconds S] [--jobs J] [--first FILE] [--keep-going]\n"
+    "sim [--seeds N] [--seed-base B] [--mixed] [--seconds S] [--jobs J] [--first FILE]\n"
+    "    [--keep-going]\n"
     "    [--config nodes=3,durable=1,...] [--without loss,crash,...] [--no-shrink] [--verbose]\n"
     "sim --seed N [--trace] [--trace-from MS] [--config ...] [--without ...]\n"
+    "  --mixed       half of the seeds as they come, the others of the kinds in sim_config.c\n"
     "  --first FILE  seeds to run before the others, one per line ('#' begins a comment)\n"
     "sim-mutant --mutant NAME ...  the same with a planted bug of dataplane/replica/mutants.def\n";
 
@@ -372,6 +383,8 @@ static int parse(int count, char **arguments, struct options *o) {
             o->trace = true;
         else if (!strcmp(name, "--no-shrink"))
             o->shrink = false;
+        else if (!strcmp(name, "--mixed"))
+            o->mixed = true;
         else if (!strcmp(name, "--verbose"))
             o->verbose = true;
         else if (!strcmp(name, "--keep-going"))

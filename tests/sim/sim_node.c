@@ -92,6 +92,7 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     node->executing = node->snapshot_asked = false;
     node->idle_passes = 0;
     node->crash_in_steps = 0;
+    node->forgets = false;
     node->pass_at_ns = SIM_NEVER;
     node->pass_token++;
 }
@@ -273,6 +274,7 @@ static void act_send(struct sim *sim, struct sim_node *node, const struct replic
         sim_trace(sim, sim_name(node->index), "  -> n%u %s", a->peer,
                   sim_frame_text(text, sizeof text, a->frame_kind, a->frame_flags, at, length));
     }
+    sim_fault_sent(sim, node, a);
     sim_check_sent(sim, node, a);
 }
 
@@ -643,23 +645,6 @@ static void snapshot_item(struct sim *sim, struct sim_node *node,
     sim_node_restore(sim, node, snapshot);
 }
 
-/* Committed epochs out of the peer's journal, some of them or all; their bodies are fetched. */
-static void learn(struct sim *sim, struct sim_node *node, const struct sim_node *from) {
-    struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    uint64_t first = node->seen.facts.commit_seq + 1;
-    uint64_t last = first + sim_random_below(random, sim_random_chance(random, 500000) ? 4 : 200);
-    last = last < from->runtime->exec_seq ? last : from->runtime->exec_seq;
-    for (uint64_t seq = first; seq <= last && node->up; seq++) {
-        const struct sim_epoch *epoch = &sim->checks.epochs[seq];
-        struct replica_event event = {.kind = REPLICA_EVENT_LEARN};
-        event.learn.bytes = epoch->bytes;
-        event.learn.length_bytes = epoch->length_bytes;
-        SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)seq);
-        sim_node_step(sim, node, &event);
-    }
-    sim->learned++;
-}
-
 /* The peer gives what it has written down last, or writes a new one. */
 void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
@@ -678,7 +663,7 @@ void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uin
         return;
     }
     if (learns) {
-        learn(sim, node, from);
+        sim_node_learn(sim, node, from);
         node->snapshot_asked = false;
         return;
     }
@@ -812,6 +797,9 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
     struct replica_event tick = {.kind = REPLICA_EVENT_TICK};
     sim_node_step(sim, node, &tick);
     sim_node_flush(sim, node);
+    sim_fault_flushed(sim, node);
+    if (!node->up)
+        return;
     sim_journal_pump(sim, node);
     execute_next(sim, node);
     next_pass(sim, node);
@@ -889,9 +877,11 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
         node->visible_term = 0;
         node->recovered = false;
     }
+    bool soon = sim->config.faults >> SIM_FAULT_AMNESIA & 1;
     struct sim_random *random = &sim->random[SIM_FAULT_CRASH];
-    sim_at(sim, sim->now_ns + SIM_MS + sim_random_exponential(random, 15 * SIM_MS), SIM_EVENT_START,
-           node->index, node->life, 0, NULL);
+    uint64_t down_ns = soon ? sim_random_exponential(random, SIM_MS)
+                            : SIM_MS + sim_random_exponential(random, 15 * SIM_MS);
+    sim_at(sim, sim->now_ns + down_ns, SIM_EVENT_START, node->index, node->life, 0, NULL);
 }
 
 void sim_node_pause(struct sim *sim, struct sim_node *node, uint64_t until_ns, bool control) {

@@ -137,6 +137,50 @@ static void test_no_wake_up_is_lost(void **state) {
     mailbox_destroy(mailbox);
 }
 
+/* As the dataplane at rest: takes what is there, else sleeps until something comes. */
+static void *answer_between_sleeps(void *context) {
+    struct mailbox *mailbox = context;
+    struct mailbox_down got;
+    const struct mailbox_up answer = {.kind = MAILBOX_UP_CAMPAIGN};
+    for (uint32_t i = 0; i < ROUNDS;) {
+        if (mailbox_receive_down(mailbox, &got)) {
+            mailbox_send_up(mailbox, &answer);
+            i++;
+            continue;
+        }
+        struct pollfd polled = {mailbox_down_fd(mailbox), POLLIN, 0};
+        int woken = mailbox_sleep_begin(mailbox) ? poll(&polled, 1, 3000) : 0;
+        mailbox_sleep_end(mailbox, woken > 0);
+        if (!woken && !mailbox_receive_down(mailbox, &got))
+            return mailbox; /* nobody woke us, and nothing was there */
+        if (!woken) {
+            mailbox_send_up(mailbox, &answer);
+            i++;
+        }
+    }
+    return NULL;
+}
+
+static void test_no_wake_up_of_the_dataplane_is_lost(void **state) {
+    (void)state;
+    struct mailbox *mailbox = mailbox_create(4);
+    const struct mailbox_down question = {.kind = MAILBOX_DOWN_STOP};
+    struct mailbox_up got;
+    pthread_t thread;
+    void *failed = NULL;
+    pthread_create(&thread, NULL, answer_between_sleeps, mailbox);
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        assert_int_equal(mailbox_send_down(mailbox, &question), 0);
+        while (!mailbox_receive_up(mailbox, &got)) {
+            struct pollfd polled = {mailbox_wake_fd(mailbox), POLLIN, 0};
+            assert_int_equal(poll(&polled, 1, 5000), 1);
+        }
+    }
+    pthread_join(thread, &failed);
+    assert_null(failed);
+    mailbox_destroy(mailbox);
+}
+
 static void *write_facts(void *context) {
     struct mailbox_status *status = context;
     struct mailbox_facts facts;
@@ -176,6 +220,7 @@ int main(void) {
         cmocka_unit_test(test_wake_fd_is_readable_until_the_ring_is_empty),
         cmocka_unit_test(test_two_threads_pass_every_message_whole_and_in_order),
         cmocka_unit_test(test_no_wake_up_is_lost),
+        cmocka_unit_test(test_no_wake_up_of_the_dataplane_is_lost),
         cmocka_unit_test(test_facts_are_read_together),
     };
     return cmocka_run_group_tests_name("mailbox", tests, NULL, NULL);
