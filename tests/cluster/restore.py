@@ -1,6 +1,7 @@
 """All nodes and their disks are gone; the store is left. First a point in time: a new cluster with the state of an exact epoch
 between two dumps. Then the newest state under the old cluster's name, and what was after it is said to be lost, by number."""
 import base64
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -8,6 +9,10 @@ import subprocess
 from lib import cluster as c
 from lib import http, scenario
 from lib.process import wait_until
+
+spec = importlib.util.spec_from_file_location("read_dump", c.ROOT / "tests/store/read_dump.py")
+read_dump = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(read_dump)
 
 KEYS = {"durability": "disk", "dump-interval-s": 0, "segment-bytes": 4 << 20}
 ACCOUNTS = 20
@@ -92,7 +97,10 @@ def restore(cluster):
     deposit(cluster, 7)
     last, _ = cluster.wait_equal()
     wait_until(lambda: int(json.loads(get(cluster, "latest"))["seq"]) >= last, 20, "the last epoch is published")
-    assert "one chain" in ctl(cluster, "dump", "verify")
+    said = ctl(cluster, "dump", "verify", "--cluster", "test")
+    assert "one chain" in said and "the key is that of node 0 of cluster test" in said, said
+    found = read_dump.read(cluster.workdir / "store")
+    assert found["seq"] == second and found["epochs"] == second - first and found["bodies"] >= 3000 + 2 * ACCOUNTS, found
     gap = "gap" in ctl(cluster, "dump", "list")
     assert not gap, "the journal held every epoch"
 
@@ -126,7 +134,8 @@ def restore(cluster):
     start_again(cluster, keys, indexes=[2])
     cluster.wait_equal()
     dump_now(cluster)
-    assert "one chain" in ctl(cluster, "dump", "verify", store="store-of-pit")
+    assert "one chain" in ctl(cluster, "dump", "verify", "--cluster", "pit", store="store-of-pit")
+    assert "registered another key" in ctl(cluster, "dump", "verify", "--cluster", "pit", status=1), "a dump of another cluster"
     end_all(cluster)
 
     # The newest state, under the name that all configurations have.
