@@ -254,6 +254,10 @@ const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter) {
     return &arbiter->dump;
 }
 
+void arbiter_dump_look(struct arbiter *arbiter) {
+    arbiter->operations->dump_look(arbiter);
+}
+
 void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text) {
     if (seq > arbiter->dump.seq && strlen(text) < ARBITER_DUMP_TEXT_MAX)
         arbiter->operations->dump_tell(arbiter, seq, text);

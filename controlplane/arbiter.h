@@ -85,7 +85,8 @@ struct arbiter_epoch {
 /* The key dump/latest: the pointer's text (docs/dump-format.md), and the epoch it names. */
 #define ARBITER_DUMP_TEXT_MAX 1024
 struct arbiter_dump {
-    uint64_t seq; /* 0: none is known */
+    uint64_t seq;   /* 0: none is known */
+    uint64_t reads; /* how often the key was read */
     char text[ARBITER_DUMP_TEXT_MAX];
 };
 
@@ -147,6 +148,8 @@ const struct arbiter_health *arbiter_health(const struct arbiter *arbiter);
 /* dump/latest as read lately; followed where a store is configured. An embedded arbiter knows what
  * it was told. */
 const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter);
+/* Reads it now: dump.reads grows when that is done. */
+void arbiter_dump_look(struct arbiter *arbiter);
 /* A complete dump is in the store: the key moves there unless it names that one or a newer one. A
  * process whose index another store has taken moves it no more. Whoever sees the store ahead of the
  * key says so again: nothing is lost when the one that dumped dies in between. */
@@ -189,6 +192,7 @@ struct arbiter_operations {
     void (*range_close)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_check)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_sealed)(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
+    void (*dump_look)(struct arbiter *arbiter);
     void (*dump_tell)(struct arbiter *arbiter, uint64_t seq, const char *text);
     const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
     void (*destroy)(struct arbiter *arbiter);

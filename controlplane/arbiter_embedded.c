@@ -430,6 +430,10 @@ static void raise_term_base(struct arbiter *base, uint64_t to) {
     mrn_log_warning("term_base", "to=%" PRIu64 " refused=\"a single node needs none\"", to);
 }
 
+static void dump_look(struct arbiter *base) {
+    base->dump.reads++;
+}
+
 static void dump_tell(struct arbiter *base, uint64_t seq, const char *text) {
     base->dump.seq = seq;
     snprintf(base->dump.text, sizeof base->dump.text, "%s", text);
@@ -459,6 +463,7 @@ static const struct arbiter_operations operations = {
     .range_close = range_close,
     .range_check = range_check,
     .range_sealed = range_sealed,
+    .dump_look = dump_look,
     .dump_tell = dump_tell,
     .etcd_metrics = no_metrics,
     .destroy = destroy,

@@ -22,6 +22,7 @@ static const char usage[] =
     "  dump verify         reads the newest dump to the last byte, or that of --epoch N or before\n"
     "  dump fetch FILE     the same, and writes its snapshot to FILE\n"
     "  dump prune --keep N removes all dumps but the N newest, and what none of them needs\n"
+    "                      (with --etcd-endpoints also the one that dump/latest names stays)\n"
     "  bootstrap DATA-DIR  fetches the newest dump for a node that has nothing; goes on after a "
     "kill\n"
     "                      (with --store-url s3://BUCKET/PREFIX or dir:/PATH and the other store "
