@@ -15,6 +15,7 @@
 
 #include "controlplane/admin.h"
 #include "controlplane/arbiter.h"
+#include "controlplane/dump/dump_manifest.h"
 #include "controlplane/dump/dump_turns.h"
 #include "controlplane/files.h"
 #include "controlplane/log.h"
@@ -506,6 +507,26 @@ static int open_dumps(struct control *control) {
     return error;
 }
 
+/* Registered with the node, so that whoever reads a dump can tell that a node of ours wrote it. */
+static int read_dump_key(struct control *control) {
+    struct control_config *config = &control->config;
+    struct dump_signer signer;
+    char path[MAILBOX_PATH_MAX + 16];
+    if (!config->store.url || !config->store.url[0])
+        return 0;
+    snprintf(path, sizeof path, "%s/dump.key", config->data_dir);
+    int error = dump_signer_load(path, &signer);
+    if (error)
+        mrn_log_error("dump_key",
+                      "file=%s error=%s do=\"let this user read and make it, or remove it "
+                      "and get a new one\"",
+                      mrn_log_quote(path), mrn_error_name(error));
+    else
+        memcpy(config->dump_key, signer.public_key, sizeof config->dump_key);
+    sodium_memzero(&signer, sizeof signer);
+    return error;
+}
+
 static int prepare(struct control *control) {
     struct control_config *config = &control->config;
     int error = check_config(config);
@@ -528,7 +549,9 @@ static int prepare(struct control *control) {
     if (!control->http || control->stop_fd < 0)
         return MRN_ERR_NO_MEMORY;
     control->identity.process_token = arbiter_random();
-    error = open_arbiter(control);
+    error = read_dump_key(control);
+    if (!error)
+        error = open_arbiter(control);
     if (error)
         return error;
     struct snapshot_setup snapshot = {
