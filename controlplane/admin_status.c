@@ -69,6 +69,7 @@ static json_t *peers_json(const struct admin_setup *setup, const struct mailbox_
                        : facts->peer_incarnation[i]); /* etcd may have been restored */
         set_number(peer, "genesis", arbiter_genesis(setup->arbiter)->incarnations[i]);
         if (i != setup->config->node_index) {
+            set(peer, "differs", json_boolean(facts->differing >> i & 1));
             set_number(peer, "commitSeq", facts->peer_commit_seq[i]);
             set_number(peer, "delayNs", facts->peer_rtt_ns[i]);
             set(peer, "silenceUs",
@@ -158,6 +159,8 @@ char *admin_status_json(const struct admin_setup *setup) {
     set_number(root, "execSeq", facts.exec_seq);
     set_number(root, "lastSeq", facts.last_seq);
     set_number(root, "acknowledgedSeq", facts.acknowledged_seq);
+    set(root, "quarantinedSeq",
+        facts.quarantined_seq ? arbiter_json_number(facts.quarantined_seq) : json_null());
     set_number(root, "logicalTimeUs", facts.logical_time_us);
     set(root, "commitHash", hex(&facts.commit_hash));
     set(root, "resultHash", hex(&facts.result_hash));

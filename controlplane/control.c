@@ -244,6 +244,16 @@ static void log_takeover(const struct mailbox_takeover *t) {
                  t->slice_us, t->floor_us, t->rtt_us, t->etcd_us, t->gap_us, t->longest_gap_us);
 }
 
+static void log_difference(const struct mailbox_up *message) {
+    if (message->peer == MAILBOX_NODE_NONE)
+        mrn_log_error("quarantined",
+                      "epoch=%" PRIu64 " why=\"the results of this node differ from those of a "
+                      "quorum\" do=\"keep a copy of its data directory, then restart it\"",
+                      message->seq);
+    else
+        mrn_log_error("results_differ", "node=%u executed=%" PRIu64, message->peer, message->seq);
+}
+
 static const char *refusal_advice(const struct control *control, const struct mailbox_up *message) {
     if (message->drop == WIRE_DROP_CONFIGURATION)
         return "it is of another cluster, or was started with another cluster, nodes, quorum, "
@@ -294,6 +304,7 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_LEARNED: snapshot_learned(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
+    case MAILBOX_UP_DIFFERS: log_difference(message); return;
     case MAILBOX_UP_TAKEOVER: log_takeover(&message->takeover); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
     case MAILBOX_UP_REFUSED: on_refused(control, message); return;

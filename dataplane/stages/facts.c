@@ -184,6 +184,24 @@ void stage_facts_epoch(struct stage *s) {
     }
 }
 
+/* Said loudly, once. */
+static void differences(struct stage *s, const struct replica_facts *f) {
+    struct mailbox_facts *m = &s->gossip.facts;
+    struct mailbox_up up = {.kind = MAILBOX_UP_DIFFERS, .seq = f->exec_seq};
+    for (uint8_t i = 0; i < WIRE_NODES_MAX; i++) {
+        up.peer = i;
+        if (f->differing & ~m->differing & 1u << i)
+            mailbox_send_up(s->setup.mailbox, &up);
+    }
+    if (f->quarantined_seq && !m->quarantined_seq) {
+        up.peer = MAILBOX_NODE_NONE;
+        up.seq = f->quarantined_seq;
+        mailbox_send_up(s->setup.mailbox, &up);
+    }
+    m->differing = f->differing;
+    m->quarantined_seq = f->quarantined_seq;
+}
+
 void stage_facts_poll(struct stage *s) {
     struct gossip *g = &s->gossip;
     uint64_t now_ns = g->worker->now_ns;
@@ -199,6 +217,7 @@ void stage_facts_poll(struct stage *s) {
     journal_trim(s, &f);
     struct mailbox_facts *m = &g->facts;
     const struct control_identity *identity = s->setup.identity;
+    differences(s, &f);
     m->role = role_of(&f);
     m->node_index = identity->node_index;
     m->node_count = identity->node_count;

@@ -1,5 +1,6 @@
 """maroonctl and the metrics, telemetry and logs behind it: tables for people, JSON for tools, every name that is promised.
 And who may join: a second process under a live node's index, and one with another configuration, are refused in words."""
+import base64
 import json
 import re
 import socket
@@ -24,6 +25,11 @@ LOG_LINE = re.compile(r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (debug|info|warn
 def check_metrics(address, names):
     """Each metric is there with its type, each histogram with all its series, and labels where they are promised."""
     text = http.request(address, "/metrics").body.decode()
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) if re.search(rf"^# TYPE {name} ", text, re.M) is None else name
+                for name in re.findall(r"^(maroon_\w+)", text, re.M)}
+    for family in families:  # all there are, also those that nobody promised
+        assert re.search(rf"^# HELP {family} \S", text, re.M), f"{family} has no HELP at {address}"
+        assert re.search(rf"^# TYPE {family} (counter|gauge|histogram)$", text, re.M), f"{family} has no TYPE at {address}"
     for name in names:
         series = re.findall(rf"^maroon_{name}(_bucket|_sum|_count)?(\{{[^}}]*\}})? (\S+)$", text, re.M)
         assert series, f"maroon_{name} is missing at {address}"
@@ -35,9 +41,9 @@ def check_metrics(address, names):
             assert set(re.findall(r"(\w+)=\"", labels)) >= LABELS.get(name, set()), (name, labels)
 
 
-def telemetry(cluster, index, command):
+def telemetry(process, command):
     """What dpdk-telemetry.py would show."""
-    path = f"/var/run/dpdk/maroon-{cluster.nodes[index].pid}/dpdk_telemetry.v2"  # where root's is
+    path = f"/var/run/dpdk/maroon-{process.pid}/dpdk_telemetry.v2"  # where root's is
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(5)
         connection.connect(path)
@@ -47,13 +53,15 @@ def telemetry(cluster, index, command):
 
 
 def check_telemetry(cluster):
-    for index in range(3):
-        for command in TELEMETRY:
-            assert telemetry(cluster, index, command), f"n{index}: {command} says nothing"
-        assert set(TELEMETRY) <= set(telemetry(cluster, index, "/")), "they are listed"
+    for process, commands in [(node, TELEMETRY) for node in cluster.nodes] + [(cluster.gateways[0], TELEMETRY[:-1])]:
+        for command in commands:
+            assert telemetry(process, command), f"{process.name}: {command} says nothing"
+        assert set(commands) <= set(telemetry(process, "/")), "they are listed"
     leader = cluster.leader()
-    counters = telemetry(cluster, leader, "/maroon/counters")
+    counters = telemetry(cluster.nodes[leader], "/maroon/counters")
     assert counters["transactions_executed_total"] == cluster.metric(leader, "maroon_transactions_executed_total"), counters
+    answered = http.metrics(cluster.gateway_addresses[0])["maroon_transactions_answered_total"]
+    assert telemetry(cluster.gateways[0], "/maroon/counters")["transactions_answered_total"] == answered > 0
 
 
 def check_tables(run, leader):
@@ -99,6 +107,27 @@ def host_keys(cluster, name, number):
     """A new host, and what a node on it is told besides."""
     address = cluster.network.add_host(name, number)
     return {"address": f"{address}/24", "admin": f"{address}:{c.ADMIN_PORT}", "data-dir": cluster.workdir / f"{name}.data"}
+
+
+def check_keys(cluster):
+    """What interfaces.md and controlplane/README.md say of the keys in etcd: readable JSON, and which of them have a lease."""
+    owner = json.loads(http.request(cluster.gateway_addresses[0], "/v1/status").body)["owner"]
+
+    def key(name):
+        found = cluster.etcd.get(cluster.etcd.addresses[0], f"/maroon/test/{name}")["kvs"][0]
+        return json.loads(base64.b64decode(found["value"])), "lease" in found and found["lease"] != "0"
+    leader, leased = key("leader")
+    assert leased and leader["node"] == cluster.leader() and int(leader["token"]) and "termBase" in leader, leader
+    record, leased = key("ranges/1")
+    assert not leased and record["owner"] == owner, "an owner is for ever"
+    assert key("range-leases/1") == ({"owner": owner}, True), "its liveness is not"
+    for name in ("genesis", "config", "term_base", "nodes/0", "nodes/1", "nodes/2", "ranges/next", "latest"):
+        value, leased = key(name)
+        assert value and not leased, name
+    latest, _ = key("latest")
+    assert {"seq", "term", "hash", "logicalTimeUs", "resultHash", "vector"} <= set(latest), latest
+    revision = int(cluster.etcd.get(cluster.etcd.addresses[0], "/maroon/test/leader")["kvs"][0]["mod_revision"])
+    assert cluster.status(leader["node"])["term"] == int(key("term_base")[0]["termBase"]) + revision, "what a term is"
 
 
 def check_membership(cluster):
@@ -171,6 +200,7 @@ def ctl(cluster):
         check_metrics(cluster.admin(index), NODE_METRICS)
     check_metrics(cluster.gateway_addresses[0], GATEWAY_METRICS)
     check_telemetry(cluster)
+    check_keys(cluster)
     check_membership(cluster)
     check_other_cluster(cluster)
     check_logs(cluster)
