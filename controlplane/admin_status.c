@@ -69,6 +69,7 @@ static json_t *peers_json(const struct admin_setup *setup, const struct mailbox_
                        : facts->peer_incarnation[i]); /* etcd may have been restored */
         set_number(peer, "genesis", arbiter_genesis(setup->arbiter)->incarnations[i]);
         if (i != setup->config->node_index) {
+            set(peer, "differs", json_boolean(facts->differing >> i & 1));
             set_number(peer, "commitSeq", facts->peer_commit_seq[i]);
             set_number(peer, "delayNs", facts->peer_rtt_ns[i]);
             set(peer, "silenceUs",
@@ -93,6 +94,31 @@ static json_t *ranges_json(const struct mailbox_facts *facts) {
         (void)json_array_append_new(array, range);
     }
     return array;
+}
+
+/* Moments in us from the last frame of the leader before. */
+static json_t *takeover_json(const struct mailbox_takeover *t) {
+    if (!t->term)
+        return json_null();
+    json_t *object = json_object();
+    set_number(object, "term", t->term);
+    set_number(object, "heardAtUs", t->heard_at_us);
+    set(object, "distance", json_integer(t->distance));
+    set_number(object, "silentUs", t->silent_us);
+    set_number(object, "aloneUs", t->alone_us);
+    set_number(object, "campaignUs", t->campaign_us);
+    set_number(object, "wonUs", t->won_us);
+    set_number(object, "promisedUs", t->promised_us);
+    set_number(object, "establishedUs", t->established_us);
+    set_number(object, "committedUs", t->committed_us);
+    set_number(object, "pausedUs", t->paused_us);
+    set_number(object, "sliceUs", t->slice_us);
+    set_number(object, "sliceFloorUs", t->floor_us);
+    set_number(object, "sliceRttUs", t->rtt_us);
+    set_number(object, "sliceEtcdUs", t->etcd_us);
+    set_number(object, "sliceGapUs", t->gap_us);
+    set_number(object, "longestGapUs", t->longest_gap_us);
+    return object;
 }
 
 static json_t *etcd_json(const struct admin_setup *setup) {
@@ -133,6 +159,8 @@ char *admin_status_json(const struct admin_setup *setup) {
     set_number(root, "execSeq", facts.exec_seq);
     set_number(root, "lastSeq", facts.last_seq);
     set_number(root, "acknowledgedSeq", facts.acknowledged_seq);
+    set(root, "quarantinedSeq",
+        facts.quarantined_seq ? arbiter_json_number(facts.quarantined_seq) : json_null());
     set_number(root, "logicalTimeUs", facts.logical_time_us);
     set(root, "commitHash", hex(&facts.commit_hash));
     set(root, "resultHash", hex(&facts.result_hash));
@@ -141,6 +169,7 @@ char *admin_status_json(const struct admin_setup *setup) {
     set(root, "ringPosition", json_integer(facts.ring_position));
     set_number(root, "takeoverDelayUs", facts.takeover_delay_us);
     set_number(root, "sliceUs", facts.slice_us);
+    set(root, "takeover", takeover_json(&facts.takeover));
     const struct mailbox_status *page = mailbox_status(setup->mailbox);
     set_number(root, "epochsCommitted", atomic_load(&page->epochs_committed));
     set_number(root, "transactionsCommitted", atomic_load(&page->transactions_committed));

@@ -63,6 +63,7 @@ void arbiter_own_member(const struct arbiter *arbiter, struct arbiter_member *re
         .protocol_version = WIRE_VERSION,
         .results_kept = config->results_kept,
     };
+    memcpy(member.dump_key, config->dump_key, sizeof member.dump_key);
     snprintf(member.address, sizeof member.address, "%s", config->address);
     snprintf(member.admin, sizeof member.admin, "%s",
              config->admin_advertise[0] ? config->admin_advertise : config->admin_listen);
@@ -251,6 +252,10 @@ const struct arbiter_health *arbiter_health(const struct arbiter *arbiter) {
 
 const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter) {
     return &arbiter->dump;
+}
+
+void arbiter_dump_look(struct arbiter *arbiter) {
+    arbiter->operations->dump_look(arbiter);
 }
 
 void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text) {

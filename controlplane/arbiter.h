@@ -40,6 +40,7 @@ struct arbiter_member {
     uint8_t node_count, quorum;
     bool durable;
     uint32_t protocol_version, results_kept;
+    uint8_t dump_key[CONTROL_KEY_BYTES]; /* public, that signs its dumps; zeros: makes none */
 };
 
 /* Of a cluster that begins with the state of another one (maroonctl restore). */
@@ -84,7 +85,8 @@ struct arbiter_epoch {
 /* The key dump/latest: the pointer's text (docs/dump-format.md), and the epoch it names. */
 #define ARBITER_DUMP_TEXT_MAX 1024
 struct arbiter_dump {
-    uint64_t seq; /* 0: none is known */
+    uint64_t seq;   /* 0: none is known */
+    uint64_t reads; /* how often the key was read */
     char text[ARBITER_DUMP_TEXT_MAX];
 };
 
@@ -146,6 +148,8 @@ const struct arbiter_health *arbiter_health(const struct arbiter *arbiter);
 /* dump/latest as read lately; followed where a store is configured. An embedded arbiter knows what
  * it was told. */
 const struct arbiter_dump *arbiter_dump(const struct arbiter *arbiter);
+/* Reads it now: dump.reads grows when that is done. */
+void arbiter_dump_look(struct arbiter *arbiter);
 /* A complete dump is in the store: the key moves there unless it names that one or a newer one. A
  * process whose index another store has taken moves it no more. Whoever sees the store ahead of the
  * key says so again: nothing is lost when the one that dumped dies in between. */
@@ -164,8 +168,10 @@ void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to);
 void arbiter_campaign(struct arbiter *arbiter, uint64_t revision);
 /* Deletes the key if its revision is `revision` and it holds a token of ours. */
 void arbiter_resign(struct arbiter *arbiter, uint64_t revision);
-/* `range` pinned, or WIRE_RANGE_NONE: the next free one, not below `floor`. (owner, nonce) names
- * the request: repeated, it gets the same range. */
+/* `range` pinned, or WIRE_RANGE_NONE: the next free one, not below `floor`. `floor` of a pinned
+ * one: 1 + the position at which the state says that it ended; 0: the state knows no end. It counts
+ * when the arbiter does not know the range (a cluster that begins with the state of another).
+ * (owner, nonce) names the request: repeated, it gets the same range. */
 void arbiter_range_request(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
                            uint64_t floor);
 void arbiter_range_renew(struct arbiter *arbiter, uint64_t owner, uint64_t range);
@@ -186,6 +192,7 @@ struct arbiter_operations {
     void (*range_close)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_check)(struct arbiter *arbiter, uint64_t owner, uint64_t range);
     void (*range_sealed)(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
+    void (*dump_look)(struct arbiter *arbiter);
     void (*dump_tell)(struct arbiter *arbiter, uint64_t seq, const char *text);
     const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
     void (*destroy)(struct arbiter *arbiter);

@@ -341,12 +341,17 @@ static void request_next(struct embedded *embedded, uint64_t owner, uint64_t non
 }
 
 static void request_pinned(struct embedded *embedded, uint64_t owner, uint64_t nonce,
-                           uint64_t number) {
+                           uint64_t number, uint64_t floor) {
     const struct arbiter_sink *sink = embedded->base.setup.sink;
     struct embedded_range *range = find(embedded, number);
     uint64_t now_ns = loop_now_ns(embedded->base.setup.loop);
     struct arbiter_range record = {.owner = owner, .nonce = nonce};
-    if (!range && number < embedded->next_range && number != 0) {
+    if (!range && floor > WIRE_RANGE_OFFSETS) {
+        answer(embedded, owner, nonce, number, WIRE_RANGE_EXHAUSTED, 0, 0);
+    } else if (!range && floor) { /* it ended in the cluster before: it goes on there */
+        record.start = (uint32_t)(floor - 1);
+        grant(embedded, number, record, true);
+    } else if (!range && number < embedded->next_range && number != 0) {
         /* Not remembered: granted without a pin and retired. Its end is not known any more. */
         answer(embedded, owner, nonce, number, WIRE_RANGE_EXHAUSTED, 0, 0);
     } else if (!range) {
@@ -372,7 +377,7 @@ static void range_request(struct arbiter *base, uint64_t owner, uint64_t nonce, 
     if (range == WIRE_RANGE_NONE)
         request_next(embedded_of(base), owner, nonce, floor);
     else
-        request_pinned(embedded_of(base), owner, nonce, range);
+        request_pinned(embedded_of(base), owner, nonce, range, floor);
 }
 
 static bool owns(const struct embedded_range *range, uint64_t owner) {
@@ -425,6 +430,10 @@ static void raise_term_base(struct arbiter *base, uint64_t to) {
     mrn_log_warning("term_base", "to=%" PRIu64 " refused=\"a single node needs none\"", to);
 }
 
+static void dump_look(struct arbiter *base) {
+    base->dump.reads++;
+}
+
 static void dump_tell(struct arbiter *base, uint64_t seq, const char *text) {
     base->dump.seq = seq;
     snprintf(base->dump.text, sizeof base->dump.text, "%s", text);
@@ -454,6 +463,7 @@ static const struct arbiter_operations operations = {
     .range_close = range_close,
     .range_check = range_check,
     .range_sealed = range_sealed,
+    .dump_look = dump_look,
     .dump_tell = dump_tell,
     .etcd_metrics = no_metrics,
     .destroy = destroy,

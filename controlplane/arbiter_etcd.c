@@ -394,6 +394,7 @@ static const struct arbiter_operations operations = {
     .range_close = arbiter_etcd_range_close,
     .range_check = arbiter_etcd_range_check,
     .range_sealed = arbiter_etcd_range_sealed,
+    .dump_look = arbiter_etcd_dump_look,
     .dump_tell = arbiter_etcd_dump_tell,
     .etcd_metrics = metrics,
     .destroy = destroy,

@@ -153,6 +153,7 @@ int arbiter_etcd_publish(struct arbiter *arbiter, const struct arbiter_epoch *ep
 void arbiter_etcd_dump_start(struct arbiter_etcd *arbiter);
 void arbiter_etcd_dump_anew(struct arbiter_etcd *arbiter); /* etcd went back */
 void arbiter_etcd_dump_stop(struct arbiter_etcd *arbiter);
+void arbiter_etcd_dump_look(struct arbiter *arbiter);
 void arbiter_etcd_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text);
 
 /* watchful */

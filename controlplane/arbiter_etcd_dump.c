@@ -39,8 +39,10 @@ static void dump_seen(struct arbiter_etcd *arbiter, const struct etcd_response *
     } else {
         if (kv)
             mrn_log_warning("value_unreadable", "key=dump/latest");
-        memset(dump, 0, sizeof *dump);
+        dump->seq = 0;
+        dump->text[0] = '\0';
     }
+    dump->reads++;
     json_decref(root);
 }
 
@@ -74,6 +76,7 @@ static void dump_written(void *context, const struct etcd_answer *answer) {
             arbiter_etcd_no_space(arbiter, true);
         dump_end(arbiter, answer->error);
     } else if (answer->succeeded) {
+        arbiter->dump_wanted.reads = arbiter->base.dump.reads + 1;
         arbiter->base.dump = arbiter->dump_wanted;
         arbiter->dump_revision = answer->revision;
         arbiter->compact_bytes += strlen(arbiter->dump_wanted.text) + 256;
@@ -138,7 +141,8 @@ void arbiter_etcd_dump_start(struct arbiter_etcd *arbiter) {
 }
 
 void arbiter_etcd_dump_anew(struct arbiter_etcd *arbiter) {
-    memset(&arbiter->base.dump, 0, sizeof arbiter->base.dump);
+    arbiter->base.dump.seq = 0;
+    arbiter->base.dump.text[0] = '\0';
     arbiter_etcd_dump_start(arbiter);
 }
 
@@ -153,4 +157,10 @@ void arbiter_etcd_dump_tell(struct arbiter *base, uint64_t seq, const char *text
     arbiter->dump_wanted.seq = seq;
     snprintf(arbiter->dump_wanted.text, sizeof arbiter->dump_wanted.text, "%s", text);
     dump_read(arbiter); /* one that runs goes on to write it */
+}
+
+void arbiter_etcd_dump_look(struct arbiter *base) {
+    struct arbiter_etcd *arbiter = etcd_arbiter(base);
+    if (arbiter->ready)
+        dump_read(arbiter);
 }

@@ -438,7 +438,7 @@ static void decide_pin(struct range_op *op) {
     } else if (!absent && !record->sealed) {
         sink->range_expired(sink->context, op->range, record->owner);
         op_answer(op, WIRE_RANGE_SEALING, 0, record->owner);
-    } else if (!absent && record->end == WIRE_RANGE_OFFSETS) {
+    } else if (record->sealed && record->end == WIRE_RANGE_OFFSETS) {
         op_answer(op, WIRE_RANGE_EXHAUSTED, 0, 0);
     } else {
         lease_step(op); /* nobody's, or sealed: ours from the seal on */
@@ -506,6 +506,8 @@ static void op_was_read(void *context, const struct etcd_answer *answer) {
         op_end(op);
         return;
     }
+    if (op->kind == OP_PIN && !record->kv_count && op->floor) /* it ended in the cluster before */
+        op->record = (struct arbiter_range){.sealed = true, .end = (uint32_t)(op->floor - 1)};
     op_decide(op);
 }
 

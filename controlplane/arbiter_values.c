@@ -96,7 +96,8 @@ static json_t *parse(const char *text) {
 
 char *arbiter_encode_member(uint8_t index, const char *cluster, const uint8_t *public_key,
                             const struct arbiter_member *member) {
-    return dump(
+    static const uint8_t none[CONTROL_KEY_BYTES];
+    json_t *root =
         json_pack("{s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:i, s:I}", "node",
                   (int)index, "cluster", cluster, "publicKey",
                   hex_of(public_key, CONTROL_KEY_BYTES), "address", member->address, "admin",
@@ -104,7 +105,13 @@ char *arbiter_encode_member(uint8_t index, const char *cluster, const uint8_t *p
                   "storeToken", arbiter_json_number(member->store_token), "processToken",
                   arbiter_json_number(member->process_token), "nodeCount", (int)member->node_count,
                   "quorum", (int)member->quorum, "durable", (int)member->durable, "protocolVersion",
-                  (int)member->protocol_version, "resultsKept", (json_int_t)member->results_kept));
+                  (int)member->protocol_version, "resultsKept", (json_int_t)member->results_kept);
+    if (root && memcmp(member->dump_key, none, sizeof none) != 0 &&
+        json_object_set_new(root, "dumpKey", hex_of(member->dump_key, sizeof member->dump_key))) {
+        json_decref(root);
+        return NULL;
+    }
+    return dump(root);
 }
 
 static int member_of_json(const json_t *root, struct arbiter_member *member) {
@@ -124,7 +131,8 @@ static int member_of_json(const json_t *root, struct arbiter_member *member) {
     member->protocol_version = (uint32_t)version;
     member->results_kept = (uint32_t)kept;
     member->durable = json_is_true(json_object_get(root, "durable"));
-    return 0;
+    const json_t *key = json_object_get(root, "dumpKey");
+    return key ? bytes_of_hex(key, member->dump_key, sizeof member->dump_key) : 0;
 }
 
 int arbiter_decode_member(const char *text, struct arbiter_member *ret_member) {

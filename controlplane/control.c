@@ -15,6 +15,7 @@
 
 #include "controlplane/admin.h"
 #include "controlplane/arbiter.h"
+#include "controlplane/dump/dump_manifest.h"
 #include "controlplane/dump/dump_turns.h"
 #include "controlplane/files.h"
 #include "controlplane/log.h"
@@ -231,6 +232,28 @@ static void on_index_lost(void *context, const struct arbiter_member *other) {
 
 /* ---- what the dataplane asks ---- */
 
+static void log_takeover(const struct mailbox_takeover *t) {
+    mrn_log_info("takeover",
+                 "term=%" PRIu64 " heard_at_us=%" PRIu64 " distance=%u silent_us=%" PRIu64
+                 " alone_us=%" PRIu64 " campaign_us=%" PRIu64 " won_us=%" PRIu64
+                 " promised_us=%" PRIu64 " established_us=%" PRIu64 " committed_us=%" PRIu64
+                 " paused_us=%" PRIu64 " slice_us=%" PRIu64 " floor_us=%" PRIu64 " rtt_us=%" PRIu64
+                 " etcd_us=%" PRIu64 " gap_us=%" PRIu64 " longest_gap_us=%" PRIu64,
+                 t->term, t->heard_at_us, t->distance, t->silent_us, t->alone_us, t->campaign_us,
+                 t->won_us, t->promised_us, t->established_us, t->committed_us, t->paused_us,
+                 t->slice_us, t->floor_us, t->rtt_us, t->etcd_us, t->gap_us, t->longest_gap_us);
+}
+
+static void log_difference(const struct mailbox_up *message) {
+    if (message->peer == MAILBOX_NODE_NONE)
+        mrn_log_error("quarantined",
+                      "epoch=%" PRIu64 " why=\"the results of this node differ from those of a "
+                      "quorum\" do=\"keep a copy of its data directory, then restart it\"",
+                      message->seq);
+    else
+        mrn_log_error("results_differ", "node=%u executed=%" PRIu64, message->peer, message->seq);
+}
+
 static const char *refusal_advice(const struct control *control, const struct mailbox_up *message) {
     if (message->drop == WIRE_DROP_CONFIGURATION)
         return "it is of another cluster, or was started with another cluster, nodes, quorum, "
@@ -281,6 +304,8 @@ static void handle_up(struct control *control, const struct mailbox_up *message)
     case MAILBOX_UP_NEED_SNAPSHOT: snapshot_needed(control->snapshot, message); return;
     case MAILBOX_UP_LEARNED: snapshot_learned(control->snapshot, message); return;
     case MAILBOX_UP_RESTORED: snapshot_restored(control->snapshot, message); return;
+    case MAILBOX_UP_DIFFERS: log_difference(message); return;
+    case MAILBOX_UP_TAKEOVER: log_takeover(&message->takeover); return;
     case MAILBOX_UP_EPOCH: publisher_epoch(&control->publisher); return;
     case MAILBOX_UP_REFUSED: on_refused(control, message); return;
     case MAILBOX_UP_FAILED: fail(control, message->error, message->text); return;
@@ -336,8 +361,8 @@ static int check_config(const struct control_config *config) {
     return 0;
 }
 
-/* Members without a key of their own get one from the cluster's name and their index: it tells them
- * apart and places them on the ring; it seals nothing. */
+/* Members without a key of their own get one from the cluster's name and their index: it tells
+ * them apart and places them on the ring; it seals nothing. */
 void control_derive_keys(struct control_config *config) {
     static const uint8_t none[CONTROL_KEY_BYTES];
     for (int i = 0; i < config->node_count; i++) {
@@ -482,6 +507,26 @@ static int open_dumps(struct control *control) {
     return error;
 }
 
+/* Registered with the node, so that whoever reads a dump can tell that a node of ours wrote it. */
+static int read_dump_key(struct control *control) {
+    struct control_config *config = &control->config;
+    struct dump_signer signer;
+    char path[MAILBOX_PATH_MAX + 16];
+    if (!config->store.url || !config->store.url[0])
+        return 0;
+    snprintf(path, sizeof path, "%s/dump.key", config->data_dir);
+    int error = dump_signer_load(path, &signer);
+    if (error)
+        mrn_log_error("dump_key",
+                      "file=%s error=%s do=\"let this user read and make it, or remove it "
+                      "and get a new one\"",
+                      mrn_log_quote(path), mrn_error_name(error));
+    else
+        memcpy(config->dump_key, signer.public_key, sizeof config->dump_key);
+    sodium_memzero(&signer, sizeof signer);
+    return error;
+}
+
 static int prepare(struct control *control) {
     struct control_config *config = &control->config;
     int error = check_config(config);
@@ -504,7 +549,9 @@ static int prepare(struct control *control) {
     if (!control->http || control->stop_fd < 0)
         return MRN_ERR_NO_MEMORY;
     control->identity.process_token = arbiter_random();
-    error = open_arbiter(control);
+    error = read_dump_key(control);
+    if (!error)
+        error = open_arbiter(control);
     if (error)
         return error;
     struct snapshot_setup snapshot = {

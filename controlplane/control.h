@@ -78,6 +78,7 @@ struct control_config {
     uint32_t dump_interval_s;                          /* 0: only when asked */
     const struct mrn_application *const *applications; /* of the node, to be named in dumps */
     uint32_t application_count;
+    uint8_t dump_key[CONTROL_KEY_BYTES]; /* public; control_prepare fills it */
 
     /* Why the process should end (fail-stop of the dataplane, loss of our index to another node).
      * Called once, on the control thread; must only set a flag or write to an fd. */

@@ -22,7 +22,8 @@
 #define BACKOFF_MAX_MS 10000
 #define PATH_BYTES (MAILBOX_PATH_MAX + 64)
 #define STORE_LOOK_MS 100
-#define STORE_BUSY_NS UINT64_C(5000000000) /* how long a dump under way is waited for */
+#define LOOK_PATIENCE_NS UINT64_C(2000000000) /* then the store alone must say */
+#define STORE_BUSY_NS UINT64_C(5000000000)    /* how long a dump under way is waited for */
 
 struct waiter {
     struct waiter *next;
@@ -47,11 +48,11 @@ struct snapshot {
 
     /* from the store and from peers */
     struct snapshot_bootstrap bootstrap;
-    struct dumper *dumper;    /* NULL: no store */
-    bool tried[SOURCE_COUNT]; /* for this need */
-    bool store_begun;         /* the dumper has the order */
-    bool of_store;            /* what is being restored */
-    uint64_t store_since_ns;
+    struct dumper *dumper;                /* NULL: no store */
+    bool tried[SOURCE_COUNT];             /* for this need */
+    bool store_begun;                     /* the dumper has the order */
+    bool of_store;                        /* what is being restored */
+    uint64_t store_since_ns, store_reads; /* of the key, before */
     struct dump_show show;
     uint8_t peer;
     bool peer_chosen; /* for this round of the sources */
@@ -290,6 +291,15 @@ static void store_look(void *context) {
         store_failed(snapshot, MRN_ERR_NOT_FOUND, "");
         return;
     }
+    if (!snapshot->store_begun &&
+        arbiter_dump(snapshot->setup.arbiter)->reads == snapshot->store_reads &&
+        now_ns - snapshot->store_since_ns < LOOK_PATIENCE_NS) {
+        /* What peers have cut their journals by was in the key before: wait for what it says now.
+         */
+        loop_timer_set(snapshot->setup.loop, &snapshot->fetch_timer, STORE_LOOK_MS / 10, store_look,
+                       snapshot);
+        return;
+    }
     if (!snapshot->store_begun) {
         snapshot->store_begun = dumper_fetch(snapshot->dumper, snapshot->bootstrap.needed_seq,
                                              arbiter_dump(snapshot->setup.arbiter)->text);
@@ -318,6 +328,8 @@ static void store_begin(struct snapshot *snapshot) {
     snapshot->bootstrap.stage = SNAPSHOT_STORE;
     memset(&snapshot->bootstrap.progress, 0, sizeof snapshot->bootstrap.progress);
     snapshot->store_begun = false;
+    snapshot->store_reads = arbiter_dump(snapshot->setup.arbiter)->reads;
+    arbiter_dump_look(snapshot->setup.arbiter);
     snapshot->store_since_ns = now_ns;
     snapshot->show = (struct dump_show){.terminal = isatty(STDERR_FILENO), .since_ns = now_ns};
     store_look(snapshot);

@@ -30,7 +30,7 @@ struct snapshot_setup {
     struct loop *loop;
     struct http_client *http;
     const struct control_config *config;
-    const struct arbiter *arbiter; /* for the peers' admin addresses */
+    struct arbiter *arbiter; /* for the peers' admin addresses */
     void (*send_down)(void *context, const struct mailbox_down *message);
     void *context;
 };

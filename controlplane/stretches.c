@@ -25,7 +25,7 @@ struct job {
     void *context;
     int error;
     uint64_t seq, bytes;
-    char path[512];
+    char path[512], text[DUMP_TEXT_BYTES];
 };
 
 struct stretches {
@@ -70,7 +70,6 @@ static int write_record(void *context, uint64_t seq, const struct wire_hash *has
 }
 
 static void do_job(struct stretches *s, struct job *job) {
-    char text[DUMP_TEXT_BYTES];
     struct dump_journal_span span = {
         .after_seq = job->after_seq, .to_seq = job->to_seq, .digest_key = s->setup.digest_key};
     struct writing w = {s, job, NULL};
@@ -85,7 +84,7 @@ static void do_job(struct stretches *s, struct job *job) {
         from_start.segment = 0;
         journal = &from_start;
     }
-    job->error = dump_journal_read(journal, &span, write_record, &w, text);
+    job->error = dump_journal_read(journal, &span, write_record, &w, job->text);
     if (!job->error && job->to_seq > s->read_to) {
         s->journal.segment = journal->segment;
         s->read_to = job->to_seq;
@@ -143,9 +142,11 @@ static void answer_done(struct stretches *s) {
         s->counters.failed += job->error != 0;
         s->counters.bytes += job->bytes;
         mrn_log_info("stretch",
-                     "after=%" PRIu64 " to=%" PRIu64 " got=%" PRIu64 " bytes=%" PRIu64 " error=%s",
+                     "after=%" PRIu64 " to=%" PRIu64 " got=%" PRIu64 " bytes=%" PRIu64
+                     " error=%s why=%s",
                      job->after_seq, job->to_seq, job->seq, job->bytes,
-                     job->error ? mrn_error_name(job->error) : "none");
+                     job->error ? mrn_error_name(job->error) : "none",
+                     mrn_log_quote(job->error ? job->text : ""));
         job->ready(job->context, job->error, job->error ? NULL : job->path, job->seq);
         (void)unlink(job->path); /* whoever reads it has it open */
         free(job);

@@ -1,6 +1,6 @@
 """maroon-perf: the profiles. Each prints a table and writes perf/out/PROFILE.json and PROFILE*.svg.
 
-    bench.py [--repeat N] [--quick] [epoch] [throughput] [failover] [scale] [floor] [targets]      default: floor epoch throughput
+    bench.py [--repeat N] [--quick] [epoch] [throughput] [failover] [scale] [floor] [compose] [targets]      default: floor epoch throughput
 
 Every figure is the median of N runs (spread: least and greatest), beside a floor measured in the same call. Runs of a
 profile alternate, so that a neighbour who comes and goes spoils a row, not a column. CPU time a transaction (the measuring
@@ -54,6 +54,7 @@ class Rows:
 
     def add(self, name, run):
         self.plans[name] = run
+        return self
 
     def measure(self):
         for _ in range(self.repeat):
@@ -196,6 +197,10 @@ def throughput(options):
     for size in (64, 256, 1024):
         rows.add(f"echo of {size} B, 256 in flight", lambda size=size: probe(
             NET, "inproc", app="echo", size=size, flight=256, count=count // 2))
+    ranges = (1, 4, 16, 64)
+    for number in ranges:  # the in-memory fabric links that many gateways, each with its range
+        rows.add(f"echo of 64 B, {number} ranges, 256 in flight", lambda number=number: probe(
+            PROBE, "inproc", app="echo", size=64, flight=256, gateways=number, count=count // 2))
     rates = (50000, 100000, 200000, 400000, 600000, 800000, 1000000)
     for rate in rates:
         rows.add(f"bank, open loop at {rate / 1000:g} k/s", lambda rate=rate: probe(
@@ -246,7 +251,9 @@ def instructions(transactions, warm_up=3000, **options):
 def scale(options):
     """G1, G2: lines that should be flat."""
     lines = {
-        "gateways and ranges": [(n, instructions(6000, gateways=n, flight=256, app="echo")) for n in (1, 4, 16, 64)],
+        "gateways, a range each": [(n, instructions(6000, gateways=n, flight=256, app="echo")) for n in (1, 4, 16, 64)],
+        "open ranges": [(n, instructions(6000, flight=256, app="echo", ranges=n, key0="--ranges-max=16384"))
+                        for n in (1, 100, 10000)],
         "nodes (per node)": [(n, instructions(4000, nodes=n, flight=256, app="echo") / n) for n in (1, 3, 5)],
         "backlog (in flight)": [(n, instructions(8000, flight=n, parts=8192, app="echo")) for n in (64, 256, 1024, 4096)],
         "history (transactions)": [(n, instructions(5000, warm_up=n, flight=256, app="echo"))
@@ -270,6 +277,35 @@ def failover(options):
     cluster.failover(options)
 
 
+def compose(options):
+    """Through the published HTTP port of the stack that `make run-compose` started (FABRIC=memif make run-compose: the other
+    fabric): a call that changes nothing, beside the HTTP library alone and the kernel's UDP echo."""
+    port = options.compose_port
+    if subprocess.run(["curl", "-sf", "-m", "3", f"http://127.0.0.1:{port}/readyz"], capture_output=True).returncode:
+        print(f"  compose: no gateway is ready at 127.0.0.1:{port}; start one: make run-compose (--compose-port says another port)")
+        return
+    rows, seconds, floor_port = Rows(options.repeat), 2 if options.quick else 4, 5890
+    call = {"path": "/echo.v1.Echo/Echo", "body": json.dumps({"payload": "bWFyb29uIG1hcm9vbiBtYXJvb24gbWFyb29uIG1hcm9vbg=="})}
+    alone = subprocess.Popen([str(PROBE), "http-floor", f"--port={floor_port}", "--seconds=600"], stdout=subprocess.DEVNULL)
+    try:
+        for flight in (1, 64):
+            rows.add(f"floor: HTTP library, {flight} connections", lambda flight=flight: probe(
+                PROBE, "http", port=floor_port, flight=flight, seconds=seconds, path="/", body="{}"))
+            rows.add(f"compose, {flight} connections", lambda flight=flight: probe(
+                PROBE, "http", port=port, flight=flight, seconds=seconds, **call))
+        rows.add("floor: UDP echo, blocking", lambda: probe(PROBE, "udp", count=5000))
+        rows.measure()
+    finally:
+        alone.kill()
+        alone.wait()
+    floor_of = rows.median("floor: HTTP library, 1 connections", "latency.p50")
+    table("Through compose's published HTTP port", LATENCY_HEAD + ["k/s"],
+          [latency_row(rows, name, floor_of) + [f"{(rows.median(name, 'per_s') or 0) / 1000:.1f}" if "UDP" not in name else ""]
+           for name in rows.plans])
+    save("compose", rows)
+    plot.lines(OUT / "compose.svg", "Latency through compose", "share of calls", "us", curves(rows, list(rows.plans)), True, True, NINES)
+
+
 def targets(options):
     import targets as table_of_targets
     table_of_targets.targets(options)
@@ -277,7 +313,7 @@ def targets(options):
 
 def main():
     profiles = {"floor": floor, "epoch": epoch, "throughput": throughput, "scale": scale, "failover": failover,
-                "targets": targets}
+                "compose": compose, "targets": targets}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profiles", nargs="*", default=[])
     parser.add_argument("--repeat", type=int, default=3)
@@ -285,6 +321,8 @@ def main():
     parser.add_argument("--no-cluster", dest="cluster", action="store_false",
                         help="only what runs in one process: no namespaces, no etcd (also when not root)")
     parser.add_argument("--directory", default=str(ROOT), help="where the floor of the disk is measured")
+    parser.add_argument("--compose-port", type=int, default=int(os.environ.get("GATEWAY_0_PORT", 5000)),
+                        help="profile compose: the gateway's published port")
     parser.add_argument("--rows", help="profile targets: only these groups, e.g. L1,B2")
     parser.add_argument("--history", type=int, default=20000000, help="profile targets: transactions of history")
     options = parser.parse_args()

@@ -87,6 +87,8 @@ static void arbitrate(struct perf_cluster *c, uint8_t index, const struct mailbo
     case MAILBOX_UP_NEED_SNAPSHOT:
     case MAILBOX_UP_LEARNED:
     case MAILBOX_UP_RESTORED:
+    case MAILBOX_UP_DIFFERS:
+    case MAILBOX_UP_TAKEOVER:
     case MAILBOX_UP_EPOCH:
     case MAILBOX_UP_REFUSED: break; /* nothing that a measurement waits for */
     }

@@ -29,6 +29,8 @@ class Bench(c.Cluster):
         self.fabric, self.etcd_members = fabric, etcd_members
         self.marks = None
         self.hosts = 0
+        self.guests = []
+        self.echoes = 0
 
     def __enter__(self):
         super().__enter__()
@@ -39,13 +41,14 @@ class Bench(c.Cluster):
     def _environment(self, name):
         return {**super()._environment(name), "PERF_MARKS_FILE": str(self.marks)}
 
-    def links(self, own, count):
-        """Flags of host `own` (nodes first) with a link to each of `count` hosts. Host i has 10.99.0.(i + 1)."""
+    def links(self, own, count, what="link"):
+        """Flags of host `own` (nodes first) with a link to each of `count` hosts. Host i has 10.99.0.(i + 1). `what`: sockets
+        of another name, since who finds one that a dead process left cannot connect."""
         peers = []
         for peer in range(count):
             low, high = min(own, peer), max(own, peer)
             if peer != own:
-                peers.append(f"10.99.0.{peer + 1}={self.workdir}/link-{low}-{high}.sock{':server' if own == low else ''}")
+                peers.append(f"10.99.0.{peer + 1}={self.workdir}/{what}-{low}-{high}.sock{':server' if own == low else ''}")
         fabric = "virtio_user" if self.fabric == "vhost" else self.fabric
         return {"fabric": fabric, "links": ",".join(peers), "address": f"10.99.0.{own + 1}/24"}
 
@@ -94,11 +97,24 @@ class Bench(c.Cluster):
             options = {**self.links(count, count + 1), **options}
         return self.run(*host, "client", nodes=self.node_list(), **options)
 
+    def clients(self, count, **options):
+        """So many gateways at once, each a process of its own: rates added up, latencies of the slowest."""
+        while len(self.guests) < count:
+            self.guests.append(self.host())
+        running = [subprocess.Popen(self.command(*host, "client", nodes=self.node_list(), **options), stdout=subprocess.PIPE,
+                                    text=True) for host in self.guests[:count]]
+        found = [json.loads(output) for output in (process.communicate(timeout=bench.PROBE_SECONDS)[0] for process in running) if output]
+        if len(found) < count:
+            return None
+        slowest = max(found, key=lambda result: result["latency"]["p50"])
+        return {**slowest, "per_s": sum(result["per_s"] for result in found)}
+
     def echo(self, host, servers, **options):
         """The floor: a round trip of empty packets, with as many processes polling and yielding as the cluster has."""
         links, to = [{}] * (len(servers) + 1), servers[0][1]
         if self.fabric != "af_packet":
-            links, to = [self.links(i, len(servers) + 1) for i in range(len(servers) + 1)], "10.99.0.1"
+            self.echoes += 1
+            links, to = [self.links(i, len(servers) + 1, f"echo{self.echoes}") for i in range(len(servers) + 1)], "10.99.0.1"
         running = [subprocess.Popen(self.command(*server, "echo", server=1, seconds=30, port=ECHO_PORT, **links[i]),
                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for i, server in enumerate(servers)]
         time.sleep(1.0)
@@ -159,11 +175,25 @@ def epoch(options):
                                                                          directory=str(cluster.workdir)))
             part.measure()
             rows.results.update(part.results)
+    for fabric in ("memif", "vhost"):
+        with Bench(fabric=fabric, etcd_members=1) as cluster:
+            cluster.start_network()
+            host, servers = cluster.host(), [cluster.host() for _ in range(3)]
+            part = bench.Rows(options.repeat)
+            part.add(f"floor: round trip, 4 pollers, {fabric}", lambda: cluster.echo(host, servers, count=count)).measure()
+            cluster.start_rest(nodes=3, gateways=0, etcd=cluster.etcd_members)
+            cluster.leader()
+            part.plans.clear()
+            part.add(f"{fabric}, memory", lambda: cluster.client(host, flight=1, count=count, seconds=20)).measure()
+            rows.results.update(part.results)
     trip = rows.median("floor: round trip, 4 pollers", "latency.p50")
     floor = 2 * trip if trip else None
     sync = rows.median("floor: write + fdatasync", "latency.p50")
     shown = [bench.latency_row(rows, NAMES["memory"], floor),
              bench.latency_row(rows, NAMES["disk"], floor + sync if floor and sync else None)]
+    for fabric in ("memif", "vhost"):
+        trip_of = rows.median(f"floor: round trip, 4 pollers, {fabric}", "latency.p50")
+        shown.append(bench.latency_row(rows, f"{fabric}, memory", 2 * trip_of if trip_of else None))
     shown += [bench.latency_row(rows, name, floor) for name in
               ("floor: round trip, 4 pollers", "floor: write + fdatasync", "peer: etcd transaction")]
     bench.table("Three nodes, client and etcd as processes in namespaces; floor: two round trips (disk: and one sync)",
@@ -182,8 +212,14 @@ def throughput(options):
         for rate in rates:
             rows.add(f"{rate / 1000:g} k/s", lambda rate=rate: cluster.client(host, flight=4096, rate=rate, seconds=seconds))
         rows.add("256 in flight", lambda: cluster.client(host, flight=256, seconds=seconds))
+        for size in (64, 256, 1024):
+            rows.add(f"echo of {size} B, 256 in flight", lambda size=size: cluster.client(
+                host, app="echo", size=size, flight=256, seconds=seconds))
+        for count in (1, 2, 4):
+            rows.add(f"{count} gateways, a range each, 256 in flight together",
+                     lambda count=count: cluster.clients(count, flight=256 // count, seconds=seconds))
         rows.measure()
-    bench.table("af_packet over veth, memory, bank, open loop", ["", "answered k/s", "p50 us", "p99 us", "p99.9 us"],
+    bench.table("af_packet over veth, memory; bank in an open loop unless said otherwise", ["", "answered k/s", "p50 us", "p99 us", "p99.9 us"],
                 [[name, f"{(rows.median(name, 'per_s') or 0) / 1000:.1f}"]
                  + [bench.us(rows.median(name, f"latency.{p}")) for p in ("p50", "p99", "p999")] for name in rows.plans])
     bench.save("throughput_processes", rows)

@@ -24,6 +24,36 @@ def _escape(text):
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
+def bars(path, title, x_name, values, limit=1.0):
+    """values: [(name, value)], horizontal on a log scale; a line stands at `limit`, and what is over it is red."""
+    values = [(name, value) for name, value in values if value and value > 0]
+    if not values:
+        return
+    row, left, right = 22, 190, 90
+    height, width = TOP + row * len(values) + BOTTOM, WIDTH
+    low = 10.0 ** math.floor(math.log10(min([limit] + [value for _, value in values])) - 0.01)
+    high = 10.0 ** math.ceil(math.log10(max([limit] + [value for _, value in values])) + 0.01)
+
+    def at(value):
+        return left + math.log10(value / low) / math.log10(high / low) * (width - left - right)
+
+    bottom = TOP + row * len(values)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
+           f'<rect width="{width}" height="{height}" fill="white"/>', f'<text x="{left}" y="28" font-size="16">{_escape(title)}</text>',
+           f'<text x="{(left + width - right) / 2}" y="{height - 14}" text-anchor="middle">{_escape(x_name)}</text>']
+    for tick in _ticks(low, high, True):
+        out.append(f'<line x1="{at(tick):.1f}" y1="{TOP}" x2="{at(tick):.1f}" y2="{bottom}" stroke="#e4e4e4"/>'
+                   f'<text x="{at(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{_text(tick)}</text>')
+    for number, (name, value) in enumerate(values):
+        y = TOP + row * number
+        out.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{_escape(name)}</text>'
+                   f'<rect x="{left}" y="{y + 4}" width="{max(1.0, at(value) - left):.1f}" height="{row - 8}" '
+                   f'fill="{COLORS[1] if value > limit else COLORS[2]}"/>'
+                   f'<text x="{at(value) + 6:.1f}" y="{y + 15}">{value:.2f}</text>')
+    out.append(f'<line x1="{at(limit):.1f}" y1="{TOP}" x2="{at(limit):.1f}" y2="{bottom}" stroke="#444444" stroke-width="2"/></svg>')
+    path.write_text("\n".join(out) + "\n")
+
+
 def lines(path, title, x_name, y_name, series, log_x=False, log_y=False, x_labels=None):
     """series: {name: [(x, y), ...]}. x_labels: {x: text} instead of numbers."""
     points = [(x, y) for values in series.values() for x, y in values

@@ -94,13 +94,19 @@ int main(int count, char **arguments) {
         int (*run)(void);
     } probes[] = {{"inproc", probe_inproc},
 #ifdef PERF_NET
-                  {"client", probe_client},     {"echo", probe_echo},
+                  {"client", probe_client},
+                  {"echo", probe_echo},
 #endif
 
-                  {"hops", probe_hops},         {"memcpy", probe_memcpy},
-                  {"sync", probe_sync},         {"udp", probe_udp},
-                  {"http", probe_http},         {"http-floor", probe_http_floor},
-                  {"snapshot", probe_snapshot}, {"ranges", probe_ranges}};
+                  {"hops", probe_hops},
+                  {"memcpy", probe_memcpy},
+                  {"sync", probe_sync},
+                  {"udp", probe_udp},
+                  {"hiccups", probe_hiccups},
+                  {"http", probe_http},
+                  {"http-floor", probe_http_floor},
+                  {"snapshot", probe_snapshot},
+                  {"ranges", probe_ranges}};
     if (count > 1)
         options_take(count - 2, arguments + 2);
     if (sodium_init() < 0)
@@ -108,10 +114,10 @@ int main(int count, char **arguments) {
     for (uint32_t i = 0; count > 1 && i < sizeof probes / sizeof probes[0]; i++)
         if (!strcmp(probes[i].name, arguments[1]))
             return probes[i].run();
-    fprintf(
-        stderr,
-        "maroon-perf-probe inproc|client|echo|hops|memcpy|sync|udp|http|http-floor|snapshot|ranges "
-        "[--name=value ...]: "
-        "see perf/probe.h; perf/run.sh runs the profiles\n");
+    fprintf(stderr,
+            "maroon-perf-probe "
+            "inproc|client|echo|hops|memcpy|sync|udp|hiccups|http|http-floor|snapshot|ranges "
+            "[--name=value ...]: "
+            "see perf/probe.h; perf/run.sh runs the profiles\n");
     return 2;
 }

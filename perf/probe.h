@@ -5,6 +5,7 @@
  *   client    a gateway against running nodes             probe_client.c
  *   echo      the fabric alone: packets to a peer that sends them back    probe_echo.c
  *   hops, memcpy, sync, udp   floors of memory, disk and kernel           probe_floor.c
+ *   hiccups   how long this machine keeps a loop from its core  probe_floor.c
  *   http, http-floor          a client, and the HTTP library alone        probe_http.c
  *   snapshot, ranges          the runtime's and the replica's memory      probe_state.c
  *
@@ -42,6 +43,7 @@ int probe_hops(void);
 int probe_memcpy(void);
 int probe_sync(void);
 int probe_udp(void);
+int probe_hiccups(void);
 int probe_http(void);
 int probe_http_floor(void);
 int probe_snapshot(void);

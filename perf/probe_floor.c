@@ -229,3 +229,27 @@ int probe_udp(void) {
     probe_print(json_pack("{sb so}", "spin", (int)echo.spin, "latency", probe_latency(&latency)));
     return 0;
 }
+
+/* ---- the machine: a loop that only looks at the clock, and how long it was kept from it ---- */
+
+#define HICCUP_NS 50000
+
+int probe_hiccups(void) {
+    uint64_t length_ns = (uint64_t)(probe_real("seconds", 2) * 1e9), count = 0, lost_ns = 0,
+             longest = 0;
+    probe_options_end();
+    uint64_t start_ns = perf_clock_ns(), last_ns = start_ns;
+    while (last_ns - start_ns < length_ns) {
+        uint64_t now_ns = perf_clock_ns(), away_ns = now_ns - last_ns;
+        last_ns = now_ns;
+        if (away_ns < HICCUP_NS)
+            continue;
+        count++;
+        lost_ns += away_ns;
+        longest = away_ns > longest ? away_ns : longest;
+    }
+    probe_print(json_pack("{sI sf sI}", "over_50_us", (json_int_t)count, "lost_percent",
+                          (double)lost_ns * 100 / (double)(last_ns - start_ns), "longest_ns",
+                          (json_int_t)longest));
+    return 0;
+}

@@ -16,16 +16,22 @@ import time
 import bench
 import check
 import machine
+import plot
 
 REPEATED = 3
 
 
 class Row:
-    """What a row says: value and floor with their units, and whether the target is met."""
+    """What a row says: value and floor with their units, and whether the target is met. `reach`: what was measured, as a share
+    of what the target allows; up to 1 is met. Not for what was not measured."""
 
-    def __init__(self, name, target, value, floor="", ratio=None, met=None, note=""):
+    def __init__(self, name, target, value, floor="", ratio=None, reach=None, note=""):
         self.name, self.target, self.value, self.floor = name, target, value, floor
-        self.ratio, self.met, self.note = ratio, met, note
+        self.ratio, self.reach, self.note = ratio, reach, note
+
+    @property
+    def met(self):
+        return None if self.reach is None else self.reach <= 1
 
     def cells(self):
         met = {True: "met", False: "short", None: "not measured"}[self.met]
@@ -60,6 +66,12 @@ def values(results, path, scale=1000):
     return [bench.value_at(result, path) / scale for result in results]
 
 
+def away(hiccups):
+    """What the machine itself does to a loop that only looks at the clock, in the same call."""
+    return (f"a loop that does nothing is kept from its core over 50 us for {spread(values(hiccups, 'lost_percent', 1), '%')} "
+            f"of the time, at most {max(values(hiccups, 'longest_ns', 1e6)):.1f} ms")
+
+
 # ---- in one process ----
 
 def inproc(options):
@@ -71,20 +83,23 @@ def inproc(options):
         full += runs(lambda: bench.probe(bench.NET, "inproc", flight=256, parts=4096, warm_up=100000, count=5 * count), 1)
         memcpy += runs(lambda: bench.probe(bench.PROBE, "memcpy", count=1000000), 1)
     rate = int(median(full, "per_s") / 2)
-    half = runs(lambda: bench.probe(bench.NET, "inproc", flight=4096, parts=4096, rate=rate, warm_up=rate // 4,
-                                     count=rate // 2 if options.quick else 2 * rate))
+    half, hiccups = [], []
+    for _ in range(REPEATED):
+        hiccups += runs(lambda: bench.probe(bench.PROBE, "hiccups", seconds=1), 1)
+        half += runs(lambda: bench.probe(bench.NET, "inproc", flight=8000, parts=8192, rate=rate, warm_up=rate // 4,
+                                         count=rate // 2 if options.quick else 2 * rate), 1)
     floor, p50, p999 = (median(hops, "latency.p50") / 1000, median(alone, "latency.p50") / 1000,
                         median(alone, "latency.p999") / 1000)
     loaded = median(half, "latency.p99") / 1000
     cpu, copy = median(full, "cpu_ns_per_tx"), median(memcpy, "cpu_ns_per_tx")
     return [
-        Row("L1 p50", "<= 3 us", spread(values(alone, "latency.p50")), f"4 hops {floor:.2f} us", p50 / floor, p50 <= 3),
-        Row("L1 p99.9", "<= 30 us", spread(values(alone, "latency.p999")), f"4 hops {floor:.2f} us", p999 / floor, p999 <= 30),
+        Row("L1 p50", "<= 3 us", spread(values(alone, "latency.p50")), f"4 hops {floor:.2f} us", p50 / floor, p50 / 3),
+        Row("L1 p99.9", "<= 30 us", spread(values(alone, "latency.p999")), f"4 hops {floor:.2f} us", p999 / floor, p999 / 30),
         Row("L5 rings p99", "<= 10 x unloaded p50", spread(values(half, "latency.p99")), f"unloaded p50 {p50:.2f} us",
-            loaded / p50, loaded <= 10 * p50, f"at {rate / 1000:.0f} k/s, half of saturation"),
+            loaded / p50, loaded / (10 * p50), f"at {rate / 1000:.0f} k/s, half of saturation; {away(hiccups)}"),
         Row("B1", ">= 1.0 M/s", spread(values(full, "per_s", 1e6), "M/s"), f"memcpy {copy:.0f} ns", cpu / copy,
-            median(full, "per_s") >= 1e6, f"256 in flight; {cpu:.0f} ns of CPU a transaction"),
-    ], {"alone": alone, "hops": hops, "full": full, "half": half}
+            1e6 / median(full, "per_s"), f"256 in flight; {cpu:.0f} ns of CPU a transaction"),
+    ], {"alone": alone, "hops": hops, "full": full, "half": half, "hiccups": hiccups}
 
 
 def inclusive(path, name):
@@ -125,8 +140,8 @@ def instructions(options):
     note = "time by share of instructions, in memory fabric"
     return [
         Row("B2 node", "<= 250 ns", f"{node_ns:.0f} ns, {node:.0f} instructions", f"all {cpu:.0f} ns, {total:.0f}", None,
-            node_ns <= 250, note),
-        Row("B2 replica", "<= 80 ns", f"{replica_ns:.0f} ns, {replica:.0f} instructions", "", None, replica_ns <= 80, note),
+            node_ns / 250, note),
+        Row("B2 replica", "<= 80 ns", f"{replica_ns:.0f} ns, {replica:.0f} instructions", "", None, replica_ns / 80, note),
     ], {"instructions": {"all": total, "node": node, "replica": replica}, "timed": timed}
 
 
@@ -143,10 +158,10 @@ def flat(options):
     gateways = [(n, bench.instructions(6000, gateways=n, flight=256, app="echo")) for n in (1, 4, 16, 64)]
     nodes = [(n, bench.instructions(4000, nodes=n, flight=256, app="echo") / n) for n in (3, 5)]
     result = [Row(f"G1 {name}", "within +10 %", f"{growth(points):+.1f} %", text(points), 1 + growth(points) / 100,
-                  growth(points) <= 10, f"instructions; fitted {bench.slope(points) * 100:+.2f} % for each doubling")
+                  growth(points) / 10, f"instructions; fitted {bench.slope(points) * 100:+.2f} % for each doubling")
               for name, points in (("open ranges", ranges), ("gateways", gateways))]
     result.append(Row("G2 nodes 3 -> 5, per node", "within +25 %", f"{growth(nodes):+.1f} %", text(nodes),
-                      1 + growth(nodes) / 100, growth(nodes) <= 25, "instructions"))
+                      1 + growth(nodes) / 100, growth(nodes) / 25, "instructions"))
     return result, {"ranges": ranges, "gateways": gateways, "nodes": nodes}
 
 
@@ -159,7 +174,7 @@ def history(options):
     first, last = statistics.median(parts[:3]), statistics.median(parts[-3:])
     points = [((i + 1) * count / len(parts), part) for i, part in enumerate(parts)]
     return [Row("G1 history", "within +10 %", f"{(last / first - 1) * 100:+.1f} %", f"first {first:.0f} ns, last {last:.0f} ns",
-                last / first, last / first <= 1.1,
+                last / first, (last / first - 1) / 0.1,
                 f"0 to {count:.0e} transactions; fitted {bench.slope(points) * 100:+.2f} % for each doubling")], {"run": run}
 
 
@@ -177,7 +192,10 @@ def veth(options):
         alone = runs(lambda: running.client(host, flight=1, count=count, seconds=10))
         full = runs(lambda: running.client(host, flight=1024, seconds=3))
         rate = int(median(full, "per_s") / 2)
-        half = runs(lambda: running.client(host, flight=4096, rate=rate, seconds=4))
+        half, hiccups = [], []
+        for _ in range(REPEATED):
+            hiccups += runs(lambda: bench.probe(bench.PROBE, "hiccups", seconds=1), 1)
+            half += runs(lambda: running.client(host, flight=4096, rate=rate, seconds=4), 1)
         peer = runs(lambda: cluster.etcd_transactions(running, 200))
     floor, p50, p99 = (2 * median(trips, "latency.p50") / 1000, median(alone, "latency.p50") / 1000,
                        median(alone, "latency.p99") / 1000)
@@ -186,12 +204,12 @@ def veth(options):
     blocking = median(udp, "latency.p50") / 1000
     shown = f"2 round trips {floor:.1f} us"
     return [
-        Row("L3 p50", "<= 2 x floor", spread(values(alone, "latency.p50")), shown, p50 / floor, p50 <= 2 * floor,
+        Row("L3 p50", "<= 2 x floor", spread(values(alone, "latency.p50")), shown, p50 / floor, p50 / (2 * floor),
             f"one etcd transaction {etcd:.0f} us ({etcd / p50:.0f} x); kernel UDP echo {blocking:.1f} us"),
-        Row("L3 p99", "<= 4 x floor", spread(values(alone, "latency.p99")), shown, p99 / floor, p99 <= 4 * floor),
+        Row("L3 p99", "<= 4 x floor", spread(values(alone, "latency.p99")), shown, p99 / floor, p99 / (4 * floor)),
         Row("L5 af_packet p99", "<= 10 x unloaded p50", spread(values(half, "latency.p99")), f"unloaded p50 {p50:.1f} us",
-            loaded / p50, loaded <= 10 * p50, f"at {rate / 1000:.0f} k/s, half of {2 * rate / 1000:.0f} k/s"),
-    ], {"trips": trips, "alone": alone, "full": full, "half": half, "etcd": peer, "udp": udp}
+            loaded / p50, loaded / (10 * p50), f"at {rate / 1000:.0f} k/s, half of {2 * rate / 1000:.0f} k/s; {away(hiccups)}"),
+    ], {"hiccups": hiccups, "trips": trips, "alone": alone, "full": full, "half": half, "etcd": peer, "udp": udp}
 
 
 def disk(options):
@@ -210,7 +228,7 @@ def disk(options):
     trip, sync, p50 = (2 * median(trips, "latency.p50") / 1000, median(syncs, "latency.p50") / 1000,
                        median(alone, "latency.p50") / 1000)
     return [Row("L4 p50", "<= 1.3 x floor", spread(values(alone, "latency.p50")),
-                f"2 round trips {trip:.1f} us + sync {sync:.1f} us", p50 / (trip + sync), p50 <= 1.3 * (trip + sync))], \
+                f"2 round trips {trip:.1f} us + sync {sync:.1f} us", p50 / (trip + sync), p50 / (1.3 * (trip + sync)))], \
         {"trips": trips, "alone": alone, "syncs": syncs}
 
 
@@ -230,7 +248,7 @@ def point(options):
             continue
         floor, p50 = 2 * median(trips, "latency.p50") / 1000, median(alone, "latency.p50") / 1000
         rows.append(Row(f"L2 {fabric} p50", "<= 3 x floor", spread(values(alone, "latency.p50")), f"2 round trips {floor:.2f} us",
-                        p50 / floor, p50 <= 3 * floor))
+                        p50 / floor, p50 / (3 * floor)))
         results[fabric] = {"trips": trips, "alone": alone}
     return rows, results
 
@@ -245,11 +263,11 @@ def failover(options):
     median_ms = killed[len(killed) // 2]
     return [
         Row("F1 killed p50", "<= 30 ms", spread(killed, "ms"), f"etcd transaction {etcd:.0f} us", median_ms * 1000 / etcd,
-            median_ms <= 30, f"{len(killed)} rounds; gaps under 2 ms count as 0"),
+            median_ms / 30, f"{len(killed)} rounds; gaps under 2 ms count as 0"),
         Row("F1 killed max", "<= 150 ms", f"{killed[-1]:.0f} ms", f"etcd transaction {etcd:.0f} us", killed[-1] * 1000 / etcd,
-            killed[-1] <= 150),
+            killed[-1] / 150),
         Row("F2 hand-over", "<= 10 ms", spread(handed, "ms"), f"etcd transaction {etcd:.0f} us", handed[-1] * 1000 / etcd,
-            handed[-1] <= 10),
+            handed[-1] / 10),
     ], measured
 
 
@@ -268,9 +286,9 @@ def journals(options):
     floor = re.search(r"floor: sequential.*?(\d+) MB/s", done.stdout).group(1)
     cluster_rate = median(end_to_end, "per_s") or 0
     return [
-        Row("B3 bandwidth", ">= 70 %", f"{share:.0f} %", f"sequential direct write {floor} MB/s", share / 100, share >= 70,
+        Row("B3 bandwidth", ">= 70 %", f"{share:.0f} %", f"sequential direct write {floor} MB/s", share / 100, 70 / share,
             found["1024"]),
-        Row("B3 64 B", ">= 300 k/s", f"{rate / 1000:.0f} k/s each", "", None, rate >= 300000 and cluster_rate >= 300000,
+        Row("B3 64 B", ">= 300 k/s", f"{rate / 1000:.0f} k/s each", "", None, 300000 / max(1, min(rate, cluster_rate)),
             f"three nodes and a gateway on one thread, disk: {cluster_rate / 1000:.0f} k/s"),
     ], {"text": done.stdout, "cluster": end_to_end}
 
@@ -326,8 +344,8 @@ def http(options):
     added = (median(rows["gateway 1"], "latency.p50") - median(rows["floor 1"], "latency.p50")) / 1000
     return [
         Row("B4 rate", ">= 60 % of the library's", spread(values(rows["gateway 64"], "per_s"), "k/s"), f"{rate / 1000:.1f} k/s",
-            own / rate, own >= 0.6 * rate, "64 connections; one node, kernel sockets, memory"),
-        Row("B4 latency", "adds <= 60 us", f"{added:.0f} us", f"library {p(rows['floor 1'][0], 'p50'):.0f} us", None, added <= 60,
+            own / rate, 0.6 * rate / own, "64 connections; one node, kernel sockets, memory"),
+        Row("B4 latency", "adds <= 60 us", f"{added:.0f} us", f"library {p(rows['floor 1'][0], 'p50'):.0f} us", None, added / 60,
             "with the transaction itself"),
     ], rows
 
@@ -355,9 +373,9 @@ def rest(options):
         three = take(running.nodes)
     rss, members = max(found[2] for found in single + three), [found[1] for found in three]
     return [
-        Row("M1 memory", "<= 200 MiB", f"{rss:.0f} MiB", "", None, rss <= 200),
-        Row("M1 single node", "<= 1 % of a core", f"{single[0][1]:.1f} %", "", None, single[0][1] <= 1),
-        Row("M1 member of three", "<= 4 % of a core", spread(members, "%"), "", None, max(members) <= 4, "the leader is the most"),
+        Row("M1 memory", "<= 200 MiB", f"{rss:.0f} MiB", "", None, rss / 200),
+        Row("M1 single node", "<= 1 % of a core", f"{single[0][1]:.1f} %", "", None, single[0][1]),
+        Row("M1 member of three", "<= 4 % of a core", spread(members, "%"), "", None, max(members) / 4, "the leader is the most"),
     ], {"single": single, "three": three}
 
 
@@ -370,12 +388,12 @@ def memory(options):
     stop = [max(run["begin_ns"], run["longest_step_ns"]) / 1e6 for run in steps]
     copy = statistics.median(run["memcpy_ns"] for run in steps) / 1e6
     return [
-        Row("M2 at rest", "<= 256 B", f"{active:.0f} B", "", None, active <= 256,
+        Row("M2 at rest", "<= 256 B", f"{active:.0f} B", "", None, active / 256,
             f"replica {ranges['replica_bytes'] - chunk:.0f} B, runtime {ranges['runtime_bytes']:.0f} B; and {chunk} B of shared chunks"),
-        Row("M2 retired", "<= 16 B", f"{retired:.0f} B", "", None, retired <= 16.5 and ranges["runtime_retired_bytes"] <= 16.5,
+        Row("M2 retired", "<= 16 B", f"{retired:.0f} B", "", None, round(max(retired, ranges["runtime_retired_bytes"])) / 16,
             f"in the replica; in the state {ranges['runtime_retired_bytes']:.0f} B"),
         Row("S1", "<= 5 ms", spread(stop, "ms"), f"memcpy of it {copy:.1f} ms", statistics.median(stop) / copy,
-            statistics.median(stop) <= 5, "64 MiB; the longest of begin and steps of 16 pages"),
+            statistics.median(stop) / 5, "64 MiB; the longest of begin and steps of 16 pages"),
     ], {"ranges": ranges, "snapshot": steps}
 
 
@@ -419,3 +437,5 @@ def targets(options):
     rows.sort(key=lambda row: ORDER.index(row.name.split()[0]))
     bench.table("Targets", ["", "target", "measured", "floor", "ratio", ""], [row.cells() for row in rows])
     (bench.OUT / "targets.md").write_text(markdown(rows))
+    plot.bars(bench.OUT / "targets.svg", "Targets: what was measured, as a share of what is allowed", "1: the target; less is better",
+              [(row.name, max(row.reach, 0.01)) for row in rows if row.reach is not None])

@@ -1,6 +1,5 @@
 #include "proto/wire_hash.h"
 
-#include <sodium.h>
 #include <string.h>
 #if defined(__SSE4_2__)
 #    include <nmmintrin.h>
@@ -68,26 +67,6 @@ struct wire_digest wire_hash_body(const struct wire_digest_key *key, uint64_t id
         sip_round(&s);
     digest.high = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
     return digest;
-}
-
-/* ---- BLAKE2b-256 ---- */
-
-struct wire_hash wire_hash_blake2b_pair(const void *first, size_t first_bytes, const void *second,
-                                        size_t second_bytes) {
-    crypto_generichash_state state;
-    struct wire_hash hash;
-    (void)crypto_generichash_init(&state, NULL, 0,
-                                  sizeof hash.bytes); /* fails for bad sizes only */
-    (void)crypto_generichash_update(&state, first, first_bytes);
-    (void)crypto_generichash_update(&state, second, second_bytes);
-    (void)crypto_generichash_final(&state, hash.bytes, sizeof hash.bytes);
-    return hash;
-}
-
-struct wire_hash wire_hash_blake2b(const void *bytes, size_t length_bytes) {
-    struct wire_hash hash;
-    (void)crypto_generichash(hash.bytes, sizeof hash.bytes, bytes, length_bytes, NULL, 0);
-    return hash;
 }
 
 /* ---- packet sum: CRC32C (polynomial 0x1edc6f41, reflected), even 8-byte words in one lane, odd

@@ -11,6 +11,7 @@
 #include "controlplane/ctl/ctl_dump.h"
 #include "controlplane/dump/dump_history.h"
 #include "controlplane/dump/dump_show.h"
+#include "controlplane/restore/restore_cluster.h"
 #include "controlplane/store/from_config.h"
 #include "maroon/error.h"
 
@@ -90,11 +91,30 @@ void ctl_tell(void *context, const struct dump_progress *done) {
 
 /* ---- which dump ---- */
 
-/* The newest that is not above c->epoch. */
+/* Which dump etcd names, if it is asked; "" in ret_path when it names none. */
+static int named_by_etcd(struct dump_command *c, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq) {
+    char pointer[1024];
+    ret_path[0] = '\0';
+    int error = ctl_etcd_pointer(c->config, pointer, sizeof pointer);
+    if (!error)
+        error = dump_pointer_read(pointer, strlen(pointer), ret_path, ret_seq, c->text);
+    else if (error != MRN_ERR_NOT_FOUND)
+        snprintf(c->text, sizeof c->text, "etcd does not say which dump it names");
+    return error == MRN_ERR_NOT_FOUND ? 0 : error;
+}
+
+/* The newest that is not above c->epoch. What etcd names comes first: the store says so too, or it
+ * was pruned. */
 static int choose(struct dump_command *c, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq) {
     struct dump_listed *list = NULL;
     uint32_t count = 0;
     if (c->epoch == UINT64_MAX) {
+        struct dump_manifest manifest;
+        if (!named_by_etcd(c, ret_path, ret_seq) && ret_path[0] &&
+            !dump_manifest_get(&c->store, &c->key, ret_path, &manifest, c->text)) {
+            dump_manifest_free(&manifest);
+            return 0;
+        }
         int error = dump_latest(&c->store, ret_path, ret_seq, c->text);
         if (error != MRN_ERR_NOT_FOUND)
             return error;
@@ -181,6 +201,27 @@ static int read_dump(struct dump_command *c, const char *path, const char *file,
     return error;
 }
 
+/* With etcd at hand: is it the key of the node that the manifest names? */
+static int compare_signer(struct dump_command *c, const struct dump_manifest *manifest) {
+    static struct control_config config;
+    uint8_t key[CONTROL_KEY_BYTES];
+    if (!c->config->etcd_endpoints[0])
+        return 0;
+    ctl_etcd_config(c->config, &config);
+    int error = restore_cluster_signer(&config, manifest->node, key, c->text);
+    if (!error && memcmp(key, manifest->public_key, sizeof key) != 0) {
+        snprintf(c->text, sizeof c->text,
+                 "node %u of cluster %s registered another key for its dumps: not written by that "
+                 "node, or before it lost its disk",
+                 manifest->node, config.cluster);
+        error = MRN_ERR_DENIED;
+    }
+    if (!error)
+        printf("the key is that of node %u of cluster %s in etcd\n", manifest->node,
+               config.cluster);
+    return error;
+}
+
 static int verify(struct dump_command *c) {
     char path[DUMP_NAME_MAX];
     uint64_t seq;
@@ -204,8 +245,9 @@ static int verify(struct dump_command *c) {
     hex((const struct wire_hash *)manifest.public_key, signer);
     printf("sound: cluster %s, id %" PRIx64 ", state hash %s, signed by %s\n", manifest.cluster,
            manifest.cluster_id, hash, signer);
+    error = compare_signer(c, &manifest);
     dump_manifest_free(&manifest);
-    return 0;
+    return error ? ctl_dump_failed(c, "dump verify", error) : 0;
 }
 
 static int fetch(struct dump_command *c, const char *file) {
@@ -261,7 +303,12 @@ static int prune(struct dump_command *c) {
         fprintf(stderr, "maroonctl: dump prune --keep N, at least 1\n");
         return 2;
     }
-    int error = dump_prune(&c->store, &c->key, (uint32_t)c->keep, c->grace_s, &pruned, c->text);
+    char named[DUMP_NAME_MAX];
+    uint64_t seq;
+    int error = named_by_etcd(c, named, &seq);
+    if (!error)
+        error =
+            dump_prune(&c->store, &c->key, (uint32_t)c->keep, c->grace_s, named, &pruned, c->text);
     if (error)
         return ctl_dump_failed(c, "dump prune", error);
     printf("removed %u dumps, %u objects, %" PRIu64

@@ -23,15 +23,8 @@ struct restoring {
     uint64_t epochs;
 };
 
-static void configure(struct restoring *r) {
-    const struct config *from = r->c->config;
-    struct control_config *config = &r->config;
+void ctl_etcd_config(const struct config *from, struct control_config *config) {
     snprintf(config->cluster, sizeof config->cluster, "%s", from->cluster);
-    config->node_count = (uint8_t)(r->c->word_count - 1);
-    config->quorum =
-        r->c->quorum == UINT64_MAX ? (uint8_t)(config->node_count / 2 + 1) : (uint8_t)r->c->quorum;
-    config->durable = true;
-    config->results_kept = r->state.any->head.sizes.results_kept;
     config->arbiter = from->etcd_endpoints[0] ? CONTROL_ARBITER_ETCD : CONTROL_ARBITER_EMBEDDED;
     snprintf(config->etcd_endpoints, sizeof config->etcd_endpoints, "%s", from->etcd_endpoints);
     snprintf(config->etcd_ca_file, sizeof config->etcd_ca_file, "%s", from->etcd_ca_file);
@@ -40,6 +33,16 @@ static void configure(struct restoring *r) {
     snprintf(config->etcd_key_file, sizeof config->etcd_key_file, "%s", from->etcd_key_file);
     snprintf(config->etcd_user, sizeof config->etcd_user, "%s", from->etcd_user);
     snprintf(config->etcd_password, sizeof config->etcd_password, "%s", from->etcd_password);
+}
+
+static void configure(struct restoring *r) {
+    struct control_config *config = &r->config;
+    ctl_etcd_config(r->c->config, config);
+    config->node_count = (uint8_t)(r->c->word_count - 1);
+    config->quorum =
+        r->c->quorum == UINT64_MAX ? (uint8_t)(config->node_count / 2 + 1) : (uint8_t)r->c->quorum;
+    config->durable = true;
+    config->results_kept = r->state.any->head.sizes.results_kept;
     control_derive_keys(config);
 }
 

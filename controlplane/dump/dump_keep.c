@@ -170,7 +170,7 @@ static int remove_unused(struct dump_store *store, const struct found *found,
 }
 
 int dump_prune(struct dump_store *store, const struct dump_key *key, uint32_t keep,
-               uint64_t grace_s, struct dump_pruned *ret_pruned, char *text) {
+               uint64_t grace_s, const char *named, struct dump_pruned *ret_pruned, char *text) {
     struct dump_listed *list = NULL;
     struct found found = {0};
     struct names used = {0};
@@ -184,7 +184,7 @@ int dump_prune(struct dump_store *store, const struct dump_key *key, uint32_t ke
         error = dump_list(store, &list, &count, text);
     uint32_t old = count > keep ? count - keep : 0;
     for (uint32_t i = 0; !error && i < count; i++)
-        if (i >= old || strcmp(list[i].path, latest) == 0)
+        if (i >= old || strcmp(list[i].path, latest) == 0 || strcmp(list[i].path, named) == 0)
             error = use_manifest(store, key, list[i].path, &used, text);
     if (!error) {
         if (used.count)
@@ -193,7 +193,7 @@ int dump_prune(struct dump_store *store, const struct dump_key *key, uint32_t ke
         error = list_objects(store, &found);
     }
     for (uint32_t i = 0; !error && i < old; i++)
-        if (strcmp(list[i].path, latest) != 0) {
+        if (strcmp(list[i].path, latest) != 0 && strcmp(list[i].path, named) != 0) {
             error = dump_store_remove(store, list[i].path);
             pruned.manifests += !error;
         }

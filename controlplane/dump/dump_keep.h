@@ -22,11 +22,12 @@ struct dump_pruned {
     uint32_t young; /* unused objects that were left because they are younger than grace */
 };
 
-/* Keeps the `keep` (at least 1) newest dumps and the one the pointer names; removes the other
+/* Keeps the `keep` (at least 1) newest dumps, the one the pointer names, and the one whose manifest
+ * is `named` (by etcd; "": none); removes the other
  * manifests, then objects that no kept dump uses and that were put more than grace_s ago, then what
  * broken uploads left. What a dump being written puts is younger than grace_s. Nothing is removed
  * when a kept manifest cannot be read. */
 int dump_prune(struct dump_store *store, const struct dump_key *key, uint32_t keep,
-               uint64_t grace_s, struct dump_pruned *ret_pruned, char *text);
+               uint64_t grace_s, const char *named, struct dump_pruned *ret_pruned, char *text);
 
 #endif

@@ -58,8 +58,11 @@ static void on_tick(void *context) {
     /* Last of all the key in etcd; whoever sees the store ahead of it puts that right. */
     if (status.pointer[0])
         arbiter_dump_tell(turns->arbiter, status.latest_seq, status.pointer);
-    if (status.latest_seq != turns->told_seq && turns->dumped)
-        turns->dumped(turns->context, turns->told_seq = status.latest_seq);
+    /* Journals are cut by what the key says: who begins with the dump that it names finds the rest.
+     */
+    uint64_t named_seq = arbiter_dump(turns->arbiter)->seq;
+    if (named_seq != turns->told_seq && turns->dumped)
+        turns->dumped(turns->context, turns->told_seq = named_seq);
     if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
         is_pausing(&status, now_ns))
         return;

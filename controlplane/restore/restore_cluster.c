@@ -196,6 +196,7 @@ struct etcd_talk {
     bool done;
     struct restore_look *look;
     struct etcd_answer answer; /* its pointers are not valid any more */
+    struct arbiter_member member;
     bool genesis_is_ours;
     const char *genesis_text;
 };
@@ -300,6 +301,36 @@ int restore_cluster_look(const struct control_config *config, const char *old,
     error = read_keys(&asked, config->cluster, old, ret_look, text);
     talk_close(&asked);
     return error;
+}
+
+static void on_member(void *context, const struct etcd_answer *answer) {
+    struct etcd_talk *asked = context;
+    asked->done = true;
+    asked->answer = *answer;
+    asked->member = (struct arbiter_member){0};
+    if (!answer->error && answer->response_count == 1 && answer->responses[0].kv_count == 1)
+        (void)arbiter_decode_member(answer->responses[0].kvs[0].value, &asked->member);
+}
+
+int restore_cluster_signer(const struct control_config *config, uint32_t index,
+                           uint8_t ret_key[CONTROL_KEY_BYTES], char *text) {
+    static const uint8_t none[CONTROL_KEY_BYTES];
+    struct etcd_talk asked;
+    char key[ETCD_KEY_MAX + 1];
+    int error = talk_open(&asked, config, text);
+    if (error)
+        return error;
+    snprintf(key, sizeof key, "/maroon/%.63s/nodes/%u", config->cluster, index);
+    const struct etcd_operation read = {.kind = ETCD_OP_RANGE, .key = key};
+    const struct etcd_txn txn = {.success = &read, .success_count = 1};
+    talk(&asked, &txn, on_member);
+    talk_close(&asked);
+    if (asked.answer.error)
+        return wrong(text, MRN_ERR_UNAVAILABLE, "etcd", mrn_error_text(asked.answer.error));
+    if (memcmp(asked.member.dump_key, none, sizeof none) == 0)
+        return wrong(text, MRN_ERR_NOT_FOUND, key, "no key for dumps is registered");
+    memcpy(ret_key, asked.member.dump_key, CONTROL_KEY_BYTES);
+    return 0;
 }
 
 static void on_written(void *context, const struct etcd_answer *answer) {

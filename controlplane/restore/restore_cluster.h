@@ -27,6 +27,10 @@ struct restore_look {
 int restore_cluster_look(const struct control_config *config, const char *old,
                          struct restore_look *ret_look, char *text);
 
+/* The public key that node `index` of this cluster registered for its dumps. NOT_FOUND: none. */
+int restore_cluster_signer(const struct control_config *config, uint32_t index,
+                           uint8_t ret_key[CONTROL_KEY_BYTES], char *text);
+
 struct restore_plan {
     struct arbiter_genesis genesis;
     struct wire_hash genesis_hash;

@@ -4,7 +4,8 @@
  *   retired.c     what is kept of ranges that are over, and giving back their places
  *   log.c         the epoch log: append, replace, held, acknowledgeable, deliver, release
  *   order.c       propose, take part, acknowledge, commit
- *   leadership.c  ring and delays, campaign, prepare, promise, adoption, stepping down
+ *   slice.c       how long a silence means no leader, whose turn it is then
+ *   leadership.c  ring, campaign, prepare, promise, adoption, stepping down
  *   fetch.c       vectors, fetching and serving bodies and epochs
  *   recovery.c    amnesia, snapshots, replay of the journal
  *   divergence.c  results compared with peers', quarantine
@@ -46,7 +47,10 @@
 #define ROTATE_RANGES 32
 #define ROTATE_CALM 8u /* rounds without a new body, then every VECTOR_FORCED_NS does */
 #define PING_CALM_NS 500000000u
-#define GAP_WINDOW_NS 60000000000u
+#define GAP_WINDOW_NS 30000000000u
+#define GAPS_KEPT 8  /* of a window, the longest: so many less one do not count */
+#define LATE_LEAST 4 /* of a heartbeat interval: less is no pause of our own */
+#define PEER_RECENT_NS 1000000000u
 #define RECHECK_RANGE_NS 500000000u
 #define FORSAKEN_SEALS 8 /* times seal_after: an open range is silent for so long */
 
@@ -147,7 +151,7 @@ struct peer {
     uint64_t acked, sent, repeat_at_ns, repeat_ns, answered_ns;
     bool again; /* it asked for the proposals above `sent`, acknowledged or not */
     /* candidate's view */
-    uint64_t pong_ns, pong_term, pong_last_term, pong_last_seq;
+    uint64_t pong_ns, ping_ns, pong_term, pong_last_term, pong_last_seq;
     bool pong_hears_leader, pong_amnesiac;
     uint64_t result_seq;  /* to be compared when it is executed here; 0: none */
     uint64_t result_ns;   /* when it was heard */
@@ -155,6 +159,10 @@ struct peer {
     struct wire_hash result_hash;
     struct promise promise;
     struct answer answer;
+};
+
+struct gaps {
+    uint64_t longest_ns[GAPS_KEPT]; /* the longest first */
 };
 
 enum epoch_fetch_purpose { FETCH_NOTHING = 0, FETCH_LEARN, FETCH_ADOPT, FETCH_RECOVER };
@@ -170,7 +178,8 @@ struct epoch_fetch {
 struct replica {
     struct replica_config config;
     struct replica_actions *actions; /* of the step under way */
-    uint64_t now_ns, wall_us, last_tick_ns;
+    uint64_t now_ns, wall_us;
+    uint64_t due_ns; /* when the next pass is due; 0: within one */
 
     enum replica_role role;
     bool amnesiac, stopped;
@@ -229,8 +238,19 @@ struct replica {
     bool key_known, campaigning, key_ours, extra_waited;
     uint64_t key_revision, own_revision;
     uint64_t leader_heard_ns, preparing_progress;
-    uint64_t last_frame_term, last_frame_ns, gap_now_ns, gap_before_ns, gap_window_ns;
-    uint64_t etcd_latency_ns, slice_ns;
+    uint64_t last_frame_term, gap_window_ns;
+    uint64_t deposed_gap_ns; /* silence of `deposed` when another term was promised */
+    uint8_t deposed;         /* leader before, of whom nothing was heard since */
+    uint64_t last_frame_ns;  /* less all that our own loop stood still until then: late_ns */
+    uint64_t late_ns;
+    struct gaps gaps_now, gaps_before; /* of this window and the last */
+    uint64_t etcd_latency_ns, slice_ns, turn_ns;
+    struct replica_takeover takeover;
+    struct {
+        uint64_t heard_ns, silent_ns, alone_ns, paused_ns;
+    } silence;           /* of the leader, for the record of a take-over */
+    uint64_t late_at_ns; /* when our own loop last went on after it had stood still */
+    uint64_t stood_ns;   /* until then our own loop stood still for half a slice or more */
     uint64_t prepare_at_ns, prepare_ns, next_ping_ns, started_ns, won_ns, extra_until_ns;
     uint8_t adopt_source;
     uint64_t adopt_seq, adopt_wall_us;
@@ -367,6 +387,16 @@ void replica_lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_
 void replica_lead_adoption_failed(struct replica *r);
 uint8_t replica_lead_distance(const struct replica *r);
 bool replica_lead_hears(const struct replica *r);
+
+/* ---- slice.c ---- */
+void replica_slice_pass(struct replica *r);
+void replica_slice_pass_end(struct replica *r);
+void replica_slice_update(struct replica *r);
+void replica_slice_takeover(struct replica *r);
+void replica_slice_deposed(struct replica *r);
+void replica_slice_lives(struct replica *r, uint8_t peer);
+/* So long after the leader's last frame this node tries. */
+uint64_t replica_slice_delay_ns(const struct replica *r);
 
 /* ---- fetch.c ---- */
 void replica_fetch_vector_frame(struct replica *r, const struct replica_event_frame *frame);

@@ -21,6 +21,8 @@ void replica_lead_raise_promise(struct replica *r, uint64_t term, uint8_t winner
     assert(term > r->promised_term && !r->amnesiac);
     if (!MUTANT(leads_on))
         replica_lead_step_down(r);
+    replica_slice_deposed(r);
+    r->leader_heard_ns = r->now_ns; /* whoever it is, it has its turn */
     r->promised_term = term;
     r->promised_winner = winner;
     r->promised_token = token;
@@ -64,48 +66,13 @@ uint8_t replica_lead_distance(const struct replica *r) {
     return distance ? distance : n;
 }
 
-bool replica_lead_hears(const struct replica *r) {
-    return r->role == REPLICA_ROLE_LEADER || r->now_ns - r->leader_heard_ns < r->slice_ns;
-}
-
-static void slice_update(struct replica *r) {
-    uint64_t rtt = 0;
-    for (uint32_t i = 0; i < peers_count(r); i++)
-        if (is_peer(r, i) && r->peers[i].heard_ns &&
-            r->now_ns - r->peers[i].heard_ns < GAP_WINDOW_NS / 60)
-            rtt = max_u64(rtt, r->peers[i].rtt_ns);
-    uint64_t slice = max_u64(r->config.slice_floor_ns, 2 * max_u64(rtt, r->etcd_latency_ns));
-    slice = max_u64(slice, 4 * max_u64(r->gap_now_ns, r->gap_before_ns));
-    r->slice_ns = min_u64(slice, max_u64(r->config.slice_max_ns, 2 * r->etcd_latency_ns));
-}
-
-/* Gaps between frames of one term, of this minute and the last, not counting those in which our own
- * loop stood still. */
-static void gap_note(struct replica *r, uint64_t term) {
-    if (r->now_ns - r->gap_window_ns > GAP_WINDOW_NS) {
-        r->gap_before_ns = r->gap_now_ns;
-        r->gap_now_ns = 0;
-        r->gap_window_ns = r->now_ns;
-    }
-    if (term == r->last_frame_term && r->last_frame_ns)
-        r->gap_now_ns = max_u64(r->gap_now_ns, r->now_ns - r->last_frame_ns);
-    r->last_frame_term = term;
-    r->last_frame_ns = r->now_ns;
-}
-
-void replica_lead_heard(struct replica *r, uint8_t peer, uint64_t term) {
-    gap_note(r, term);
-    r->leader_heard_ns = r->now_ns;
-    r->leader = r->last_leader = peer;
-    r->extra_waited = false;
-}
-
 /* ---- campaign ---- */
 
 static void campaign(struct replica *r, bool at_once) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_CAMPAIGN);
     a->revision = r->key_revision;
     a->outcome = at_once;
+    replica_slice_takeover(r);
     r->campaigning = true;
 }
 
@@ -126,6 +93,8 @@ static bool nobody_hears(struct replica *r, bool *ret_better) {
         const struct peer *p = &r->peers[i];
         if (!is_peer(r, i) || !p->pong_ns || r->now_ns - p->pong_ns > r->slice_ns)
             continue;
+        if (p->ping_ns < r->stood_ns) /* it may have been true then */
+            continue;
         silent += !p->pong_hears_leader;
         if (p->pong_last_term > term ||
             (p->pong_last_term == term && p->pong_last_seq > r->acked_seq))
@@ -138,14 +107,18 @@ static void follower_tick(struct replica *r) {
     if (r->amnesiac || replica_quarantined(r) || r->role != REPLICA_ROLE_FOLLOWER ||
         r->campaigning || !r->key_known || replica_lead_hears(r))
         return;
-    if (r->now_ns - r->leader_heard_ns < replica_lead_distance(r) * r->slice_ns)
+    if (!r->silence.silent_ns)
+        r->silence.silent_ns = r->now_ns;
+    if (r->now_ns - r->leader_heard_ns < replica_slice_delay_ns(r))
         return;
     bool better;
     if (!nobody_hears(r, &better))
         return;
+    if (!r->silence.alone_ns)
+        r->silence.alone_ns = r->now_ns;
     if (better && !r->extra_waited) {
         r->extra_waited = true;
-        r->extra_until_ns = r->now_ns + 2 * r->slice_ns;
+        r->extra_until_ns = r->now_ns + 2 * r->turn_ns;
     }
     if (r->now_ns >= r->extra_until_ns)
         campaign(r, false);
@@ -180,6 +153,7 @@ void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t
     r->campaigning = MUTANT(loser_gives_up) && !won;
     if (!won) { /* "a loser resets its timer" */
         r->leader_heard_ns = r->now_ns;
+        r->silence.silent_ns = r->silence.alone_ns = 0;
         return;
     }
     r->key_known = true;
@@ -194,7 +168,9 @@ void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t
         replica_lead_raise_promise(r, term, r->config.index, token);
     r->role = REPLICA_ROLE_PREPARING;
     r->leader = r->config.index;
-    r->won_ns = r->now_ns;
+    r->won_ns = r->takeover.won_ns = r->now_ns;
+    r->takeover.term = term;
+    r->takeover.heard_ns = r->silence.heard_ns; /* also after CAMPAIGN, as in a hand-over */
     r->prepare_ns = REPEAT_MIN_NS;
     r->prepare_at_ns = r->now_ns;
     r->progress = 1;
@@ -277,6 +253,7 @@ static void established(struct replica *r) {
         replica_log_truncate(r, r->adopt_seq + 1); /* "cuts what lies above" */
     r->adopting = false;
     r->role = REPLICA_ROLE_LEADER;
+    r->takeover.established_ns = r->now_ns;
     r->leader = r->last_leader = r->config.index;
     r->own_first_seq = 0;
     r->matched = r->last_seq;
@@ -325,6 +302,7 @@ static void adopt_or_establish(struct replica *r) {
     r->adopt_wall_us = wall_median(r);
     r->adopting = true;
     r->progress++;
+    r->takeover.promised_ns = r->now_ns;
     bool have = b->last_seq >= r->base_seq && b->last_seq <= r->last_seq &&
                 !memcmp(replica_log_hash(r, b->last_seq), &b->last_hash, sizeof b->last_hash);
     if (have)
@@ -441,7 +419,7 @@ static void preparing_tick(struct replica *r) {
         r->next_heartbeat_ns = r->now_ns + r->config.heartbeat_interval_ns;
     }
     /* No quorum for long, or the log cannot be had: let another try. */
-    if (r->now_ns - r->won_ns > 20 * r->slice_ns + r->config.slice_max_ns * 10)
+    if (r->now_ns - r->won_ns > 20 * r->turn_ns + r->config.slice_max_ns * 10)
         replica_lead_adoption_failed(r);
 }
 
@@ -471,8 +449,11 @@ void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame
         return;
     }
     rtt = min_u64(rtt, r->config.slice_max_ns); /* time-outs follow from it */
-    p->rtt_ns = p->rtt_ns ? (7 * p->rtt_ns + rtt) / 8 : rtt;
+    if (pong->sent_ns >= r->late_at_ns) /* else it lay here while our own loop stood still */
+        p->rtt_ns = p->rtt_ns ? (7 * p->rtt_ns + rtt) / 8 : rtt;
+    replica_slice_lives(r, frame->peer);
     p->pong_ns = r->now_ns;
+    p->ping_ns = pong->sent_ns;
     p->pong_hears_leader = frame->flags & WIRE_PONG_HEARS_LEADER;
     p->pong_amnesiac = frame->flags & WIRE_PONG_AMNESIAC;
     p->pong_term = pong->term;
@@ -514,7 +495,7 @@ void replica_lead_handover_frame(struct replica *r, const struct replica_event_f
 static void leader_contact(struct replica *r) {
     uint32_t answering = 1;
     for (uint32_t i = 0; i < peers_count(r); i++)
-        if (is_peer(r, i) && r->now_ns - r->peers[i].answered_ns < 4 * r->slice_ns)
+        if (is_peer(r, i) && r->now_ns - r->peers[i].answered_ns < 4 * r->turn_ns)
             answering++;
     if (answering >= r->config.quorum)
         return;
@@ -524,16 +505,7 @@ static void leader_contact(struct replica *r) {
 }
 
 void replica_lead_tick(struct replica *r) {
-    /* Our own loop stood still: that silence is ours, not the leader's. */
-    uint64_t pause = r->now_ns - r->last_tick_ns;
-    if (r->last_tick_ns && pause > r->config.slice_floor_ns / 2) {
-        r->leader_heard_ns = min_u64(r->now_ns, r->leader_heard_ns + pause);
-        r->last_frame_ns = 0;
-        for (uint32_t i = 0; i < peers_count(r); i++)
-            r->peers[i].answered_ns = min_u64(r->now_ns, r->peers[i].answered_ns + pause);
-    }
-    r->last_tick_ns = r->now_ns;
-    slice_update(r);
+    replica_slice_update(r);
     if (r->promise_due && promise_stable(r)) {
         r->promise_due = false;
         if (r->promised_winner != r->config.index && r->promised_winner != REPLICA_NODE_NONE) {

@@ -223,6 +223,8 @@ void replica_order_quorum(struct replica *r) {
     uint64_t seq = acked[(r->config.quorum - 1) / (MUTANT(quorum_wrong) ? 2 : 1)];
     if ((seq >= r->own_first_seq || MUTANT(old_term_counted)) && seq > r->commit_seq) {
         replica_log_commit(r, seq);
+        if (!r->takeover.committed_ns)
+            r->takeover.committed_ns = r->now_ns;
         r->next_heartbeat_ns =
             min_u64(r->next_heartbeat_ns, r->now_ns + r->config.vector_interval_ns);
     }

@@ -132,8 +132,8 @@ struct replica *replica_init(void *memory, const struct replica_config *config, 
     r->amnesiac = config->amnesiac && config->node_count > 1 && !MUTANT(amnesiac_votes);
     r->role = r->amnesiac ? REPLICA_ROLE_LEARNER : REPLICA_ROLE_FOLLOWER;
     r->base_hash = config->genesis_hash;
-    r->promised_winner = r->leader = r->last_leader = REPLICA_NODE_NONE;
-    r->slice_ns = config->slice_floor_ns;
+    r->promised_winner = r->leader = r->last_leader = r->deposed = REPLICA_NODE_NONE;
+    r->slice_ns = r->turn_ns = config->slice_floor_ns;
     r->recover_at_ns = r->next_ping_ns = now_ns;
     r->next_fetch_ns = UINT64_MAX;
     r->peers[config->index].incarnation = config->incarnation;
@@ -159,6 +159,7 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
             p->pong_ns = p->answered_ns = 0;
         p->result_seq = 0;
         p->pong_amnesiac = false;
+        r->deposed = r->deposed == frame->peer ? REPLICA_NODE_NONE : r->deposed;
         r->differing &= (uint8_t) ~(1u << frame->peer);
         p->promise.given = p->answer.given = false;
         p->sent = r->commit_seq;
@@ -253,6 +254,7 @@ static void tick_event(struct replica *r) {
     replica_log_tick(r);
     replica_fetch_tick(r);
     replica_ranges_tick(r);
+    replica_slice_pass_end(r);
 }
 
 /* A record of the journal is in the journal: nothing is appended, and nothing is refused for want
@@ -278,6 +280,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
     r->actions = actions;
     assert(event->now_ns >= r->now_ns);
     r->now_ns = event->now_ns;
+    if (r->due_ns)
+        replica_slice_pass(r);
     if (event->wall_us)
         r->wall_us = event->wall_us;
     switch (event->kind) {
@@ -402,7 +406,7 @@ void replica_facts(const struct replica *r, struct replica_facts *f) {
     f->append_position = r->append_position;
     f->stable_position = r->config.durable ? r->stable_position : r->append_position;
     f->slice_ns = r->slice_ns;
-    f->takeover_delay_ns = f->ring_distance * r->slice_ns;
+    f->takeover_delay_ns = replica_slice_delay_ns(r);
     for (uint32_t i = 0; i < peers_count(r); i++) {
         f->peer_incarnation[i] = r->peers[i].incarnation;
         f->peer_rtt_ns[i] = r->peers[i].rtt_ns;
@@ -443,8 +447,13 @@ void replica_pace(const struct replica *r, struct replica_pace *ret_pace) {
         .last_seq = r->last_seq,
         .commit_seq = r->commit_seq,
         .frame_ns = r->last_frame_ns,
+        .takeover_ns = r->takeover.committed_ns,
         .leads = r->role == REPLICA_ROLE_LEADER,
     };
+}
+
+void replica_takeover(const struct replica *r, struct replica_takeover *ret_takeover) {
+    *ret_takeover = r->takeover;
 }
 
 bool replica_range_next(const struct replica *r, uint32_t *place,
@@ -498,6 +507,6 @@ uint64_t replica_next_deadline_ns(const struct replica *r) {
         at = min_u64(at, r->epoch_fetch.retry_at_ns);
     if (r->role == REPLICA_ROLE_FOLLOWER && r->key_known)
         at = min_u64(at, max_u64(r->now_ns + r->slice_ns / 8,
-                                 r->leader_heard_ns + replica_lead_distance(r) * r->slice_ns));
+                                 r->leader_heard_ns + replica_slice_delay_ns(r)));
     return at;
 }

@@ -96,6 +96,8 @@ struct replica_config {
     uint32_t deliver_max; /* epochs delivered and not yet executed */
     uint64_t heartbeat_interval_ns;
     uint64_t slice_floor_ns, slice_max_ns;
+    uint64_t pass_interval_ns; /* the longest time between TICKs, but for replica_sleeps, unless the
+                                  loop stands still; 0: they come at replica_next_deadline_ns */
     uint64_t vector_interval_ns, vector_idle_ns;
     uint64_t fetch_delay_ns; /* 0: two measured hops */
     uint64_t idle_epoch_ns;  /* an epoch at least this often; 0: never for its own sake */
@@ -365,11 +367,31 @@ void replica_progress(const struct replica *replica, uint64_t *ret_commit_seq,
                       uint64_t *ret_exec_seq, uint64_t *ret_acknowledged_seq,
                       struct wire_hash *ret_result_hash);
 
+/* The last take-over that led here, step by step, by the clock of the events; a step not taken is
+ * 0. It is whole when committed_ns is set. */
+struct replica_takeover {
+    uint64_t term;
+    uint64_t heard_ns;       /* last frame of the leader before; 0: none was ever heard */
+    uint64_t silent_ns;      /* it had been silent for a slice; 0: not waited for (hand-over) */
+    uint64_t alone_ns;       /* k nodes heard no leader, by their PONGs */
+    uint64_t campaign_ns;    /* CAMPAIGN */
+    uint64_t won_ns;         /* CAMPAIGN_RESULT */
+    uint64_t promised_ns;    /* promises of k nodes */
+    uint64_t established_ns; /* their best log is ours */
+    uint64_t committed_ns;   /* first commit under the new term */
+    uint64_t paused_ns;      /* of the time since heard_ns our own loop stood still */
+    uint64_t slice_ns;       /* at CAMPAIGN; the greatest of these, within its bounds: */
+    uint64_t floor_ns, rtt_ns, etcd_ns, gap_ns, longest_gap_ns;
+    uint8_t distance; /* in the ring, from the leader before */
+};
+void replica_takeover(const struct replica *replica, struct replica_takeover *ret_takeover);
+
 /* A few of the facts, cheap enough for every pass. */
 struct replica_pace {
     uint64_t term, last_seq, commit_seq;
-    uint64_t
-        frame_ns; /* last frame of promised_term's leader; 0: none, or our own loop stood still */
+    uint64_t frame_ns; /* last frame of promised_term's leader, by a clock that stands still while
+                          our own loop does; 0: none */
+    uint64_t takeover_ns; /* committed_ns of the last take-over */
     bool leads;
 };
 void replica_pace(const struct replica *replica, struct replica_pace *ret_pace);
@@ -397,6 +419,10 @@ uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_di
 /* When the next timer is due (monotonic ns): the shell may sleep until then when nothing arrives.
  */
 uint64_t replica_next_deadline_ns(const struct replica *replica);
+
+/* The shell is going to sleep until then, unless something comes: only what is later is a pause of
+ * the loop. */
+void replica_sleeps(struct replica *replica, uint64_t until_ns);
 
 /* Checks the invariants above, O(state). Returns NULL, or the name of the one that is broken. For
  * tests and the simulator. */

@@ -106,6 +106,39 @@ static void histogram_add(struct mailbox_histogram *h, uint64_t ns) {
     store(&h->count, atomic_load_explicit(&h->count, memory_order_relaxed) + 1);
 }
 
+static uint64_t us_since(uint64_t start_ns, uint64_t at_ns) {
+    return at_ns > start_ns ? (at_ns - start_ns) / 1000 : 0;
+}
+
+/* The first epoch of a term led here is committed. */
+static void takeover(struct stage *s) {
+    struct replica_takeover t;
+    replica_takeover(s->gossip.replica, &t);
+    uint64_t start_ns = t.heard_ns ? t.heard_ns : t.campaign_ns;
+    struct mailbox_up up = {.kind = MAILBOX_UP_TAKEOVER,
+                            .takeover = {.term = t.term,
+                                         .heard_at_us = start_ns / 1000,
+                                         .silent_us = us_since(start_ns, t.silent_ns),
+                                         .alone_us = us_since(start_ns, t.alone_ns),
+                                         .campaign_us = us_since(start_ns, t.campaign_ns),
+                                         .won_us = us_since(start_ns, t.won_ns),
+                                         .promised_us = us_since(start_ns, t.promised_ns),
+                                         .established_us = us_since(start_ns, t.established_ns),
+                                         .committed_us = us_since(start_ns, t.committed_ns),
+                                         .paused_us = t.paused_ns / 1000,
+                                         .slice_us = t.slice_ns / 1000,
+                                         .floor_us = t.floor_ns / 1000,
+                                         .rtt_us = t.rtt_ns / 1000,
+                                         .etcd_us = t.etcd_ns / 1000,
+                                         .gap_us = t.gap_ns / 1000,
+                                         .longest_gap_us = t.longest_gap_ns / 1000,
+                                         .distance = t.distance}};
+    if (t.heard_ns)
+        histogram_add(&s->status->takeover_gap, t.committed_ns - t.heard_ns);
+    s->gossip.facts.takeover = up.takeover;
+    mailbox_send_up(s->setup.mailbox, &up); /* for the log; no matter when it is lost */
+}
+
 void stage_facts_pace(struct stage *s) {
     struct gossip *g = &s->gossip;
     uint64_t now_ns = g->worker->now_ns;
@@ -113,12 +146,6 @@ void stage_facts_pace(struct stage *s) {
     replica_pace(g->replica, &f);
     if (!f.leads || !g->pace.led || f.term != g->pace.term)
         g->pace.last_seq = g->pace.commit_seq = f.last_seq; /* what was adopted is not timed */
-    if (!f.leads && f.frame_ns)
-        g->pace.other_ns = f.frame_ns;
-    if (f.leads && f.commit_seq > g->pace.commit_seq && g->pace.other_ns) {
-        histogram_add(&s->status->takeover_gap, now_ns - g->pace.other_ns);
-        g->pace.other_ns = 0;
-    }
     for (; g->pace.last_seq < f.last_seq; g->pace.last_seq++)
         g->pace.proposed_ns[(g->pace.last_seq + 1) % 64] = now_ns;
     for (; g->pace.commit_seq < f.commit_seq; g->pace.commit_seq++)
@@ -126,6 +153,9 @@ void stage_facts_pace(struct stage *s) {
                       now_ns - g->pace.proposed_ns[(g->pace.commit_seq + 1) % 64]);
     if (!f.leads && f.frame_ns > g->pace.heard_ns && g->pace.heard_ns && f.term == g->pace.term)
         histogram_add(&s->status->leader_gap, f.frame_ns - g->pace.heard_ns);
+    if (f.takeover_ns != g->pace.takeover_ns && f.takeover_ns)
+        takeover(s);
+    g->pace.takeover_ns = f.takeover_ns;
     g->pace.heard_ns = f.frame_ns;
     g->pace.term = f.term;
     g->pace.led = f.leads;
@@ -154,6 +184,24 @@ void stage_facts_epoch(struct stage *s) {
     }
 }
 
+/* Said loudly, once. */
+static void differences(struct stage *s, const struct replica_facts *f) {
+    struct mailbox_facts *m = &s->gossip.facts;
+    struct mailbox_up up = {.kind = MAILBOX_UP_DIFFERS, .seq = f->exec_seq};
+    for (uint8_t i = 0; i < WIRE_NODES_MAX; i++) {
+        up.peer = i;
+        if (f->differing & ~m->differing & 1u << i)
+            mailbox_send_up(s->setup.mailbox, &up);
+    }
+    if (f->quarantined_seq && !m->quarantined_seq) {
+        up.peer = MAILBOX_NODE_NONE;
+        up.seq = f->quarantined_seq;
+        mailbox_send_up(s->setup.mailbox, &up);
+    }
+    m->differing = f->differing;
+    m->quarantined_seq = f->quarantined_seq;
+}
+
 void stage_facts_poll(struct stage *s) {
     struct gossip *g = &s->gossip;
     uint64_t now_ns = g->worker->now_ns;
@@ -169,6 +217,7 @@ void stage_facts_poll(struct stage *s) {
     journal_trim(s, &f);
     struct mailbox_facts *m = &g->facts;
     const struct control_identity *identity = s->setup.identity;
+    differences(s, &f);
     m->role = role_of(&f);
     m->node_index = identity->node_index;
     m->node_count = identity->node_count;

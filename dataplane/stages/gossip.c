@@ -229,6 +229,15 @@ static void take_frame(void *context, struct net_received *received,
 
 #define ASKS_PER_PASS 4096 /* all that ingress can have put: bodies must not wait behind frames */
 
+/* A cluster that began with a state: who does not have that yet does not know which ranges are
+ * used. */
+static bool knows_beginning(const struct stage *s) {
+    uint64_t commit_seq, exec_seq, acknowledged_seq;
+    struct wire_hash result;
+    replica_progress(s->gossip.replica, &commit_seq, &exec_seq, &acknowledged_seq, &result);
+    return exec_seq >= s->setup.identity->restored_seq;
+}
+
 static void ask_range(struct stage *s, const struct ask *a) {
     struct mailbox_up message = {0};
     if (a->kind == ASK_RANGE_REQUEST && a->request.range == WIRE_RANGE_NONE &&
@@ -236,12 +245,19 @@ static void ask_range(struct stage *s, const struct ask *a) {
         stage_refuse_range(s, &a->request);
         return;
     }
+    if (a->kind == ASK_RANGE_REQUEST && !knows_beginning(s))
+        return; /* another node answers */
     if (a->kind == ASK_RANGE_REQUEST) {
         message.kind = MAILBOX_UP_RANGE_REQUEST;
         message.nonce = a->request.nonce;
         message.owner = a->request.owner;
         message.range = a->request.range;
         message.seq = s->gossip.range_floor;
+        uint32_t end;
+        if (message.range != WIRE_RANGE_NONE) /* 0, or the end that the state knows, plus 1 */
+            message.seq = replica_range_retired(s->gossip.replica, message.range, &end)
+                              ? end + UINT64_C(1)
+                              : 0;
     } else if (a->kind == ASK_RANGE_CLOSE) {
         message.kind = MAILBOX_UP_RANGE_CLOSE;
         message.owner = a->close.owner;

@@ -37,7 +37,8 @@
 #include <maroon/error.h>
 
 #define STAGE_THREADS_MAX 4
-#define STAGE_EXECUTE 3 /* after enum wire_stage's three: its bit in worker.stages */
+#define PASS_INTERVAL_NS 1000000u /* of the thread of gossip, unless it stands still */
+#define STAGE_EXECUTE 3           /* after enum wire_stage's three: its bit in worker.stages */
 #define SLOTS_AHEAD                                                               \
     1024 /* free slots that lie ready for a stage that takes bodies; power of two \
           */
@@ -191,8 +192,7 @@ struct gossip {
     uint64_t facts_at_ns;
     struct {                      /* for the histograms, as of the last pass */
         uint64_t proposed_ns[64]; /* by seq modulo 64: W is at most that */
-        uint64_t last_seq, commit_seq, term, heard_ns;
-        uint64_t other_ns; /* last frame of another leader; 0: none since we lead and committed */
+        uint64_t last_seq, commit_seq, term, heard_ns, takeover_ns;
         bool led;
     } pace;
     struct mailbox_facts facts;

@@ -40,11 +40,26 @@ enum mailbox_up_kind {
                                   from a peer */
     MAILBOX_UP_LEARNED,        /* answer to DOWN_LEARN: epochs up to `seq` are committed here */
     MAILBOX_UP_RESTORED,       /* answer to DOWN_SNAPSHOT_RESTORE; error < 0 when refused */
-    MAILBOX_UP_EPOCH,          /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
-    MAILBOX_UP_REFUSED, /* a HELLO, or a packet of another wire version, was refused: `drop`, from
-                           `peer` in the role `end`, configuration ids (versions) `ours` and
-                           `theirs`, `text`: where. A reason at most once a minute */
-    MAILBOX_UP_FAILED   /* fail-stop: `text` says why; the process ends after logging it */
+    MAILBOX_UP_DIFFERS,  /* executed differently: `peer`, or, MAILBOX_NODE_NONE, this node from a
+                            quorum: it is quarantined from epoch `seq` on */
+    MAILBOX_UP_TAKEOVER, /* the first epoch of a term led here is committed: `takeover` */
+    MAILBOX_UP_EPOCH,    /* answer to DOWN_EPOCH_WANTED: mailbox_epoch is filled */
+    MAILBOX_UP_REFUSED,  /* a HELLO, or a packet of another wire version, was refused: `drop`, from
+                            `peer` in the role `end`, configuration ids (versions) `ours` and
+                            `theirs`, `text`: where. A reason at most once a minute */
+    MAILBOX_UP_FAILED    /* fail-stop: `text` says why; the process ends after logging it */
+};
+
+/* How the last take-over led here went, in us. Moments count from the last frame of the leader
+ * before (from won, when none was ever heard); heard_at_us is that one's by CLOCK_MONOTONIC. */
+struct mailbox_takeover {
+    uint64_t term; /* 0: this process has led no term */
+    uint64_t heard_at_us;
+    uint64_t silent_us, alone_us, campaign_us, won_us, promised_us, established_us, committed_us;
+    uint64_t paused_us; /* of them our own loop stood still */
+    uint64_t slice_us, floor_us, rtt_us, etcd_us, gap_us,
+        longest_gap_us; /* the slice, and what it follows from */
+    uint8_t distance;
 };
 
 struct mailbox_up {
@@ -54,10 +69,11 @@ struct mailbox_up {
     uint64_t nonce, owner, range;
     uint32_t end; /* position */
     uint64_t seq;
-    uint8_t peer;          /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
-    bool immediately;      /* CAMPAIGN: hand-over */
-    enum wire_drop drop;   /* REFUSED */
-    uint64_t ours, theirs; /* REFUSED */
+    uint8_t peer;     /* NEED_SNAPSHOT: index of a node that has it, or MAILBOX_NODE_NONE */
+    bool immediately; /* CAMPAIGN: hand-over */
+    struct mailbox_takeover takeover;
+    enum wire_drop drop;         /* REFUSED */
+    uint64_t ours, theirs;       /* REFUSED */
     char text[MAILBOX_PATH_MAX]; /* path or reason */
 };
 
@@ -178,6 +194,9 @@ struct mailbox_facts {
     struct wire_hash state_hash;
     uint64_t takeover_delay_us; /* what this node would wait before it tries */
     uint64_t slice_us;
+    struct mailbox_takeover takeover;
+    uint64_t quarantined_seq;                  /* 0: this node is not */
+    uint8_t differing;                         /* bit per node whose results differ from ours */
     uint64_t peer_incarnation[WIRE_NODES_MAX]; /* newest that the replica has heard of */
     uint64_t peer_rtt_ns[WIRE_NODES_MAX];
     uint64_t peer_commit_seq[WIRE_NODES_MAX];

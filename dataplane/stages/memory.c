@@ -20,6 +20,7 @@ void stage_replica_limits(const struct config *g, struct replica_config *ret_con
         .heartbeat_interval_ns = heartbeat_ns,
         .slice_floor_ns = g->slice_floor_us ? (uint64_t)g->slice_floor_us * 1000 : 5 * heartbeat_ns,
         .slice_max_ns = (uint64_t)g->slice_max_us * 1000,
+        .pass_interval_ns = PASS_INTERVAL_NS,
         .vector_interval_ns = (uint64_t)g->vector_interval_busy_us * 1000,
         .vector_idle_ns = (uint64_t)g->vector_interval_idle_us * 1000,
         .fetch_delay_ns = (uint64_t)g->fetch_delay_us * 1000,

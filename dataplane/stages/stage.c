@@ -18,9 +18,9 @@
 #define BODY_NOTE_NS 1000000u
 #define TURN_NS 100000 /* of work, then others on this core have theirs */
 #define SLEEP_LEAST_US 20
-#define SLEEP_MAX_US 1000
-/* At rest, where a packet or a message wakes it; and less than the replica takes for a loop that
- * stood still. Timers that it does not name as its next deadline may be late by so much then. */
+#define SLEEP_MAX_US (PASS_INTERVAL_NS / 1000)
+/* At rest, where a packet or a message wakes it. Timers that it does not name as its next deadline
+ * may be late by so much then. */
 #define SLEEP_REST_US 4000
 /* A sync that takes longer may wait for a worker of the kernel, and that one for us. */
 #define SYNC_SPIN_NS UINT64_C(300000)
@@ -218,6 +218,7 @@ static void sleep_us(struct worker *w, uint64_t wait_us) {
         fds[count++] = w->link.wake_fd;
     }
     if (hears) {
+        replica_sleeps(s->gossip.replica, w->now_ns + wait_us * 1000);
         news = !mailbox_sleep_begin(s->setup.mailbox);
         fds[count++] = mailbox_down_fd(s->setup.mailbox);
     }

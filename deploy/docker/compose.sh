@@ -57,21 +57,28 @@ logs) shift && compose logs --tail "${LINES_EACH:-200}" "$@" ;;
 status) # all nodes side by side; maroonctl of the image, in a container that is there
     compose exec -T gateway-0 maroonctl status --admin "$NODE_0:9100,$NODE_1:9100,$NODE_2:9100"
     ;;
-cpu) # share of one core that nodes and gateways take together, over so many seconds
+cpu) # share of one core that the containers of nodes and gateways take together, health checks and all, over so many seconds
     seconds=${2:-20}
+    spent_us() { # of a container, by the pid of its program
+        if path=$(sed -n 's/^[0-9]*:[^:]*cpuacct[^:]*://p' "/proc/$1/cgroup") && [ -n "$path" ]; then
+            echo $(($(cat "/sys/fs/cgroup/cpuacct$path/cpuacct.usage") / 1000))
+        else
+            sed -n 's/^usage_usec //p' "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$1/cgroup")/cpu.stat"
+        fi
+    }
     sum() {
         for service in node-0 node-1 node-2 gateway-0 gateway-1; do
             pid=$($DOCKER inspect --format '{{.State.Pid}}' "$($DOCKER ps -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
                 --filter "label=com.docker.compose.service=$service")")
-            sed 's/.*) //' "/proc/$pid/stat" | awk -v s="$service" '{ print s, $12 + $13 }'
+            echo "$service $(date +%s%N | cut -c1-16) $(spent_us "$pid")"
         done
     }
     before=$(sum)
     sleep "$seconds"
     after=$(sum)
-    printf '%s\n%s\n' "$before" "$after" | awk -v seconds="$seconds" -v hz="$(getconf CLK_TCK)" '
-        $1 in first { cpu = ($2 - first[$1]) / hz / seconds * 100; total += cpu; printf "%-10s %5.1f %% of a core\n", $1, cpu; next }
-        { first[$1] = $2 }
+    printf '%s\n%s\n' "$before" "$after" | awk '
+        $1 in spent { cpu = ($3 - spent[$1]) / ($2 - at[$1]) * 100; total += cpu; printf "%-10s %5.1f %% of a core\n", $1, cpu; next }
+        { at[$1] = $2; spent[$1] = $3 }
         END { printf "%-10s %5.1f %% of a core\n", "together", total }'
     ;;
 '') echo "usage: $0 up|down|clean|logs|status|cpu [SECONDS]|OTHER..." >&2; exit 2 ;;

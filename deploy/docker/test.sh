@@ -72,12 +72,29 @@ step "10,000 transfers through the published port $GATEWAY_0_PORT"
 ${DRILL_BY:-} python3 deploy/drills/drill.py transfers 10000 --on compose
 
 step "Prometheus scrapes every target"
+prometheus() { curl -fsS "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/$1"; }
 for _ in $(seq 30); do
-    scraped=$(curl -fsS "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query?query=up" | jq '[.data.result[] | select(.value[1] == "1")] | length')
-    [ "$scraped" = 8 ] && break
+    targets=$(prometheus targets | jq -r '.data.activeTargets[] | "\(.health) \(.labels.job) \(.labels.instance)"' | sort)
+    echo "$targets" | grep -qv '^up ' || break
     sleep 1
 done
-[ "$scraped" = 8 ] || { echo "$scraped of 8 targets are up"; exit 1; }
+echo "$targets"
+[ "$(echo "$targets" | grep -c '^up ')" = 8 ] && [ "$(echo "$targets" | wc -l)" = 8 ]
+led=$(prometheus 'query?query=sum(maroon_is_leader)' | jq -r '.data.result[0].value[1]')
+answered=$(prometheus 'query?query=sum(maroon_transaction_latency_seconds_count)' | jq -r '.data.result[0].value[1]')
+echo "by its numbers $led node leads, and $answered transactions were answered"
+[ "$led" = 1 ] && [ "$answered" -gt 10000 ]
+
+step "a dump of the state in the S3 store"
+$compose exec -T gateway-0 maroonctl dump now --admin "$NODE_1:9100"
+for _ in $(seq 60); do
+    dumped=$(curl -fsS "http://127.0.0.1:$NODE_1_ADMIN_PORT/v1/status" | jq -r '.dumps.lastSeq')
+    [ "$dumped" = 0 ] || break
+    sleep 0.5
+done
+$compose exec -T node-0 maroonctl dump list
+$compose exec -T node-2 maroonctl dump verify
+[ "$dumped" -gt 0 ]
 
 step "at rest"
 ${DRILL_BY:-} $compose cpu 15 | tee /dev/stderr | awk '/^together/ { exit !($2 < 15) }' || { echo "nodes and gateways take more than 15 % of a core at rest"; exit 1; }

@@ -27,6 +27,7 @@ static void on_signal(int number) {
 
 static void net_configure(const struct config *g, struct net_config *c) {
     net_from_config(g, c);
+    c->eal.telemetry = true;
     c->endpoint_count = 1;
     c->endpoints[0] = (struct net_endpoint_config){.stage = WIRE_STAGE_INGRESS,
                                                    .udp_port = (uint16_t)g->udp_port};
@@ -121,8 +122,12 @@ static int serve(struct net *net) {
     net_describe(net, text, sizeof text);
     mrn_log_info("started", "version=0.1.0 http=%s:%u nodes=%u %s", g->http_address, g->http_port,
                  g->node_count, text);
+    error = server_telemetry_start(&server);
+    if (error) /* a gateway without it is a gateway */
+        mrn_log_warning("telemetry", "error=%s", mrn_error_name(error));
     bool taken = wait_for_end();
     MHD_quiesce_daemon(daemon);
+    server_telemetry_stop();
     mrn_gateway_close(server.gateway); /* calls every waiting request back */
     monitor_stop(server.monitor);
     MHD_stop_daemon(daemon);

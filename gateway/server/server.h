@@ -3,6 +3,7 @@
  *
  *   routes.c   a request's way: which path, which call, its body     answers.c  what it is answered
  *   facts.c    /v1/status, /metrics, /readyz                         monitor.c  /v1/monitor
+ *   telemetry.c  the same for dpdk-telemetry.py: /maroon/status counters drops latency
  *   main.c     start and end
  *
  * Threads: libmicrohttpd's one thread parses requests and sends answers; the library's thread runs
@@ -72,5 +73,11 @@ void server_answer(struct request *r); /* of what r->answer says */
 void server_status(struct request *r);
 void server_metrics(struct request *r);
 void server_ready(struct request *r);
+
+/* ---- telemetry.c: once per process; main's thread. Commands run on DPDK's own thread ---- */
+
+/* Returns 0, MRN_ERR_NO_MEMORY, MRN_ERR_INVALID. Without a socket nobody ever asks. */
+int server_telemetry_start(struct server *server);
+void server_telemetry_stop(void); /* before the gateway is closed */
 
 #endif

@@ -1,7 +1,8 @@
-"""A node's disk is wiped under load: it starts from the newest dump in the store, fetches the rest from its peers, recovers,
-and reaches the same state. Rate against a plain download of the same bytes. Then maroonctl bootstrap and prune on the same dumps.
+"""A node's disk is wiped under load: it starts from the newest dump in the store, takes the epochs since out of a peer's journal,
+recovers, and reaches the same state; also when it is killed on the way. Time and rate against a plain download of the same bytes.
+Then maroonctl bootstrap does the same beforehand, killed once, and maroonctl dump prune leaves nothing that no dump needs.
 
-    bootstrap.py [--mib N] [--kills N]     size of the state, kill -9 of the node while it bootstraps"""
+    bootstrap.py [--mib N] [--kills N] [--directory]    size of the state; kill -9 of the node on the way; no S3 server"""
 import argparse
 import concurrent.futures
 import os
@@ -16,76 +17,147 @@ from lib import http, scenario
 from lib.process import wait_until
 from lib.store import Store
 
-def fill(cluster, mib, gateway=0):
-    """Echoes of random bytes under idempotency keys: what is remembered under them is state."""
-    size = 256 << 10
+ECHO_BYTES = 256 << 10
 
+
+def fill(cluster, mib, first=0):
+    """Echoes of random bytes under idempotency keys: what is remembered under them is state."""
     def echo(number):
-        answer = http.request(cluster.gateway_addresses[gateway], f"/{c.ECHO}/Echo", "POST", message(os.urandom(size)),
+        answer = http.request(cluster.gateway_addresses[0], f"/{c.ECHO}/Echo", "POST", message(os.urandom(ECHO_BYTES)),
                               {"content-type": "application/proto", "idempotency-key": f"fill {number}"}, timeout=60)
         assert answer.status == 200, answer
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(echo, range((mib << 20) // size)))
+        list(pool.map(echo, range(first, first + (mib << 20) // ECHO_BYTES)))
 
 
-def dumped(cluster, epoch, nodes):
+def pointed(cluster, epoch, seconds=180):
+    """Until dump/latest names a dump that has this epoch."""
     def newest():
-        return max(int(cluster.status(i)["dumps"]["pointerSeq"]) for i in nodes) >= epoch
-    wait_until(newest, 120, f"a dump of epoch {epoch} or later is pointed to", alive=[cluster.nodes[i] for i in nodes])
+        return max(int(cluster.status(i)["dumps"]["pointerSeq"]) for i in range(3) if cluster.nodes[i].alive()) >= epoch
+    wait_until(newest, seconds, f"a dump of epoch {epoch} or later is pointed to")
 
 
-def wipe(cluster, store, arguments):
+def plain_download(store):
+    """Seconds that curl takes for all chunks, eight at a time, and their bytes."""
+    names = [name for name in store.files() if name.startswith("chunks/")]
+    size = sum(store.files()[name].stat().st_size for name in names)
+    url = f"http://{store.address}:4568/dumps/cluster/"
+    lines = "".join(f'url = "{url}{name}"\noutput = "/dev/null"\n' for name in names)
+    began = time.monotonic()
+    subprocess.run(["curl", "--no-progress-meter", "--fail", "--parallel", "--parallel-max", "8", "--config", "-"], input=lines, text=True,
+                   check=True, timeout=300)
+    return time.monotonic() - began, size
+
+
+def takes_part(cluster, index, seconds=180):
+    wait_until(lambda: cluster.status(index)["role"] in ("follower", "leader"), seconds, f"n{index} takes part", interval=0.02,
+               alive=[cluster.nodes[index]])
+
+
+def wiped_under_load(cluster, store, arguments):
     victim = (cluster.leader() + 1) % 3
-    others = [i for i in range(3) if i != victim]
     node = cluster.nodes[victim]
-    load = cluster.start_load(seconds=arguments.seconds, connections=8, timeout=120, first_account=5000000)
+    load = cluster.start_load(seconds=600, connections=4, timeout=700, first_account=5000000)
+    rng = random.Random(arguments.seed)
     node.kill()
     shutil.rmtree(cluster.workdir / f"n{victim}.data")
+    for _ in range(arguments.kills):
+        node.start()
+        wait_until(lambda: cluster.status(victim)["bootstrap"]["stage"] != "idle", 60, "it fetches", interval=0.01, alive=[node])
+        time.sleep(rng.uniform(0, 0.02 * arguments.mib))
+        node.kill()
     began = time.monotonic()
     node.start()
-    rng = random.Random(arguments.seed)
-    for kill in range(arguments.kills):
-        wait_until(lambda: cluster.status(victim)["bootstrap"]["stage"] in ("store", "restoring") or
-                   int(cluster.status(victim)["bootstrap"]["fromStore"]), 30, "the node bootstraps", interval=0.01, alive=[node])
-        time.sleep(rng.uniform(0, 0.5))
-        node.kill()
-        node.start()
-    wait_until(lambda: cluster.status(victim)["role"] in ("follower", "leader"), 120, "the node takes part", alive=[node])
+    takes_part(cluster, victim)
     took = time.monotonic() - began
     boot = cluster.status(victim)["bootstrap"]
-    print(f"wiped n{victim}: takes part after {took:.2f} s; {boot}", flush=True)
     load.popen.send_signal(2)
     load.wait()
     seq, state_hash = cluster.wait_equal(60)
+    assert int(boot["fromStore"]) >= 1 or arguments.kills, boot
     log = node.log_path.read_text()
-    assert "dump_fetched" in log, "the dump was used"
-    for line in log.splitlines():
-        if any(word in line for word in ("dump_fetched", "snapshot_restored", "snapshot_needed", "bootstrap ", "stretch")):
-            print("   ", line[11:200])
-    print(f"equal at epoch {seq}, state {state_hash[:16]}", flush=True)
+    fetched = [line for line in log.splitlines() if "dump_fetched" in line]
+    print("\n".join(line[11:180] for line in log.splitlines()
+                    if any(word in line for word in (" snapshot_", "stretch_learned", "dump_fetched"))))
+    for other in cluster.nodes:
+        print("\n".join(f"{other.name} {line[11:180]}" for line in other.log_path.read_text().splitlines() if "info stretch after" in line))
+    assert fetched, "the dump was used"
+    milliseconds = int(fetched[-1].rsplit("ms=", 1)[1])
+    rate = int(boot["pages"]) * 4096 / 1e6 / max(milliseconds, 1) * 1e3
+    print(f"wiped n{victim}, killed {arguments.kills} times on the way: takes part {took:.2f} s after its last start; equal at epoch "
+          f"{seq}, state {state_hash[:16]}; dump fetched, checked and written in {milliseconds} ms, {rate:.0f} MB/s of pages")
+    if store.s3:
+        seconds, size = plain_download(store)
+        print(f"plain download of all chunks, {size / 1e6:.0f} MB: {seconds:.2f} s, {size / 1e6 / seconds:.0f} MB/s", flush=True)
+    metrics = cluster.metrics(victim)
+    assert metrics["maroon_bootstraps_from_store_total"] + metrics["maroon_bootstrap_stretches_total"] >= 1
+
+
+def bootstrapped_by_hand(cluster, store):
+    victim = (cluster.leader() + 1) % 3
+    node, data = cluster.nodes[victim], cluster.workdir / f"n{victim}.data"
+    node.kill()
+    shutil.rmtree(data)
+    command = [str(c.absolute(c.CTL)), "bootstrap", str(data)] + c.flags(store.keys(direct=True))
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: list((data / "snapshots").glob("fetch-*")) or first.poll() is not None, 20, "it fetches", interval=0.002)
+    first.kill()
+    first.wait()
+    done = store.ctl("bootstrap", data, direct=True)
+    assert "start the node" in done.stdout or "is there already" in done.stdout, done
+    assert "progress pages=" in done.stderr or "is there already" in done.stdout, done
+    node.start()
+    takes_part(cluster, victim)
+    assert int(cluster.status(victim)["bootstrap"]["fromStore"]) == 0, "the dump was there already"
+    cluster.wait_equal(60)
+    print("maroonctl bootstrap, killed once: the node goes on from it", flush=True)
+
+
+def pruned(cluster, store):
+    before = len(store.files())
+    for node in cluster.nodes:
+        node.stop()
+    said = store.ctl("dump", "prune", "--keep", 1, "--grace-s", 0, direct=True, keys={"etcd-endpoints": cluster.etcd.endpoints,
+                                                                                       "cluster": "test"}).stdout.strip()
+    no_orphans(store)
+    assert "sound" in store.ctl("dump", "verify", direct=True).stdout
+    print(f"{said}; of {before} objects {len(store.files())} are left, each named by the one manifest", flush=True)
+
+
+def no_orphans(store):
+    """One dump is left, and nothing that its manifest does not name."""
+    files = store.files()
+    manifests = [name for name in files if name.startswith("manifests/")]
+    assert len(manifests) == 1, manifests
+    manifest = files[manifests[0]].read_bytes()
+    orphans = [name for name in files if name not in ("latest", *manifests) and bytes.fromhex(name.rsplit("/", 1)[1]) not in manifest]
+    assert not orphans, orphans
+    assert manifests[0] in files["latest"].read_text()
 
 
 def main(arguments):
-    store = Store()
+    store = Store(arguments.directory)
 
     def bootstrap(cluster):
         cluster.start_network()
         store.start(cluster)
         cluster.start_rest(nodes=3, gateways=1, node_keys={
-            **store.keys(direct=True), "durability": "disk", "dump-interval-s": 2, "segment-bytes": 4 << 20,
-            "snapshot-bytes": 16 << 20, "state-bytes": 16 << 20, "idempotency-bytes": arguments.mib + 2 << 20})
+            **store.keys(direct=True), "durability": "disk", "dump-interval-s": arguments.interval, "segment-bytes": 4 << 20,
+            "snapshot-bytes": max(16, arguments.mib // 4) << 20, "state-bytes": 16 << 20,
+            "idempotency-bytes": arguments.mib + 2 << 20})
         fill(cluster, arguments.mib)
-        seq, _ = cluster.wait_equal(60)
-        dumped(cluster, seq, range(3))
-        print({k: v for k, v in cluster.status(0)["dumps"].items()})
-        wipe(cluster, store, arguments)
+        pointed(cluster, cluster.wait_equal(60)[0])
+        wiped_under_load(cluster, store, arguments)
+        bootstrapped_by_hand(cluster, store)
+        pruned(cluster, store)
     scenario.main(bootstrap, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mib", type=int, default=16)
-    parser.add_argument("--kills", type=int, default=0)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--mib", type=int, default=32)
+    parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--interval", type=int, default=2, help="seconds between dumps")
+    parser.add_argument("--directory", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     main(parser.parse_args())

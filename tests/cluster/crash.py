@@ -11,7 +11,7 @@ import random
 import time
 
 from lib import cluster as c
-from lib import http, scenario
+from lib import scenario, takeover
 from lib.process import wait_until
 
 LEASE_S = 2
@@ -27,8 +27,9 @@ class Crashes:
         self.cluster = cluster
         self.disk = arguments.durability == "disk"
         self.random = random.Random(arguments.seed)
-        self.gaps = []  # s from the leader's end to the next epoch committed under a new term
+        self.takeovers = []  # of leaders that were killed
         self.kinds = ["kill", "pause", "partition"] + (["power"] if self.disk else [])
+        self.limits_ms = (arguments.p50_ms, arguments.max_ms)
         self.rounds = arguments.rounds or 3 * len(self.kinds)
 
     def others(self, index):
@@ -57,32 +58,15 @@ class Crashes:
             return all(s["role"] in ("leader", "follower") for s in states) and max(seqs) - min(seqs) < 2000
         wait_until(whole, 60, "all nodes take part", alive=self.cluster.nodes)
 
-    def wait_next_epoch(self, began, indexes, term):
-        """Until one of the nodes has committed an epoch under a term above `term`; notes how long that took."""
-        at_takeover = {}
-
-        def committed():
-            for index in indexes:
-                try:
-                    status = self.cluster.status(index)
-                except OSError:
-                    continue
-                if status["term"] > term and status["role"] == "leader":
-                    first = at_takeover.setdefault(index, status["commitSeq"])
-                    if status["commitSeq"] > first:
-                        return True
-            return False
-        wait_until(committed, 30, "an epoch under a new term", interval=0.001)
-        self.gaps.append(time.monotonic() - began)
-
     def kill(self):
         leader = self.wait_leading()
         victim = self.random.choice([leader, leader, self.random.randrange(len(self.cluster.nodes))])
         term = self.cluster.status(leader)["term"]
-        began = time.monotonic()
+        ended_us = time.monotonic_ns() // 1000
         self.cluster.nodes[victim].kill()
         if victim == leader:
-            self.wait_next_epoch(began, self.others(victim), term)
+            found = takeover.wait_next(self.cluster, self.others(victim), term, ended_us)
+            self.takeovers += [found] if found else []
         time.sleep(self.random.uniform(0.1, 1.0))
         self.cluster.nodes[victim].start()
         return f"kill -9 of n{victim}{' (leads)' if victim == leader else ''}"
@@ -124,14 +108,11 @@ class Crashes:
         self.wait_whole()
 
     def report(self):
-        if self.gaps:
-            gaps = sorted(self.gaps)
-            print(f"leader killed -> next epoch committed: {len(gaps)} times, p50 {gaps[len(gaps) // 2] * 1e3:.0f} ms, "
-                  f"max {gaps[-1] * 1e3:.0f} ms", flush=True)
-
-
-def answers_so_far(address):
-    return http.metric_sum(http.metrics(address), "maroon_gateway_http_requests_total")
+        if self.takeovers:
+            print(takeover.spread(self.takeovers), flush=True)
+            median, worst = takeover.median_and_max_ms(self.takeovers)
+            assert median <= self.limits_ms[0] and worst <= self.limits_ms[1], \
+                f"p50 {median:.1f} ms (at most {self.limits_ms[0]}), max {worst:.1f} ms (at most {self.limits_ms[1]})"
 
 
 def main(arguments):
@@ -163,5 +144,7 @@ if __name__ == "__main__":
     parser.add_argument("--durability", choices=("disk", "memory"), default="disk")
     parser.add_argument("--rounds", type=int, default=0, help="0: three of each kind")
     parser.add_argument("--seconds", type=int, default=0, help="of load; 0: as long as the rounds may take")
+    parser.add_argument("--p50-ms", type=float, default=500, help="of take-overs from a killed leader; the target is 30")
+    parser.add_argument("--max-ms", type=float, default=2000, help="the target is 150")
     parser.add_argument("--seed", type=int, default=1)
     main(parser.parse_args())

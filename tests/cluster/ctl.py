@@ -24,6 +24,11 @@ LOG_LINE = re.compile(r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (debug|info|warn
 def check_metrics(address, names):
     """Each metric is there with its type, each histogram with all its series, and labels where they are promised."""
     text = http.request(address, "/metrics").body.decode()
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) if re.search(rf"^# TYPE {name} ", text, re.M) is None else name
+                for name in re.findall(r"^(maroon_\w+)", text, re.M)}
+    for family in families:  # all there are, also those that nobody promised
+        assert re.search(rf"^# HELP {family} \S", text, re.M), f"{family} has no HELP at {address}"
+        assert re.search(rf"^# TYPE {family} (counter|gauge|histogram)$", text, re.M), f"{family} has no TYPE at {address}"
     for name in names:
         series = re.findall(rf"^maroon_{name}(_bucket|_sum|_count)?(\{{[^}}]*\}})? (\S+)$", text, re.M)
         assert series, f"maroon_{name} is missing at {address}"
@@ -35,9 +40,9 @@ def check_metrics(address, names):
             assert set(re.findall(r"(\w+)=\"", labels)) >= LABELS.get(name, set()), (name, labels)
 
 
-def telemetry(cluster, index, command):
+def telemetry(process, command):
     """What dpdk-telemetry.py would show."""
-    path = f"/var/run/dpdk/maroon-{cluster.nodes[index].pid}/dpdk_telemetry.v2"  # where root's is
+    path = f"/var/run/dpdk/maroon-{process.pid}/dpdk_telemetry.v2"  # where root's is
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(5)
         connection.connect(path)
@@ -47,13 +52,15 @@ def telemetry(cluster, index, command):
 
 
 def check_telemetry(cluster):
-    for index in range(3):
-        for command in TELEMETRY:
-            assert telemetry(cluster, index, command), f"n{index}: {command} says nothing"
-        assert set(TELEMETRY) <= set(telemetry(cluster, index, "/")), "they are listed"
+    for process, commands in [(node, TELEMETRY) for node in cluster.nodes] + [(cluster.gateways[0], TELEMETRY[:-1])]:
+        for command in commands:
+            assert telemetry(process, command), f"{process.name}: {command} says nothing"
+        assert set(commands) <= set(telemetry(process, "/")), "they are listed"
     leader = cluster.leader()
-    counters = telemetry(cluster, leader, "/maroon/counters")
+    counters = telemetry(cluster.nodes[leader], "/maroon/counters")
     assert counters["transactions_executed_total"] == cluster.metric(leader, "maroon_transactions_executed_total"), counters
+    answered = http.metrics(cluster.gateway_addresses[0])["maroon_transactions_answered_total"]
+    assert telemetry(cluster.gateways[0], "/maroon/counters")["transactions_answered_total"] == answered > 0
 
 
 def check_tables(run, leader):

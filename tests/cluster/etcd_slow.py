@@ -1,4 +1,8 @@
-"""etcd behind a proxy that delays every answer: commits are as fast as before, a take-over is slower by a few answers.
+"""etcd behind a proxy that delays every answer: commits are as fast as before, a take-over takes one answer more.
+
+The amount (docs/protocol.md, "a slow etcd"): the next node of the ring waits a slice, in which etcd has no part, asks the
+others a quarter of a slice later at most, and takes the key by one answer. Those behind it wait two answers for it. Rounds are
+held to it from both sides.
 
     etcd_slow.py [--delays 20,50,200] [--rounds 3]"""
 import argparse
@@ -15,6 +19,7 @@ parser.add_argument("--delays", default="50,200")
 parser.add_argument("--rounds", type=int, default=1)
 arguments = parser.parse_args()
 PORT = 2379
+NOISE_MS = 80  # a status that is polled, a core that is shared
 
 
 def add_proxies(cluster):
@@ -30,17 +35,25 @@ def add_proxies(cluster):
     return ",".join(f"http://{address}:{PORT + index}" for index in range(len(cluster.etcd.addresses)))
 
 
-def take_over(cluster):
-    """Kills the leader; ms until another one has committed under its term."""
+def take_over(cluster, delay):
+    """Kills the leader. Returns ms until another one leads, and what of it is not explained: beyond the wait of the one that
+    waits least (its distance in the ring times its slice) and one answer of etcd."""
     leader = cluster.leader()
-    cluster.nodes[leader].kill()
+    others = [index for index in range(3) if index != leader]
+    states = [cluster.status(index) for index in others]
+    wait_ms = min(int(state["takeoverDelayUs"]) for state in states) / 1000
     began = time.monotonic()
-    wait_until(lambda: [i for i in range(3) if i != leader and cluster.status(i)["role"] == "leader"], 20, "a new leader",
-               interval=0.005)
+    cluster.nodes[leader].kill()
+    wait_until(lambda: [i for i in others if cluster.status(i)["role"] == "leader"], 20, "a new leader", interval=0.005)
     took = (time.monotonic() - began) * 1000
     cluster.nodes[leader].start()
     cluster.wait_node_ready(leader)
-    return took
+    return took, took - wait_ms - delay
+
+
+def measured(cluster, delay):
+    """Every node knows how slow etcd is."""
+    return all(int(cluster.status(index)["etcd"]["latencyUs"]) >= 900 * delay for index in range(3))
 
 
 def slow(cluster):
@@ -51,28 +64,33 @@ def slow(cluster):
     endpoints = add_proxies(cluster)
     cluster.node_addresses = [cluster.network.add_host(f"n{index}", 10 + index) for index in range(3)]
     for index in range(3):
-        cluster.nodes.append(cluster._node(index, {"etcd-endpoints": endpoints}))
+        cluster.nodes.append(cluster._node(index, {"etcd-endpoints": endpoints, **c.CALM}))
         cluster.nodes[index].start()
     for index in range(3):
         cluster.wait_node_ready(index)
     cluster.add_gateway()
-    lines, base_p50, base_took = [], None, None
+    base_p50 = None
     for delay in [0] + [int(word) for word in arguments.delays.split(",")]:
         cluster.delay_file.write_text(str(delay))
-        time.sleep(1.5)  # the nodes measure it
         leader, before = cluster.leader(), cluster.status(0)["term"]
-        loads = [cluster.load(seconds=2, connections=1) for _ in range(arguments.rounds + 1)]
+        wait_until(lambda: measured(cluster, delay), 30, "the nodes measure it")
+        p50 = statistics.median(cluster.load(seconds=1, connections=1)["p50_ms"] for _ in range(arguments.rounds + 2))
         assert cluster.leader() == leader and cluster.status(0)["term"] == before, "slowness alone changes no term"
-        p50 = min(load["p50_ms"] for load in loads)
-        took = statistics.median(take_over(cluster) for _ in range(arguments.rounds))
-        lines.append(f"{delay:4d} ms: commit p50 {p50:.3f} ms, take-over {took:.0f} ms")
-        print(lines[-1], flush=True)
-        if base_p50 is None:
-            base_p50, base_took = p50, took
-        assert p50 < 1.5 * base_p50 + 0.5, "commits do not wait for etcd"
-        # Stated in protocol.md: a slice is 2 answers of etcd at least; the next in the ring waits one, the other two, and two
-        # more where one held more; the transaction is one answer. A rival's key costs one round more.
-        assert delay < took < base_took + (2 * 4 + 1) * delay + 500, lines
+        took, rest = [], []
+        for _ in range(arguments.rounds):
+            wait_until(lambda: measured(cluster, delay), 30, "the nodes measure it")
+            one, unexplained = take_over(cluster, delay)
+            took.append(one)
+            rest.append(unexplained)
+        base_p50 = base_p50 or p50
+        print(f"{delay:4d} ms: commit p50 {p50:.3f} ms; take-over p50 {statistics.median(took):.0f} ms "
+              f"({' '.join(f'{ms:.0f}' for ms in took)}), beyond slice and answer: {' '.join(f'{ms:.0f}' for ms in rest)}",
+              flush=True)
+        assert p50 < 1.5 * base_p50 + 0.3, "commits do not wait for etcd"
+        assert all(ms >= delay for ms in took), f"sooner than an answer: {took}"
+        # Above it comes what the machine adds; a duel or a node that stood still lets one round wait for the next in the ring.
+        middle = statistics.median(rest)
+        assert middle <= delay / 5 + NOISE_MS and max(rest) <= 4 * delay + 3 * NOISE_MS, f"not the amount stated: {rest}"
     cluster.wait_equal()
 
 

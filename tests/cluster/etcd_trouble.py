@@ -111,7 +111,7 @@ def went_back(cluster, snapshot):
 
 
 def trouble(cluster):
-    cluster.start(nodes=3, gateways=0, etcd=1, etcd_arguments=["--quota-backend-bytes", QUOTA_BYTES])
+    cluster.start(nodes=3, gateways=0, etcd=1, node_keys=c.CALM, etcd_arguments=["--quota-backend-bytes", QUOTA_BYTES])
     snapshot = cluster.workdir / "snapshot.db"
     etcdctl(cluster, "snapshot", "save", snapshot)
     cluster.add_gateway()

@@ -1,24 +1,49 @@
-"""All nodes and their disks are gone; the store is left. First a point in time: a new cluster with the state of an exact epoch
+"""All nodes and their disks are gone; the S3 store is left. First a point in time: a new cluster with the state of an exact epoch
 between two dumps. Then the newest state under the old cluster's name, and what was after it is said to be lost, by number."""
 import base64
+import importlib.util
 import json
 import shutil
-import subprocess
 
 from lib import cluster as c
 from lib import http, scenario
 from lib.process import wait_until
+from lib.store import BUCKET, Store
+
+spec = importlib.util.spec_from_file_location("read_dump", c.ROOT / "tests/store/read_dump.py")
+read_dump = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(read_dump)
 
 KEYS = {"durability": "disk", "dump-interval-s": 0, "segment-bytes": 4 << 20}
 ACCOUNTS = 20
 
 
-def ctl(cluster, *words, status=0, store="store", json_out=False):
-    done = subprocess.run([c.absolute(c.CTL), *map(str, words), "--store-url", f"dir:{cluster.workdir / store}",
-                           "--etcd-endpoints", cluster.etcd.endpoints, *(["--json"] if json_out else [])],
-                          capture_output=True, text=True, timeout=100)
+def place(store, name):
+    """Keys of a store of its own for each cluster: a prefix of the bucket, or a directory."""
+    keys = store.keys(direct=True)
+    if store.s3:
+        return {**keys, "store-url": f"s3://{BUCKET}/{name}"}
+    (store.root / BUCKET / name).mkdir(exist_ok=True)
+    return {**keys, "store-url": f"dir:{store.root / BUCKET / name}"}
+
+
+def ctl(cluster, *words, status=0, name="cluster", json_out=False):
+    done = cluster.store.ctl(*words, *(["--json"] if json_out else []), check=False,
+                             keys={**place(cluster.store, name), "etcd-endpoints": cluster.etcd.endpoints})
     assert done.returncode == status, (words, done)
     return json.loads(done.stdout) if json_out else done.stdout + done.stderr
+
+
+def copy(cluster):
+    """The objects of the store as files, for the reader that knows only the page."""
+    directory = cluster.workdir / "copy"
+    for name, path in cluster.store.files().items():
+        name = name.removeprefix("cluster/")
+        if not name.startswith(("chunks", "indexes", "stretches", "manifests", "latest")):
+            continue
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, directory / name)
+    return directory
 
 
 def get(cluster, name):
@@ -72,10 +97,11 @@ def start_again(cluster, keys, indexes=(0, 1, 2)):
 
 
 def restore(cluster):
-    for store in ("store", "store-of-pit", "store-of-new"):
-        (cluster.workdir / store).mkdir()
     dirs = [cluster.workdir / f"n{i}.data" for i in range(3)]
-    cluster.start(nodes=3, gateways=1, node_keys={**KEYS, "store-url": f"dir:{cluster.workdir / 'store'}"})
+    cluster.store = STORE
+    cluster.start_network()
+    STORE.start(cluster)
+    cluster.start_rest(nodes=3, gateways=1, node_keys={**KEYS, **place(STORE, "cluster")})
 
     # Two dumps, a point between them, and what no dump holds.
     deposit(cluster, 100)
@@ -92,7 +118,10 @@ def restore(cluster):
     deposit(cluster, 7)
     last, _ = cluster.wait_equal()
     wait_until(lambda: int(json.loads(get(cluster, "latest"))["seq"]) >= last, 20, "the last epoch is published")
-    assert "one chain" in ctl(cluster, "dump", "verify")
+    said = ctl(cluster, "dump", "verify", "--cluster", "test")
+    assert "one chain" in said and "the key is that of node 0 of cluster test" in said, said
+    found = read_dump.read(copy(cluster))
+    assert found["seq"] == second and found["epochs"] == second - first and found["bodies"] >= 3000 + 2 * ACCOUNTS, found
     gap = "gap" in ctl(cluster, "dump", "list")
     assert not gap, "the journal held every epoch"
 
@@ -114,7 +143,7 @@ def restore(cluster):
     assert made["epoch"] == str(point) and made["stateHash"] == point_hash, made
     assert made["leftOut"] == {"first": str(point + 1), "last": str(second)}, made
     assert int(made["lost"]["first"]) == second + 1 and int(made["lost"]["last"]) >= last, made
-    keys = {**KEYS, "cluster": "pit", "store-url": f"dir:{cluster.workdir / 'store-of-pit'}"}
+    keys = {**KEYS, "cluster": "pit", **place(STORE, "pit")}
     start_again(cluster, keys)
     assert balances(cluster) == at_point
     deposit(cluster, 1)
@@ -126,7 +155,8 @@ def restore(cluster):
     start_again(cluster, keys, indexes=[2])
     cluster.wait_equal()
     dump_now(cluster)
-    assert "one chain" in ctl(cluster, "dump", "verify", store="store-of-pit")
+    assert "one chain" in ctl(cluster, "dump", "verify", "--cluster", "pit", name="pit")
+    assert "registered another key" in ctl(cluster, "dump", "verify", "--cluster", "pit", status=1), "a dump of another cluster"
     end_all(cluster)
 
     # The newest state, under the name that all configurations have.
@@ -134,7 +164,7 @@ def restore(cluster):
     assert "--replace" in ctl(cluster, "restore", *dirs, "--cluster", "test", status=1)
     said = ctl(cluster, "restore", "--cluster", "test", "--replace", *dirs)
     assert f"epoch {second}," in said and f"lost: epochs {second + 1} to " in said, said
-    start_again(cluster, {**KEYS, "store-url": f"dir:{cluster.workdir / 'store-of-new'}"})
+    start_again(cluster, {**KEYS, **place(STORE, "new")})
     assert balances(cluster) == at_second and cluster.total() == total, "every transaction up to the dump is there"
     cluster.load(count=2000, connections=16)
     deposit(cluster, 1)
@@ -144,4 +174,5 @@ def restore(cluster):
 
 
 if __name__ == "__main__":
+    STORE = Store()
     scenario.main(restore, programs=(c.NODE, c.GATEWAY, c.CTL, c.LOAD))

@@ -27,6 +27,26 @@ def two_gateways(cluster):
     assert third.popen.returncode > 0 and "range" in third.tail(), third.tail()
     address = cluster.add_gateway()  # not pinned: gets one of its own
     assert http.call(address, c.BANK, "Total", {}).json() == {"total": str(deposited + 5)}
+    restarts(cluster, address)
+
+
+def restarts(cluster, address):
+    """A gateway that comes again gets a range that nobody ever held: no id is used twice."""
+    process = cluster.gateways[-1]
+    seen = set()
+    for _ in range(3):
+        ids = {int(http.call(address, c.BANK, "Total", {}).headers["maroon-tx-id"]) for _ in range(20)}
+        assert len(ids) == 20 and not ids & seen, "ids are new"
+        assert not {number >> 30 for number in ids} & {number >> 30 for number in seen}, "and of a range of their own"
+        seen |= ids
+        process.kill()
+        process.start()
+        wait_until(lambda: http.request(address, "/readyz", timeout=2).status == 200, 30, "the gateway is back", alive=[process])
+    owners = {}
+    for index in range(3):
+        for entry in cluster.status(index)["ranges"]:
+            assert owners.setdefault(entry["range"], entry["owner"]) == entry["owner"], "one range, one owner, on every node"
+    assert len(set(owners.values())) == len(owners) >= 6, owners
 
 
 if __name__ == "__main__":

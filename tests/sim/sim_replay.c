@@ -92,3 +92,20 @@ void sim_replay(struct sim *sim, struct sim_node *node) {
     sim_node_step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;
 }
+
+/* Committed epochs out of the peer's journal, some of them or all; their bodies are fetched. */
+void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from) {
+    struct sim_random *random = &sim->random[SIM_STREAM_NODE];
+    uint64_t first = node->seen.facts.commit_seq + 1;
+    uint64_t last = first + sim_random_below(random, sim_random_chance(random, 500000) ? 4 : 200);
+    last = last < from->runtime->exec_seq ? last : from->runtime->exec_seq;
+    for (uint64_t seq = first; seq <= last && node->up; seq++) {
+        const struct sim_epoch *epoch = &sim->checks.epochs[seq];
+        struct replica_event event = {.kind = REPLICA_EVENT_LEARN};
+        event.learn.bytes = epoch->bytes;
+        event.learn.length_bytes = epoch->length_bytes;
+        SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)seq);
+        sim_node_step(sim, node, &event);
+    }
+    sim->learned++;
+}

@@ -1,4 +1,5 @@
 """Three real etcd members, each in a namespace of its own."""
+import base64
 import json
 
 from . import http
@@ -43,9 +44,14 @@ class Etcd:
 
     def get(self, address, key):
         """The answer to a linearizable range request for one key, or None."""
-        import base64
+        return self._ask(address, "range", key)
+
+    def delete(self, key):
+        assert int(self._ask(self.addresses[0], "deleterange", key)["deleted"]) == 1, key
+
+    def _ask(self, address, call, key):
         body = json.dumps({"key": base64.b64encode(key.encode()).decode()})
-        answer = http.request(f"{address}:{CLIENT_PORT}", "/v3/kv/range", "POST", body, timeout=3)
+        answer = http.request(f"{address}:{CLIENT_PORT}", f"/v3/kv/{call}", "POST", body, timeout=3)
         return answer.json() if answer.status == 200 else None
 
     def stop(self):

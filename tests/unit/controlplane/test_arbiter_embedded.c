@@ -111,6 +111,14 @@ static void test_ranges(void **state) {
     assert_false(node.checked_owned);
     arbiter_range_check(node.arbiter, 12, 1);
     assert_true(node.checked_owned);
+    /* One that ended in the cluster whose state this one began with goes on at its end. */
+    arbiter_range_request(node.arbiter, 14, 1, 78, 4712);
+    assert_int_equal(node.grants[6].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(node.grants[6].start, 4711);
+    arbiter_range_request(node.arbiter, 14, 1, 78, 0);
+    assert_int_equal(node.grants[7].start, 4711);
+    arbiter_range_request(node.arbiter, 15, 1, 79, WIRE_RANGE_OFFSETS + UINT64_C(1)); /* full */
+    assert_int_equal(node.grants[8].outcome, WIRE_RANGE_EXHAUSTED);
     arbiter_node_close(&node);
 }
 

@@ -586,6 +586,17 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     arbiter_range_check(a->arbiter, 15, 77);
     arbiter_run_for(loop, 200);
     assert_false(a->checked_owned);
+    /* One that ended in the cluster whose state this one began with goes on at its end. */
+    arbiter_range_request(a->arbiter, 16, 1, 78, 4712);
+    assert_true(arbiter_run_grants(loop, a, 7, 5000));
+    assert_int_equal(a->grants[6].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(a->grants[6].start, 4711);
+    arbiter_range_request(nodes[1].arbiter, 16, 1, 78, 0); /* again, through a node that lags */
+    assert_true(arbiter_run_grants(loop, &nodes[1], 2, 5000));
+    assert_int_equal(nodes[1].grants[1].start, 4711);
+    arbiter_range_request(a->arbiter, 17, 1, 79, WIRE_RANGE_OFFSETS + UINT64_C(1)); /* full */
+    assert_true(arbiter_run_grants(loop, a, 8, 5000));
+    assert_int_equal(a->grants[7].outcome, WIRE_RANGE_EXHAUSTED);
     close_cluster(nodes, 2);
 }
 

@@ -266,6 +266,26 @@ static bool probe_answer(void *context, uint64_t nonce, uint64_t *ret_token) {
     return true;
 }
 
+/* "Nodes stand in a ring by the hash of their public keys": these keys give another order than the
+ * indexes do. */
+static void set_keys(struct control_config *config) {
+    for (uint8_t i = 0; i < 3; i++)
+        memset(config->member_keys[i], 11 * (3 - i), CONTROL_KEY_BYTES);
+}
+
+static void check_ring(const struct control_config *config, const struct control_identity *id) {
+    struct wire_hash hashes[3];
+    bool same_as_indexes = true;
+    for (uint8_t i = 0; i < 3; i++)
+        hashes[i] = wire_hash_blake2b(config->member_keys[i], CONTROL_KEY_BYTES);
+    for (uint8_t place = 0; place < 3; place++)
+        same_as_indexes &= id->ring[place] == place;
+    for (uint8_t place = 1; place < 3; place++)
+        assert_true(memcmp(hashes[id->ring[place - 1]].bytes, hashes[id->ring[place]].bytes,
+                           sizeof hashes[0].bytes) < 0);
+    assert_false(same_as_indexes);
+}
+
 static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void **state) {
     (void)state;
     need_etcd();
@@ -273,6 +293,7 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
     pthread_t threads[3];
     for (uint8_t i = 0; i < 3; i++) {
         setup(&nodes[i], i, 3);
+        set_keys(&nodes[i].config);
         pthread_create(&threads[i], NULL, prepare_thread, &nodes[i]);
     }
     for (uint8_t i = 0; i < 3; i++) {
@@ -280,7 +301,7 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
         pthread_join(threads[i], &error);
         assert_int_equal((intptr_t)error, 0);
         assert_int_equal(nodes[i].identity.configuration_id, nodes[0].identity.configuration_id);
-        assert_memory_equal(nodes[i].identity.ring, nodes[0].identity.ring, 3);
+        check_ring(&nodes[i].config, &nodes[i].identity);
         assert_true(nodes[i].identity.in_genesis);
         nodes[i].mailbox = mailbox_create(64);
         assert_int_equal(control_start(nodes[i].control, nodes[i].mailbox), 0);
@@ -336,6 +357,7 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
     uint64_t asked = 0;
     struct control_probe probe = {probe_ask, probe_serve, probe_answer, &asked};
     setup(&twin, 1, 3);
+    set_keys(&twin.config);
     twin.config.probe = &probe;
     live_token = nodes[1].identity.process_token;
     assert_int_equal(control_prepare(&twin.config, &twin.control, &twin.identity), MRN_ERR_EXISTS);

@@ -306,11 +306,11 @@ static void test_prune(void **state) {
     snprintf(command, sizeof command,
              "mkdir -p %s/objects/chunks/ab && echo x > %s/objects/chunks/ab/ab%062d", dir, dir, 7);
     assert_int_equal(system(command), 0);
-    assert_int_equal(dump_prune(&store, &no_key, 2, 3600, &pruned, text), 0);
+    assert_int_equal(dump_prune(&store, &no_key, 2, 3600, "", &pruned, text), 0);
     assert_int_equal(pruned.manifests, 3);
     assert_int_equal(pruned.objects, 0); /* all young */
     assert_true(pruned.young > 0);
-    assert_int_equal(dump_prune(&store, &no_key, 2, 0, &pruned, text), 0);
+    assert_int_equal(dump_prune(&store, &no_key, 2, 0, "", &pruned, text), 0);
     assert_true(pruned.objects > 0);
     struct dump_listed *list;
     uint32_t count;
@@ -321,7 +321,7 @@ static void test_prune(void **state) {
         assert_int_equal(dump_read(&store, &no_key, list[i].path, "", NULL, NULL, NULL, text), 0);
     expect_back(&store, &no_key, list[1].path);
     free(list);
-    assert_int_equal(dump_prune(&store, &no_key, 2, 0, &pruned, text), 0);
+    assert_int_equal(dump_prune(&store, &no_key, 2, 0, "", &pruned, text), 0);
     assert_int_equal(pruned.objects + pruned.manifests, 0); /* nothing orphaned is left */
     dump_store_close(&store);
 }
@@ -372,7 +372,7 @@ static void test_a_writer_killed_at_any_point(void **state) {
     }
     assert_true(moved >= 3 && killed >= 2);
     struct dump_pruned pruned;
-    assert_int_equal(dump_prune(&store, &no_key, 1, 0, &pruned, text), 0);
+    assert_int_equal(dump_prune(&store, &no_key, 1, 0, "", &pruned, text), 0);
     assert_int_equal(dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text), 0);
     dump_store_close(&store);
 }

@@ -347,6 +347,32 @@ static void a_used_up_range_is_given_back_when_all_is_answered(void **state) {
     assert_int_equal(world_last(w, WIRE_RANGE_CLOSE)->end, WIRE_RANGE_OFFSETS);
 }
 
+/* At 90 % use, not before; repeated until it is granted, while the range held goes on. */
+static void the_next_range_is_asked_for_at_nine_tenths(void **state) {
+    struct world *w = *state;
+    uint32_t mark = WIRE_RANGE_OFFSETS / 10 * 9;
+    world_grant(w, R, mark - 2);
+    uint32_t before = world_count(w, WIRE_RANGE_REQUEST);
+    assert_int_equal(world_submit(w, 1, 1), 0);
+    world_tick(w, 1000000);
+    assert_int_equal(world_count(w, WIRE_RANGE_REQUEST), before);
+    assert_int_equal(world_submit(w, 1, 2), 0); /* the last one below */
+    world_tick(w, 1000000);
+    assert_int_equal(world_count(w, WIRE_RANGE_REQUEST), before + 1);
+    world_tick(w, 1000000);
+    assert_int_equal(world_count(w, WIRE_RANGE_REQUEST), before + 2);
+    assert_true(world_last(w, WIRE_RANGE_REQUEST)->range == WIRE_RANGE_NONE);
+    assert_int_equal(world_submit(w, 1, 3), 0);
+    world_tick(w, 1);
+    assert_true(world_last(w, WIRE_TX)->id == ID(mark));
+    world_grant(w, 6, 0);
+    assert_true(world_facts(w).range == R && world_facts(w).next_range == 6);
+    assert_true(w->ranges[0] == R && w->ranges[1] == 6); /* HELLO shows both */
+    uint32_t asked = world_count(w, WIRE_RANGE_REQUEST);
+    world_tick(w, 1000000);
+    assert_int_equal(world_count(w, WIRE_RANGE_REQUEST), asked);
+}
+
 static void a_transaction_never_crosses_the_end_of_a_range(void **state) {
     struct world *w = *state;
     world_grant(w, R, WIRE_RANGE_OFFSETS - 2);
@@ -515,6 +541,7 @@ int main(void) {
         TEST(seals_at_either_edge),
         TEST(an_older_range_sealed_leaves_the_younger_alone),
         TEST(a_used_up_range_is_given_back_when_all_is_answered),
+        TEST(the_next_range_is_asked_for_at_nine_tenths),
         TEST(a_transaction_never_crosses_the_end_of_a_range),
         TEST(one_owner_never_holds_a_range_twice),
         TEST(ranges_held_are_renewed_sealed_ones_not),
