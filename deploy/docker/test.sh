@@ -104,7 +104,7 @@ ${DRILL_BY:-} deploy/drills/pause-leader.sh --on compose --rounds "${ROUNDS:-1}"
 
 step "a node is killed; the leader is cut off"
 ${DRILL_BY:-} deploy/drills/kill-node.sh --on compose
-[ "${FABRIC:-}" = memif ] || # its frames cross no bridge that could be cut
+[ -n "${FABRIC:-}" ] || # its frames cross no bridge that could be cut
     ${DRILL_BY:-} deploy/drills/partition.sh --on compose
 
 step "delay of etcd, where the kernel has netem"
@@ -124,6 +124,18 @@ again=$(curl -fsS "http://127.0.0.1:$GATEWAY_1_PORT/bank.v1.Bank/Total" -H 'cont
 echo "total before $total, after $again"
 [ "$total" = "$again" ]
 $compose status
+
+if [ -z "${FABRIC:-}" ]; then
+    step "one connection on this fabric, then all of it on shared memory (virtio-user to vhost), its connecting node killed"
+    ${DRILL_BY:-} python3 deploy/drills/drill.py transfers 1000 --connections 1 --on compose
+    $compose clean
+    export FABRIC=vhost
+    $compose up >/dev/null
+    $compose status
+    ${DRILL_BY:-} python3 deploy/drills/drill.py transfers 1000 --connections 1 --on compose
+    ${DRILL_BY:-} deploy/drills/pause-leader.sh --on compose
+    ${DRILL_BY:-} deploy/drills/kill-node.sh --on compose --node 2
+fi
 
 step "down"
 $compose clean

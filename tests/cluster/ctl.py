@@ -1,5 +1,6 @@
 """maroonctl and the metrics, telemetry and logs behind it: tables for people, JSON for tools, every name that is promised.
 And who may join: a second process under a live node's index, and one with another configuration, are refused in words."""
+import base64
 import json
 import re
 import socket
@@ -108,6 +109,27 @@ def host_keys(cluster, name, number):
     return {"address": f"{address}/24", "admin": f"{address}:{c.ADMIN_PORT}", "data-dir": cluster.workdir / f"{name}.data"}
 
 
+def check_keys(cluster):
+    """What interfaces.md and controlplane/README.md say of the keys in etcd: readable JSON, and which of them have a lease."""
+    owner = json.loads(http.request(cluster.gateway_addresses[0], "/v1/status").body)["owner"]
+
+    def key(name):
+        found = cluster.etcd.get(cluster.etcd.addresses[0], f"/maroon/test/{name}")["kvs"][0]
+        return json.loads(base64.b64decode(found["value"])), "lease" in found and found["lease"] != "0"
+    leader, leased = key("leader")
+    assert leased and leader["node"] == cluster.leader() and int(leader["token"]) and "termBase" in leader, leader
+    record, leased = key("ranges/1")
+    assert not leased and record["owner"] == owner, "an owner is for ever"
+    assert key("range-leases/1") == ({"owner": owner}, True), "its liveness is not"
+    for name in ("genesis", "config", "term_base", "nodes/0", "nodes/1", "nodes/2", "ranges/next", "latest"):
+        value, leased = key(name)
+        assert value and not leased, name
+    latest, _ = key("latest")
+    assert {"seq", "term", "hash", "logicalTimeUs", "resultHash", "vector"} <= set(latest), latest
+    revision = int(cluster.etcd.get(cluster.etcd.addresses[0], "/maroon/test/leader")["kvs"][0]["mod_revision"])
+    assert cluster.status(leader["node"])["term"] == int(key("term_base")[0]["termBase"]) + revision, "what a term is"
+
+
 def check_membership(cluster):
     before = [cluster.status(index)["incarnation"] for index in range(3)]
     own = {name: host_keys(cluster, name, number) for name, number in (("x0", 50), ("x1", 51))}
@@ -178,6 +200,7 @@ def ctl(cluster):
         check_metrics(cluster.admin(index), NODE_METRICS)
     check_metrics(cluster.gateway_addresses[0], GATEWAY_METRICS)
     check_telemetry(cluster)
+    check_keys(cluster)
     check_membership(cluster)
     check_other_cluster(cluster)
     check_logs(cluster)

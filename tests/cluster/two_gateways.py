@@ -1,13 +1,16 @@
 """Two gateways with ranges of their own at once; a range that is taken is refused."""
+import time
+
 from lib import cluster as c
 from lib import http, scenario
 from lib.process import wait_until
 
 TRANSFERS = 20000
+RANGE_TTL_S = 3
 
 
 def two_gateways(cluster):
-    cluster.start(nodes=3, gateways=2, key_ranges=[1, 2])
+    cluster.start(nodes=3, gateways=2, key_ranges=[1, 2], node_keys={"range-ttl-s": RANGE_TTL_S, "seal-after-ms": 1000})
     loads = [cluster.start_load(gateway=index, count=TRANSFERS, connections=32, timeout=120, seed=index,
                                 first_account=1000 + 1000000 * index) for index in range(2)]
     results = [load.wait() for load in loads]
@@ -28,6 +31,20 @@ def two_gateways(cluster):
     address = cluster.add_gateway()  # not pinned: gets one of its own
     assert http.call(address, c.BANK, "Total", {}).json() == {"total": str(deposited + 5)}
     restarts(cluster, address)
+    unheard_by_the_leader(cluster)
+
+
+def unheard_by_the_leader(cluster):
+    """Its range's lease is renewed through the others: nothing is sealed, and it is served."""
+    cluster.network.cut("g0", f"n{cluster.leader()}")
+    end = time.monotonic() + 2 * RANGE_TTL_S + 1
+    while time.monotonic() < end:
+        assert cluster.bank("Deposit", {"account": "3", "amount": "1"}, gateway=0, timeout=10).status == 200
+        time.sleep(0.2)
+    cluster.network.heal()
+    status = http.request(cluster.gateway_addresses[0], "/v1/status").json()
+    assert status["range"] == "1", status
+    assert http.metrics(cluster.gateway_addresses[0])["maroon_ranges_sealed_total"] == 0
 
 
 def restarts(cluster, address):

@@ -14,6 +14,7 @@
 
 #include "arbiter_node.h"
 #include "controlplane/log.h"
+#include "controlplane/publisher.h"
 #include "maroon/error.h"
 
 static struct fixture_etcd server;
@@ -77,7 +78,7 @@ static int publish(struct arbiter_node *node, uint64_t seq) {
 static struct {
     bool done;
     uint32_t count;
-    char first_key[ETCD_KEY_MAX + 1], value[1024];
+    char first_key[ETCD_KEY_MAX + 1], value[1 << 17];
     uint64_t db_bytes;
 } seen;
 
@@ -141,6 +142,105 @@ static void test_latest_and_history_are_written_and_heard_by_all(void **state) {
     arbiter_run_for(loop, 300);
     assert_int_equal(epochs_newest(arbiter_epochs(nodes[1].arbiter))->seq, 45);
     arbiter_node_close(&nodes[1]);
+}
+
+/* ---- the publisher: when, and what of the vector ---- */
+
+static uint32_t wanted;
+
+static void on_send_down(void *context, const struct mailbox_down *message) {
+    (void)context;
+    assert_int_equal(message->kind, MAILBOX_DOWN_EPOCH_WANTED);
+    wanted++;
+}
+
+static void show(struct mailbox *mailbox, uint64_t exec_seq) {
+    struct mailbox_facts facts = {.role = MAILBOX_ROLE_LEADER, .exec_seq = exec_seq};
+    mailbox_facts_write(mailbox_status(mailbox), &facts);
+}
+
+/* The dataplane's answer: an epoch with so many ranges, of which it had room for `listed`. */
+static void answer(struct arbiter_node *node, struct publisher *publisher, uint64_t seq,
+                   uint32_t range_count, uint32_t listed) {
+    struct mailbox_epoch *epoch = mailbox_epoch(publisher->mailbox);
+    epoch->seq = seq;
+    epoch->term = 7;
+    epoch->range_count = range_count;
+    epoch->listed = listed;
+    for (uint32_t i = 0; i < listed; i++) { /* in any order */
+        epoch->ranges[i].range = 100000 + listed - i;
+        epoch->ranges[i].executed = 1000000;
+    }
+    node->publish_done = false;
+    publisher_epoch(publisher);
+    assert_true(arbiter_run_until(loop, &node->publish_done, 10000));
+    assert_int_equal(node->publish_error, 0);
+    publisher_done(publisher, 0);
+    read_keys("latest", false);
+}
+
+static void test_one_publication_a_tick_with_the_vector_or_its_hash(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    open_cluster(&node, 1, server.endpoint);
+    lead(&node);
+    struct mailbox *mailbox = mailbox_create(64);
+    struct publisher publisher = {.loop = loop,
+                                  .arbiter = node.arbiter,
+                                  .mailbox = mailbox,
+                                  .send_down = on_send_down,
+                                  .tick_ms = 63};
+    show(mailbox, 10);
+    wanted = 0;
+    publisher_start(&publisher);
+    assert_int_equal(wanted, 1);
+    answer(&node, &publisher, 10, 2, 2);
+    assert_non_null(strstr(seen.value, "\"vector\":{\"100001\":1000000,\"100002\":1000000}"));
+    arbiter_run_for(loop, 300);
+    assert_int_equal(wanted, 1); /* nothing new */
+
+    show(mailbox, 11);
+    assert_true(arbiter_await(loop, wanted == 2, 300));
+    answer(&node, &publisher, 11, 3500, 3500); /* 17 bytes each: just under 64 KiB */
+    assert_non_null(strstr(seen.value, "\"vector\":{"));
+    assert_null(strstr(seen.value, "vectorHash"));
+
+    show(mailbox, 12);
+    assert_true(arbiter_await(loop, wanted == 3, 300));
+    answer(&node, &publisher, 12, 4000, 4000);
+    assert_null(strstr(seen.value, "\"vector\":"));
+    /* The hash is that of the sorted pairs. */
+    static uint8_t pairs[4000][12];
+    for (uint32_t i = 0; i < 4000; i++) {
+        uint64_t range = 100001 + i;
+        uint32_t executed = 1000000;
+        memcpy(pairs[i], &range, sizeof range);
+        memcpy(pairs[i] + 8, &executed, sizeof executed);
+    }
+    struct wire_hash hash = wire_hash_blake2b(pairs, sizeof pairs);
+    char text[96] = "\"vectorHash\":\"";
+    for (int i = 0; i < 32; i++)
+        snprintf(text + strlen(text), 3, "%02x", hash.bytes[i]);
+    assert_non_null(strstr(seen.value, text));
+
+    show(mailbox, 13); /* more than the dataplane can list: only how many there are */
+    assert_true(arbiter_await(loop, wanted == 4, 300));
+    answer(&node, &publisher, 13, 20000, MAILBOX_EPOCH_RANGES_MAX);
+    assert_null(strstr(seen.value, "vector"));
+    assert_non_null(strstr(seen.value, "\"rangeCount\":20000"));
+
+    /* News all the time: one a tick. */
+    uint64_t seq = 14, began_ms = fixture_now_ms();
+    for (wanted = 0; fixture_now_ms() < began_ms + 1000; seq++) {
+        uint32_t before = wanted;
+        show(mailbox, seq);
+        if (arbiter_await(loop, wanted > before, 500))
+            answer(&node, &publisher, seq, 2, 2);
+    }
+    assert_in_range(wanted, 5, 16);
+    publisher_stop(&publisher);
+    mailbox_destroy(mailbox);
+    close_cluster(&node, 1);
 }
 
 static void test_a_stale_leader_cannot_publish_and_seq_does_not_go_back(void **state) {
@@ -352,6 +452,7 @@ static int stop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_latest_and_history_are_written_and_heard_by_all),
+        cmocka_unit_test(test_one_publication_a_tick_with_the_vector_or_its_hash),
         cmocka_unit_test(test_a_stale_leader_cannot_publish_and_seq_does_not_go_back),
         cmocka_unit_test(test_lost_answers_lose_and_double_nothing),
         cmocka_unit_test(test_the_pointer_to_dumps_goes_forward_only),
