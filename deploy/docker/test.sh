@@ -80,8 +80,12 @@ for _ in $(seq 30); do
 done
 echo "$targets"
 [ "$(echo "$targets" | grep -c '^up ')" = 8 ] && [ "$(echo "$targets" | wc -l)" = 8 ]
-led=$(prometheus 'query?query=sum(maroon_is_leader)' | jq -r '.data.result[0].value[1]')
-answered=$(prometheus 'query?query=sum(maroon_transaction_latency_seconds_count)' | jq -r '.data.result[0].value[1]')
+for _ in $(seq 15); do # what was done just now comes with the next scrape
+    led=$(prometheus 'query?query=sum(maroon_is_leader)' | jq -r '.data.result[0].value[1]')
+    answered=$(prometheus 'query?query=sum(maroon_transaction_latency_seconds_count)' | jq -r '.data.result[0].value[1]')
+    [ "$answered" -le 10000 ] || break
+    sleep 1
+done
 echo "by its numbers $led node leads, and $answered transactions were answered"
 [ "$led" = 1 ] && [ "$answered" -gt 10000 ]
 
