@@ -45,7 +45,7 @@ FAULTS = {
 
 
 def troubled(cluster, store, arguments):
-    load = cluster.start_load(seconds=3600, connections=4, timeout=3700, first_account=5000000)
+    load = cluster.start_load(seconds=3600, connections=arguments.connections, timeout=3700, first_account=5000000)
     plain = rate(cluster, arguments.seconds)
     print(f"without a fault {plain:.0f}/s", flush=True)
     rates = []
@@ -223,6 +223,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--away", type=float, default=4)
     parser.add_argument("--mib", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=4, help="of the load while the store is in trouble")
     parser.add_argument("--interval", type=int, default=1, help="seconds between dumps")
     parser.add_argument("--spread", type=float, default=0.3, help="seconds into a dump at which its node is killed")
     parser.add_argument("--directory", action="store_true")
