@@ -85,6 +85,12 @@ static void do_job(struct stretches *s, struct job *job) {
         journal = &from_start;
     }
     job->error = dump_journal_read(journal, &span, write_record, &w, job->text);
+    if (!job->bytes && (job->error == MRN_ERR_NOT_FOUND || job->error == MRN_ERR_UNAVAILABLE)) {
+        /* Perhaps segments went while they were read: once more, from where it begins now. */
+        from_start.place = 0;
+        journal = &from_start;
+        job->error = dump_journal_read(journal, &span, write_record, &w, job->text);
+    }
     if (!job->error && job->to_seq > s->read_to) {
         s->journal.place = journal->place;
         s->read_to = job->to_seq;

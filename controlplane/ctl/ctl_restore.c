@@ -42,7 +42,16 @@ static void configure(struct restoring *r) {
     config->quorum =
         r->c->quorum == UINT64_MAX ? (uint8_t)(config->node_count / 2 + 1) : (uint8_t)r->c->quorum;
     config->durable = true;
-    config->results_kept = r->state.any->head.sizes.results_kept;
+    const struct snapshot_sizes *sizes = &r->state.any->head.sizes;
+    config->limits =
+        (struct control_limits){.results_kept = sizes->results_kept,
+                                .ranges_max = sizes->ranges_max,
+                                .ranges_retired_max = sizes->retired_max,
+                                .state_bytes = sizes->state_bytes,
+                                .idempotency_keys = sizes->idempotency_slots,
+                                .idempotency_bytes = sizes->idempotency_bytes,
+                                .idempotency_span_s = sizes->idempotency_span_us / 1000000,
+                                .max_transaction_bytes = sizes->max_transaction_bytes};
     control_derive_keys(config);
 }
 

@@ -210,7 +210,8 @@ def main(arguments):
         pointed(cluster, cluster.wait_equal(60)[0])
         if store.s3:
             troubled(cluster, store, arguments)
-        killed(cluster, store, arguments)
+        if arguments.kills:
+            killed(cluster, store, arguments)
         refused(cluster, store)
         bounded(cluster, store)
         pruned(cluster, store)
