@@ -61,7 +61,7 @@ deps-compose:
 build-mn: deps-compose ## images of docker-compose.yml (settings in .env)
 	@DOCKER_HOST=$${DOCKER_HOST:-$$(sh deploy/docker/daemon.sh host)} sh deploy/docker/build.sh
 
-run-compose: build-mn ## three nodes, three etcd, two gateways, S3 store, Prometheus in containers; FABRIC=memif
+run-compose: build-mn ## three nodes, three etcd, two gateways, S3 store, Prometheus in containers; FABRIC=vhost|memif
 	@sh deploy/docker/compose.sh up
 
 stop-compose: ## ends them; their volumes stay (sh deploy/docker/compose.sh clean takes them too)

@@ -44,7 +44,7 @@ void arbiter_make_genesis(const struct arbiter_setup *setup, struct arbiter_gene
         .quorum = config->quorum,
         .durable = config->durable,
         .protocol_version = WIRE_VERSION,
-        .results_kept = config->results_kept,
+        .limits = config->limits,
     };
     memcpy(ret_genesis->member_keys, config->member_keys, sizeof ret_genesis->member_keys);
     uint64_t key[2] = {arbiter_random(), arbiter_random()};
@@ -61,7 +61,7 @@ void arbiter_own_member(const struct arbiter *arbiter, struct arbiter_member *re
         .quorum = config->quorum,
         .durable = config->durable,
         .protocol_version = WIRE_VERSION,
-        .results_kept = config->results_kept,
+        .limits = config->limits,
     };
     memcpy(member.dump_key, config->dump_key, sizeof member.dump_key);
     snprintf(member.address, sizeof member.address, "%s", config->address);
@@ -108,7 +108,7 @@ static uint64_t digest_key_id(const struct wire_digest_key *key) {
 }
 
 uint64_t control_configuration_id(uint64_t cluster_id, uint8_t node_count, uint8_t quorum,
-                                  bool durable, uint32_t results_kept,
+                                  bool durable, const struct control_limits *limits,
                                   const uint8_t member_keys[][CONTROL_KEY_BYTES],
                                   const struct wire_digest_key *digest_key) {
     struct canonical canonical = {0};
@@ -118,7 +118,9 @@ uint64_t control_configuration_id(uint64_t cluster_id, uint8_t node_count, uint8
     put_u64(&canonical, quorum);
     put_u64(&canonical, durable);
     put_u64(&canonical, WIRE_VERSION);
-    put_u64(&canonical, results_kept);
+#define CONTROL_LIMIT(field, name, key) put_u64(&canonical, limits->field);
+#include "controlplane/control_limits.def"
+#undef CONTROL_LIMIT
     put_u64(&canonical, digest_key_id(digest_key));
     for (int i = 0; i < node_count; i++)
         put_bytes(&canonical, member_keys[i], CONTROL_KEY_BYTES);
@@ -131,7 +133,7 @@ struct wire_hash arbiter_genesis_hash(const struct arbiter_genesis *genesis) {
     put_bytes(&canonical, "maroon genesis", 14);
     put_u64(&canonical,
             control_configuration_id(genesis->cluster_id, genesis->node_count, genesis->quorum,
-                                     genesis->durable, genesis->results_kept, genesis->member_keys,
+                                     genesis->durable, &genesis->limits, genesis->member_keys,
                                      &genesis->digest_key));
     put_u64(&canonical, genesis->cluster_id);
     put_bytes(&canonical, genesis->digest_key.bytes, sizeof genesis->digest_key.bytes);
@@ -171,9 +173,13 @@ int arbiter_check_genesis(const struct arbiter_setup *setup,
     if (differs("node_count", config->node_count, genesis->node_count) ||
         differs("quorum", config->quorum, genesis->quorum) ||
         differs("durable", config->durable, genesis->durable) ||
-        differs("protocol_version", WIRE_VERSION, genesis->protocol_version) ||
-        differs("results_kept", config->results_kept, genesis->results_kept))
+        differs("protocol_version", WIRE_VERSION, genesis->protocol_version))
         return MRN_ERR_MISMATCH;
+#define CONTROL_LIMIT(field, name, key)                            \
+    if (differs(key, config->limits.field, genesis->limits.field)) \
+        return MRN_ERR_MISMATCH;
+#include "controlplane/control_limits.def"
+#undef CONTROL_LIMIT
     for (int i = 0; i < genesis->node_count; i++) {
         if (memcmp(config->member_keys[i], genesis->member_keys[i], CONTROL_KEY_BYTES) != 0) {
             char ours[2 * CONTROL_KEY_BYTES + 1], theirs[2 * CONTROL_KEY_BYTES + 1];

@@ -39,7 +39,8 @@ struct arbiter_member {
     /* what it was started with */
     uint8_t node_count, quorum;
     bool durable;
-    uint32_t protocol_version, results_kept;
+    uint32_t protocol_version;
+    struct control_limits limits;
     uint8_t dump_key[CONTROL_KEY_BYTES]; /* public, that signs its dumps; zeros: makes none */
 };
 
@@ -56,7 +57,8 @@ struct arbiter_genesis {
     struct wire_digest_key digest_key;
     uint8_t node_count, quorum;
     bool durable;
-    uint32_t protocol_version, results_kept;
+    uint32_t protocol_version;
+    struct control_limits limits;
     uint8_t member_keys[WIRE_NODES_MAX][CONTROL_KEY_BYTES];
     uint64_t incarnations[WIRE_NODES_MAX]; /* 0: not listed */
     struct arbiter_restored restored;

@@ -287,7 +287,7 @@ static int check_members(struct arbiter_etcd *arbiter) {
             .quorum = member->quorum,
             .durable = member->durable,
             .protocol_version = member->protocol_version,
-            .results_kept = member->results_kept,
+            .limits = member->limits,
         };
         memcpy(theirs.member_keys, config->member_keys, sizeof theirs.member_keys);
         if (theirs.node_count > WIRE_NODES_MAX ||

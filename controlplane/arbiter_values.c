@@ -92,20 +92,40 @@ static json_t *parse(const char *text) {
     return root;
 }
 
+/* ---- limits: what is not there is 0, which no node is started with ---- */
+
+static void put_limits(json_t *root, const struct control_limits *limits) {
+#define CONTROL_LIMIT(field, name, key) \
+    (void)json_object_set_new(root, name, arbiter_json_number(limits->field));
+#include "controlplane/control_limits.def"
+#undef CONTROL_LIMIT
+}
+
+static int limits_of_json(const json_t *root, struct control_limits *limits) {
+#define CONTROL_LIMIT(field, name, key)                           \
+    if (arbiter_json_u64(root, name, UINT64_MAX, &limits->field)) \
+        return MRN_ERR_MALFORMED;
+#include "controlplane/control_limits.def"
+#undef CONTROL_LIMIT
+    return 0;
+}
+
 /* ---- a node's registration ---- */
 
 char *arbiter_encode_member(uint8_t index, const char *cluster, const uint8_t *public_key,
                             const struct arbiter_member *member) {
     static const uint8_t none[CONTROL_KEY_BYTES];
     json_t *root =
-        json_pack("{s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:i, s:I}", "node",
+        json_pack("{s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:i}", "node",
                   (int)index, "cluster", cluster, "publicKey",
                   hex_of(public_key, CONTROL_KEY_BYTES), "address", member->address, "admin",
                   member->admin, "incarnation", arbiter_json_number(member->incarnation),
                   "storeToken", arbiter_json_number(member->store_token), "processToken",
                   arbiter_json_number(member->process_token), "nodeCount", (int)member->node_count,
                   "quorum", (int)member->quorum, "durable", (int)member->durable, "protocolVersion",
-                  (int)member->protocol_version, "resultsKept", (json_int_t)member->results_kept);
+                  (int)member->protocol_version);
+    if (root)
+        put_limits(root, &member->limits);
     if (root && memcmp(member->dump_key, none, sizeof none) != 0 &&
         json_object_set_new(root, "dumpKey", hex_of(member->dump_key, sizeof member->dump_key))) {
         json_decref(root);
@@ -115,21 +135,20 @@ char *arbiter_encode_member(uint8_t index, const char *cluster, const uint8_t *p
 }
 
 static int member_of_json(const json_t *root, struct arbiter_member *member) {
-    uint64_t node_count, quorum, version, kept;
-    if (arbiter_json_u64(root, "incarnation", UINT64_MAX, &member->incarnation) ||
+    uint64_t node_count, quorum, version;
+    if (limits_of_json(root, &member->limits) ||
+        arbiter_json_u64(root, "incarnation", UINT64_MAX, &member->incarnation) ||
         arbiter_json_u64(root, "storeToken", UINT64_MAX, &member->store_token) ||
         arbiter_json_u64(root, "processToken", UINT64_MAX, &member->process_token) ||
         arbiter_json_u64(root, "nodeCount", UINT8_MAX, &node_count) ||
         arbiter_json_u64(root, "quorum", UINT8_MAX, &quorum) ||
         arbiter_json_u64(root, "protocolVersion", UINT32_MAX, &version) ||
-        arbiter_json_u64(root, "resultsKept", UINT32_MAX, &kept) ||
         text_of(root, "address", member->address, sizeof member->address) ||
         text_of(root, "admin", member->admin, sizeof member->admin) || member->incarnation == 0)
         return MRN_ERR_MALFORMED;
     member->node_count = (uint8_t)node_count;
     member->quorum = (uint8_t)quorum;
     member->protocol_version = (uint32_t)version;
-    member->results_kept = (uint32_t)kept;
     member->durable = json_is_true(json_object_get(root, "durable"));
     const json_t *key = json_object_get(root, "dumpKey");
     return key ? bytes_of_hex(key, member->dump_key, sizeof member->dump_key) : 0;
@@ -281,25 +300,27 @@ char *arbiter_encode_config(const struct arbiter_genesis *genesis) {
             return NULL;
         }
     }
-    return dump(json_pack("{s:i, s:i, s:b, s:I, s:I, s:o}", "nodeCount", (int)genesis->node_count,
-                          "quorum", (int)genesis->quorum, "durable", (int)genesis->durable,
-                          "protocolVersion", (json_int_t)genesis->protocol_version, "resultsKept",
-                          (json_int_t)genesis->results_kept, "memberKeys", keys));
+    json_t *root =
+        json_pack("{s:i, s:i, s:b, s:I, s:o}", "nodeCount", (int)genesis->node_count, "quorum",
+                  (int)genesis->quorum, "durable", (int)genesis->durable, "protocolVersion",
+                  (json_int_t)genesis->protocol_version, "memberKeys", keys);
+    if (root)
+        put_limits(root, &genesis->limits);
+    return dump(root);
 }
 
 static int config_of_json(const json_t *root, struct arbiter_genesis *genesis) {
-    uint64_t node_count, quorum, version, kept;
+    uint64_t node_count, quorum, version;
     const json_t *keys = json_object_get(root, "memberKeys");
     if (arbiter_json_u64(root, "nodeCount", WIRE_NODES_MAX, &node_count) ||
         arbiter_json_u64(root, "quorum", WIRE_NODES_MAX, &quorum) ||
         arbiter_json_u64(root, "protocolVersion", UINT32_MAX, &version) ||
-        arbiter_json_u64(root, "resultsKept", UINT32_MAX, &kept) || node_count == 0 ||
-        !json_is_array(keys) || json_array_size(keys) != node_count)
+        limits_of_json(root, &genesis->limits) || node_count == 0 || !json_is_array(keys) ||
+        json_array_size(keys) != node_count)
         return MRN_ERR_MALFORMED;
     genesis->node_count = (uint8_t)node_count;
     genesis->quorum = (uint8_t)quorum;
     genesis->protocol_version = (uint32_t)version;
-    genesis->results_kept = (uint32_t)kept;
     genesis->durable = json_is_true(json_object_get(root, "durable"));
     for (size_t i = 0; i < node_count; i++)
         if (bytes_of_hex(json_array_get(keys, i), genesis->member_keys[i], CONTROL_KEY_BYTES))

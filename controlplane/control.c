@@ -402,7 +402,7 @@ static void make_identity(struct control *control) {
     identity->cluster_id = genesis->cluster_id;
     identity->configuration_id = control_configuration_id(
         genesis->cluster_id, genesis->node_count, genesis->quorum, genesis->durable,
-        genesis->results_kept, genesis->member_keys, &genesis->digest_key);
+        &genesis->limits, genesis->member_keys, &genesis->digest_key);
     identity->digest_key = genesis->digest_key;
     identity->genesis_hash = arbiter_genesis_hash(genesis);
     identity->restored_seq = genesis->restored.seq;

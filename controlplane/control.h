@@ -46,14 +46,22 @@ struct control_probe {
     void *context;
 };
 
-/* All strings are NUL-terminated; "" means not set. */
 struct mrn_application;
+
+/* The same on every node: control_limits.def. */
+struct control_limits {
+#define CONTROL_LIMIT(field, name, key) uint64_t field;
+#include "controlplane/control_limits.def"
+#undef CONTROL_LIMIT
+};
+
+/* All strings are NUL-terminated; "" means not set. */
 
 struct control_config {
     char cluster[CONTROL_NAME_MAX]; /* [a-z0-9-], part of the etcd prefix /maroon/<cluster>/ */
     uint8_t node_index, node_count, quorum; /* node_index < node_count <= WIRE_NODES_MAX, 2q > n */
     bool durable;                    /* durability = disk: the incarnation is kept in data_dir */
-    uint32_t results_kept;           /* goes into the configuration id */
+    struct control_limits limits;    /* go into the configuration id */
     char data_dir[MAILBOX_PATH_MAX]; /* exists, writable; holds control.lock, incarnation,
                                         embedded.json, tmp/ */
     /* Public key of each member, by index. All zero: derived from (cluster, index), which is enough
@@ -141,9 +149,9 @@ void control_destroy(struct control *control);
 void control_derive_keys(struct control_config *config);
 
 /* Configuration id of protocol.md §1: the first 8 bytes (little-endian) of BLAKE2b-256 over cluster
- * id, members, k, durability, protocol version, results_kept and digest key id. Pure. */
+ * id, members, k, durability, protocol version, limits and digest key id. Pure. */
 uint64_t control_configuration_id(uint64_t cluster_id, uint8_t node_count, uint8_t quorum,
-                                  bool durable, uint32_t results_kept,
+                                  bool durable, const struct control_limits *limits,
                                   const uint8_t member_keys[][CONTROL_KEY_BYTES],
                                   const struct wire_digest_key *digest_key);
 

@@ -1,7 +1,9 @@
 #!/bin/bash
 # package.sh build DIRECTORY   the Debian packages, built from this tree, into DIRECTORY
 # package.sh test              builds them, looks at them with lintian, installs them in a clean root made by debootstrap, starts
-#                              a single node and a gateway there as the units would, asks them with curl, purges them.
+#                              a single node and a gateway there as the units would, asks them with curl; boots that root with
+#                              systemd as its process 1, which starts the units; hangs the node until the watchdog ends it;
+#                              purges them.
 #                              Root, and a Debian archive that can be reached. Leaves no file, mount or process behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,6 +19,16 @@ end() {
         kill -9 "$space" 2>/dev/null || true
         wait "$space" 2>/dev/null || true
     fi
+    if [ -n "${boot:-}" ]; then
+        kill -9 "$boot" 2>/dev/null || true
+        wait "$boot" 2>/dev/null || true
+    fi
+    for group in /sys/fs/cgroup/*/"$net"; do # systemd's, empty once its processes are gone
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            [ -d "$group" ] || break
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.2
+        done
+    done
     ip netns del "$net" 2>/dev/null || true
     if grep -qF " $work/" /proc/mounts; then
         echo "package: mounts are left in $work; it is not removed" >&2
@@ -142,6 +154,99 @@ try() {
     grep -q 'stopped why=signal' "$work/maroon-node.log" || { cat "$work/maroon-node.log" >&2; fail "the node did not end cleanly"; }
 }
 
+# The root with systemd as process 1: namespaces and a control group of its own, /sys for reading, devices that are none.
+boot() {
+    if [ ! -d /sys/fs/cgroup/systemd ]; then
+        echo "package: no hierarchy of control groups (version 1) for a second systemd here; its part is left out"
+        return
+    fi
+    enter apt-get install -y -q --no-install-recommends systemd curl >"$work/systemd.log" 2>&1 || { tail "$work/systemd.log" >&2; fail "systemd does not install"; }
+    mkdir -p "/sys/fs/cgroup/systemd/$net"
+    cat >"$work/boot.sh" <<'BOOT'
+set -e
+mount --bind "$1" "$1"
+cd "$1"
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
+mkdir sys/fs/cgroup/systemd
+mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do cp -a "/dev/$device" dev/; done
+mkdir dev/shm dev/pts
+ln -s /proc/self/fd dev/fd
+ln -s pts/ptmx dev/ptmx
+mount -t tmpfs tmpfs dev/shm
+mount -t tmpfs -o mode=755 tmpfs run
+ip link set lo up
+mkdir -p old
+pivot_root . old
+cd /
+umount -l /old
+rmdir /old
+exec env -i container=maroon PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --unit=multi-user.target
+BOOT
+    sh -c 'echo $$ >"/sys/fs/cgroup/systemd/$0/cgroup.procs"; exec "$@"' "$net" \
+        unshare --mount --uts --ipc --net --pid --cgroup --fork --kill-child --propagation private sh "$work/boot.sh" "$root" >"$work/boot.log" 2>&1 &
+    boot=$!
+    for _ in $(seq 100); do
+        one=$(pgrep -P "$boot" systemd || true)
+        [ -n "$one" ] && [ "$(booted systemctl is-system-running 2>/dev/null)" = running ] && break
+        sleep 0.2
+    done
+    [ "$(booted systemctl is-system-running)" = running ] || { cat "$work/boot.log" >&2; fail "systemd does not come up"; }
+    booted systemctl start maroon-node maroon-gateway || { booted journalctl --no-pager -n 30 >&2; fail "the units do not start"; }
+    booted systemctl status --no-pager -n 0 maroon-node
+    for _ in $(seq 50); do
+        answer=$(booted curl -sS -H 'content-type: application/json' -d '{"account":"1"}' localhost:5000/bank.v1.Bank/Balance || true)
+        [ "$answer" = '{"balance":"100"}' ] && break
+        sleep 0.2
+    done
+    echo "under systemd $(booted systemctl --version | head -n 1): $answer"
+    [ "$answer" = '{"balance":"100"}' ] || fail "under systemd the balance is: $answer"
+    hang
+    booted systemctl stop maroon-gateway maroon-node
+    [ "$(booted systemctl show --value -p Result maroon-node)" = success ] || fail "the node does not stop cleanly"
+    kill -9 "$boot"
+    wait "$boot" 2>/dev/null || true
+    boot=
+}
+booted() { nsenter -t "$one" -m -u -i -n -p -C -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
+
+# A thread of the dataplane is held still: the node withholds the watchdog, and systemd ends it and starts it again.
+hang() {
+    node=
+    for pid in $(pgrep -x maroon-node); do
+        [ "$(readlink "/proc/$pid/ns/pid")" != "$(readlink "/proc/$one/ns/pid")" ] || node=$pid
+    done
+    python3 - "$node" <<'HOLD'
+import ctypes, os, pathlib, sys, time
+SEIZE, INTERRUPT, ALL = 0x4206, 0x4207, 0x40000000
+pid = int(sys.argv[1])
+thread = next(int(p.name) for p in pathlib.Path(f"/proc/{pid}/task").iterdir() if (p / "comm").read_text() == "stage-0\n")
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+if ptrace(SEIZE, thread, None, None) or ptrace(INTERRUPT, thread, None, None):
+    sys.exit("ptrace is not possible here")
+began = time.monotonic()
+while pathlib.Path(f"/proc/{pid}").exists() and time.monotonic() < began + 30:
+    try:
+        os.waitpid(thread, ALL | os.WNOHANG)
+    except ChildProcessError:
+        break
+    time.sleep(0.05)
+print(f"a thread of the dataplane was held still: the node was ended after {time.monotonic() - began:.1f} s")
+HOLD
+    for _ in $(seq 100); do
+        answer=$(booted curl -sS -m 5 -H 'content-type: application/json' -d '{"account":"1"}' localhost:5000/bank.v1.Bank/Balance || true)
+        [ "$answer" = '{"balance":"100"}' ] && break
+        sleep 0.2
+    done
+    restarts=$(booted systemctl show --value -p NRestarts maroon-node)
+    echo "restarts by systemd: $restarts; then: $answer"
+    booted journalctl --no-pager -u maroon-node | grep -E 'watchdog_withheld|Watchdog timeout' || fail "no word of the watchdog"
+    [ "$restarts" = 1 ] && [ "$answer" = '{"balance":"100"}' ] || fail "the node did not come back"
+}
+
 purge() {
     enter apt-get purge -y -q maroon libmaroon0 libmaroon-dev >"$work/purge.log" 2>&1 || { cat "$work/purge.log" >&2; fail "purge failed"; }
     left=$(find "$root" -xdev -name '*maroon*' -not -path '*/var/log/*' -not -path '*/var/cache/*' -not -path '*/run/*')
@@ -163,6 +268,7 @@ test)
     open_space
     install_packages
     try
+    boot
     purge
     echo "package: ok"
     ;;

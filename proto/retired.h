@@ -2,7 +2,7 @@
  * ended, and a mark of whose holding ended there. A table of these is at most three quarters full,
  * so that one costs 16 bytes (targets.md M2).
  *
- * The mark is 31 bits of the owner's random token, never 0; 0 stands for "not known". Owners of a
+ * The mark is 24 bits of the owner's random token, never 0; 0 stands for "not known". Owners of a
  * sealed range are only ever compared by marks, by every node: a new owner with the mark of the
  * last one would be told SEALED by all and asks for another range.
  *
@@ -16,13 +16,14 @@
 
 #include "proto/wire.h"
 
-struct retired { /* range's low 32 bits, then range >> 32 (2), end (31), mark (31) */
+struct retired { /* range's low 32 bits, then range >> 32 (2), end (31), mark (24) */
     uint32_t words[3];
 };
 
-#define RETIRED_MARK_MAX UINT32_C(0x7fffffff)
+#define RETIRED_MARK_MAX UINT32_C(0xffffff)
 #define RETIRED_END_NONE UINT32_C(0x7fffffff) /* no range ends there: a free place */
 
+/* A mark is its own mark. */
 static inline uint32_t retired_mark(uint64_t owner) {
     uint32_t mark = (uint32_t)owner & RETIRED_MARK_MAX;
     return owner && !mark ? 1 : mark;

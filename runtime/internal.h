@@ -141,6 +141,9 @@ void runtime_region_format(struct runtime *runtime);
 /* ---- ranges.c ---- */
 /* Offset of the record of an active range, 0 when there is none. */
 uint64_t runtime_range_place(const struct runtime *runtime, uint64_t range);
+/* Key of `retired`: a range's low bytes. Its end is the value, and its last owner's mark
+ * (proto/retired.h) lies between them, where entries are padded. */
+#define RETIRED_KEY_BYTES 5
 int runtime_range_control(struct runtime *runtime, const struct wire_control *control);
 
 /* ---- results.c ---- */

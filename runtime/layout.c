@@ -3,7 +3,7 @@
 
 #include "runtime/internal.h"
 
-static const uint8_t REGION_MAGIC[8] = {'m', 'r', 'n', 's', 't', 'a', 't', '1'};
+static const uint8_t REGION_MAGIC[8] = {'m', 'r', 'n', 's', 't', 'a', 't', '2'};
 
 void runtime_config_defaults(struct runtime_config *ret_config) {
     *ret_config = (struct runtime_config){
@@ -263,7 +263,7 @@ int runtime_layout_make(struct runtime *runtime) {
     struct runtime_layout *layout = &runtime->layout;
     uint64_t offset = STATE_PAGE_BYTES;
     runtime_table_shape(&runtime->ranges, sizeof(uint64_t), sizeof(struct range_record), 0);
-    runtime_table_shape(&runtime->retired, sizeof(uint64_t), sizeof(uint32_t), 2);
+    runtime_table_shape(&runtime->retired, RETIRED_KEY_BYTES, sizeof(uint32_t), 4);
     runtime_table_shape(&runtime->keys, 16, sizeof(uint64_t), 0);
     table_place(runtime, &runtime->ranges, 0, config->ranges_max, &offset);
     table_place(runtime, &runtime->retired, 1, config->retired_max, &offset);

@@ -1,11 +1,57 @@
 #include <assert.h>
 #include <string.h>
 
+#include "proto/retired.h"
 #include "runtime/internal.h"
 
 uint64_t runtime_range_place(const struct runtime *runtime, uint64_t range) {
     return runtime_table_find(&runtime->ranges, &range);
 }
+
+/* ---- retired ranges ---- */
+
+struct retired_key {
+    uint8_t bytes[8]; /* RETIRED_KEY_BYTES of them */
+};
+
+static struct retired_key key_of(uint64_t range) {
+    struct retired_key key;
+    memcpy(key.bytes, &range, sizeof key.bytes);
+    return key;
+}
+
+static uint64_t retired_place(const struct runtime *runtime, uint64_t range) {
+    struct retired_key key = key_of(range);
+    return runtime_table_find(&runtime->retired, key.bytes);
+}
+
+static uint32_t retired_end_at(const struct runtime *runtime, uint64_t place) {
+    return *(const uint32_t *)runtime_state_at(&runtime->state, place);
+}
+
+/* The three bytes before the value. */
+static uint32_t retired_mark_at(const struct runtime *runtime, uint64_t place) {
+    const uint8_t *at = runtime_state_at(&runtime->state, place - 3);
+    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
+}
+
+static bool retired_insert(struct runtime *runtime, uint64_t range, uint32_t end, uint32_t mark) {
+    struct retired_key key = key_of(range);
+    uint64_t place = runtime_table_insert(&runtime->retired, key.bytes);
+    if (place == 0)
+        return false;
+    const uint8_t bytes[] = {(uint8_t)mark, (uint8_t)(mark >> 8), (uint8_t)(mark >> 16)};
+    memcpy(runtime_state_change(&runtime->state, place - 3, sizeof bytes), bytes, sizeof bytes);
+    *(uint32_t *)runtime_state_change(&runtime->state, place, sizeof(uint32_t)) = end;
+    return true;
+}
+
+static void retired_erase(struct runtime *runtime, uint64_t range) {
+    struct retired_key key = key_of(range);
+    runtime_table_erase(&runtime->retired, key.bytes);
+}
+
+/* ---- controls ---- */
 
 /* A range that was sealed goes on at its end; the owner of an open range does not change. */
 static int range_open(struct runtime *runtime, uint64_t range, uint64_t owner) {
@@ -14,14 +60,14 @@ static int range_open(struct runtime *runtime, uint64_t range, uint64_t owner) {
         return 0;
     }
     uint32_t start = 0;
-    uint64_t retired = runtime_table_find(&runtime->retired, &range);
+    uint64_t retired = retired_place(runtime, range);
     if (retired != 0)
-        start = *(const uint32_t *)runtime_state_at(&runtime->state, retired);
+        start = retired_end_at(runtime, retired);
     uint64_t place = runtime_table_insert(&runtime->ranges, &range);
     if (place == 0)
         return MRN_ERR_FULL;
     if (retired != 0)
-        runtime_table_erase(&runtime->retired, &range);
+        retired_erase(runtime, range);
     struct range_record *record = runtime_state_change(&runtime->state, place, sizeof *record);
     record->owner = owner;
     record->executed = record->low_water = record->results_from = start;
@@ -32,23 +78,18 @@ static int range_seal(struct runtime *runtime, uint64_t range, uint64_t end) {
     if (end > WIRE_RANGE_OFFSETS)
         return MRN_ERR_MISMATCH;
     uint64_t place = runtime_range_place(runtime, range);
-    uint64_t retired = runtime_table_find(&runtime->retired, &range);
+    uint64_t retired = retired_place(runtime, range);
     if (place == 0 && retired != 0) { /* sealed before */
         runtime->counters.controls_ignored++;
-        return *(const uint32_t *)runtime_state_at(&runtime->state, retired) == end
-                   ? 0
-                   : MRN_ERR_MISMATCH;
+        return retired_end_at(runtime, retired) == end ? 0 : MRN_ERR_MISMATCH;
     }
-    uint32_t executed = 0; /* of a range that was granted, and sealed before it was opened */
+    struct range_record record = {0}; /* granted, and sealed before it was opened */
     if (place != 0)
-        executed =
-            ((const struct range_record *)runtime_state_at(&runtime->state, place))->executed;
-    if (executed != end)
+        record = *(const struct range_record *)runtime_state_at(&runtime->state, place);
+    if (record.executed != end)
         return MRN_ERR_MISMATCH;
-    retired = runtime_table_insert(&runtime->retired, &range);
-    if (retired == 0)
+    if (!retired_insert(runtime, range, (uint32_t)end, retired_mark(record.owner)))
         return MRN_ERR_FULL;
-    *(uint32_t *)runtime_state_change(&runtime->state, retired, sizeof(uint32_t)) = (uint32_t)end;
     if (place != 0) {
         runtime_results_drop_all(runtime, place);
         runtime_table_erase(&runtime->ranges, &range);
@@ -80,9 +121,12 @@ static void active_facts(const struct runtime *runtime, uint64_t range, uint64_t
 
 static void retired_facts(const struct runtime *runtime, uint64_t range, uint64_t place,
                           struct runtime_range_facts *ret_range) {
-    uint32_t end = *(const uint32_t *)runtime_state_at(&runtime->state, place);
-    *ret_range = (struct runtime_range_facts){
-        .range = range, .executed = end, .low_water = end, .retired = true};
+    uint32_t end = retired_end_at(runtime, place);
+    *ret_range = (struct runtime_range_facts){.range = range,
+                                              .owner = retired_mark_at(runtime, place),
+                                              .executed = end,
+                                              .low_water = end,
+                                              .retired = true};
 }
 
 bool runtime_range_find(const struct runtime *runtime, uint64_t range,
@@ -92,7 +136,7 @@ bool runtime_range_find(const struct runtime *runtime, uint64_t range,
         active_facts(runtime, range, place, ret_range);
         return true;
     }
-    place = runtime_table_find(&runtime->retired, &range);
+    place = retired_place(runtime, range);
     if (place != 0)
         retired_facts(runtime, range, place, ret_range);
     return place != 0;
@@ -103,8 +147,8 @@ void runtime_ranges(const struct runtime *runtime, runtime_range_callback callba
     for (uint32_t t = 0; t < 2; t++)
         for (uint32_t i = 0; i < runtime_table_count(tables[t]); i++) {
             struct runtime_range_facts facts;
-            uint64_t range;
-            memcpy(&range, runtime_table_at(tables[t], i), sizeof range);
+            uint64_t range = 0;
+            memcpy(&range, runtime_table_at(tables[t], i), tables[t]->key_bytes);
             bool found = runtime_range_find(runtime, range, &facts);
             assert(found);
             (void)found;

@@ -65,7 +65,7 @@
 struct runtime_config {
     uint64_t state_bytes;           /* for the applications' tables */
     uint32_t ranges_max;            /* active ranges; at least the replica's */
-    uint32_t retired_max;           /* sealed ranges remembered, 17 bytes each */
+    uint32_t retired_max;           /* sealed ranges remembered, 16 bytes each */
     uint32_t results_kept;          /* newest results kept per range */
     uint64_t result_bytes;          /* pool of kept results, shared by ranges */
     uint32_t idempotency_slots;     /* keys remembered */
@@ -203,7 +203,7 @@ struct wire_hash runtime_result_hash(const struct runtime *runtime);
 uint32_t runtime_idempotency_keys(const struct runtime *runtime);
 
 struct runtime_range_facts {
-    uint64_t range, owner; /* owner 0 when retired */
+    uint64_t range, owner; /* when retired: the last owner's mark (proto/retired.h), 0: unknown */
     uint32_t executed;     /* position; the end when retired */
     uint32_t low_water;
     bool retired;

@@ -42,7 +42,16 @@ static void configure(struct restoring *r) {
     config->quorum =
         r->c->quorum == UINT64_MAX ? (uint8_t)(config->node_count / 2 + 1) : (uint8_t)r->c->quorum;
     config->durable = true;
-    config->results_kept = r->state.any->head.sizes.results_kept;
+    const struct snapshot_sizes *sizes = &r->state.any->head.sizes;
+    config->limits =
+        (struct control_limits){.results_kept = sizes->results_kept,
+                                .ranges_max = sizes->ranges_max,
+                                .ranges_retired_max = sizes->retired_max,
+                                .state_bytes = sizes->state_bytes,
+                                .idempotency_keys = sizes->idempotency_slots,
+                                .idempotency_bytes = sizes->idempotency_bytes,
+                                .idempotency_span_s = sizes->idempotency_span_us / 1000000,
+                                .max_transaction_bytes = sizes->max_transaction_bytes};
     control_derive_keys(config);
 }
 
@@ -78,6 +87,8 @@ static int check(struct restoring *r) {
         return say(r, MRN_ERR_EXISTS,
                    "etcd knows a cluster of this name: choose another --cluster, or end that one "
                    "for good with --replace");
+    if (c->to_epoch == 0)
+        return say(r, MRN_ERR_INVALID, "--to-epoch: from 1; epoch 0 is an empty cluster");
     if (c->to_epoch != RESTORE_NEWEST && c->to_epoch > r->end) {
         snprintf(c->text, sizeof c->text,
                  "the store leads to epoch %" PRIu64 " only (from the dump of epoch %" PRIu64 ")",
@@ -106,16 +117,43 @@ static uint64_t newest_term(const struct restore_state *state) {
     return term;
 }
 
+/* Brings the state to `to`. When the store has lost something of the dump before it, an earlier one
+ * and more epochs do. */
+static int reach(struct restoring *r, uint64_t to, char file[600]) {
+    struct dump_command *c = r->c;
+    const struct restore_hooks hooks = {.progress = tell, .executed = count_epoch, .context = r};
+    for (;;) {
+        uint64_t base = r->state.base ? r->state.base->head.seq : 0, end;
+        /* Beside the directory: a try after kill -9 takes up the pages that are there. */
+        snprintf(file, 600, "%.500s.dump-%016" PRIx64, r->dirs[0], base);
+        r->epochs = 0;
+        int error = restore_state_run(&r->state, to, file, &hooks, c->text);
+        bool lost = error == MRN_ERR_CORRUPT || error == MRN_ERR_NOT_FOUND ||
+                    error == MRN_ERR_DENIED; /* a sealed object that is damaged */
+        if (!lost || !base)
+            return error;
+        char why[DUMP_TEXT_BYTES], none[DUMP_TEXT_BYTES];
+        memcpy(why, c->text, sizeof why);
+        uint64_t id = r->state.any->cluster_id;
+        (void)unlink(file);
+        restore_state_close(&r->state);
+        if (restore_state_open(&r->state, &c->store, &c->key, id, base - 1, &end, none) ||
+            end < to) {
+            memcpy(c->text, why, sizeof why);
+            return error;
+        }
+        fprintf(stderr,
+                "maroonctl: from the dump of epoch %" PRIu64 ": %s; taking the one before\n", base,
+                why);
+    }
+}
+
 static int make(struct restoring *r) {
     struct dump_command *c = r->c;
     const struct config *config = c->config;
-    const struct restore_hooks hooks = {.progress = tell, .executed = count_epoch, .context = r};
     char file[600];
     uint64_t to = c->to_epoch == RESTORE_NEWEST ? r->end : c->to_epoch;
-    /* Beside the directory: a try after kill -9 takes up the pages that are there. */
-    snprintf(file, sizeof file, "%.500s.dump-%016" PRIx64, r->dirs[0],
-             r->state.base ? r->state.base->head.seq : 0);
-    int error = restore_state_run(&r->state, to, file, &hooks, c->text);
+    int error = reach(r, to, file);
     if (error)
         return error;
     restore_cluster_plan(&r->config, &r->look, &r->state, newest_term(&r->state), &r->plan);
@@ -208,6 +246,9 @@ int ctl_restore(struct dump_command *c) {
     int error = restore_state_open(&r.state, &c->store, &c->key,
                                    c->cluster_id == UINT64_MAX ? 0 : c->cluster_id, c->to_epoch,
                                    &r.end, c->text);
+    if (!error && r.state.history.damaged)
+        fprintf(stderr, "maroonctl: left out: %u manifests that cannot be read: %s\n",
+                r.state.history.damaged, r.state.history.damage);
     if (!error) {
         configure(&r);
         error = check(&r);

@@ -20,32 +20,95 @@ struct walk {
 
 /* ---- which manifests ---- */
 
-int dump_history_open(struct dump_history *history, struct dump_store *store,
-                      const struct dump_key *key, uint64_t cluster_id, char *text) {
-    struct dump_listed *list = NULL;
-    uint32_t count = 0;
-    *history = (struct dump_history){.store = store, .key = key};
-    int error = dump_list(store, &list, &count, text);
-    if (!error && !(history->manifests = calloc(count + 1, sizeof *history->manifests)))
-        error = MRN_ERR_NO_MEMORY;
+/* The manifests of the list that are whole, to `to`. */
+static int load(struct dump_history *history, const struct dump_listed *list, uint32_t count,
+                struct dump_manifest *to, uint32_t *ret_count, char *text) {
+    struct dump_got *got = calloc(count + 1, sizeof *got);
+    const char **names = calloc(count + 1, sizeof *names);
+    uint64_t *most = calloc(count + 1, sizeof *most);
+    uint32_t taken = 0;
+    int error = got && names && most ? 0 : MRN_ERR_NO_MEMORY;
     for (uint32_t i = 0; !error && i < count; i++) {
-        error = dump_manifest_get(store, key, list[i].path,
-                                  &history->manifests[history->manifest_count], text);
-        history->manifest_count += !error;
+        names[i] = list[i].path;
+        most[i] = DUMP_MANIFEST_MAX_BYTES;
     }
-    free(list);
-    if (error || !history->manifest_count)
-        return error;
-    if (!cluster_id)
-        cluster_id = history->manifests[history->manifest_count - 1].cluster_id;
+    if (!error)
+        error = dump_store_get_many(history->store, names, most, count, got);
+    if (error && error != MRN_ERR_NOT_FOUND && error != MRN_ERR_CORRUPT)
+        snprintf(text, DUMP_TEXT_BYTES, "%s", history->store->text);
+    else
+        error = 0;
+    for (uint32_t i = 0; got && i < count; i++) {
+        int failed = got[i].error;
+        if (!error && failed)
+            snprintf(text, DUMP_TEXT_BYTES, "%.100s cannot be had", list[i].path);
+        else if (!error)
+            failed =
+                dump_manifest_take(history->key, list[i].path, &got[i].bytes, &to[taken], text);
+        if (!error && failed) {
+            history->damaged++;
+            history->error = failed;
+            memcpy(history->damage, text, sizeof history->damage);
+        }
+        taken += !error && !failed;
+        dump_bytes_free(&got[i].bytes);
+    }
+    *ret_count = taken;
+    free(got);
+    free(names);
+    free(most);
+    return error;
+}
+
+static void keep_cluster(struct dump_history *history, uint64_t cluster_id) {
     uint32_t kept = 0;
+    if (!cluster_id && history->manifest_count)
+        cluster_id = history->manifests[history->manifest_count - 1].cluster_id;
     for (uint32_t i = 0; i < history->manifest_count; i++)
         if (history->manifests[i].cluster_id == cluster_id)
             history->manifests[kept++] = history->manifests[i];
         else
             dump_manifest_free(&history->manifests[i]);
     history->manifest_count = kept;
-    return 0;
+}
+
+int dump_history_open(struct dump_history *history, struct dump_store *store,
+                      const struct dump_key *key, uint64_t cluster_id, uint64_t seq, char *text) {
+    struct dump_listed *list = NULL;
+    uint32_t count = 0, first = 0;
+    *history = (struct dump_history){.store = store, .key = key};
+    int error = dump_list(store, &list, &count, text);
+    for (uint32_t i = 0; !error && i < count; i++)
+        first = list[i].seq <= seq ? i : first;
+    if (!error && !(history->manifests = calloc(count + 1, sizeof *history->manifests)))
+        error = MRN_ERR_NO_MEMORY;
+    if (!error)
+        error = load(history, list + first, count - first, history->manifests,
+                     &history->manifest_count, text);
+    if (!error)
+        keep_cluster(history, cluster_id);
+    /* The last one before may be damaged, or another cluster's: one further back, then. */
+    while (!error && first > 0 && !dump_history_base(history, seq)) {
+        struct dump_manifest before;
+        uint32_t got = 0;
+        error = load(history, list + --first, 1, &before, &got, text);
+        if (error || !got)
+            continue;
+        uint64_t id = history->manifest_count ? history->manifests[0].cluster_id : cluster_id;
+        if (id && before.cluster_id != id) {
+            dump_manifest_free(&before);
+            continue;
+        }
+        memmove(history->manifests + 1, history->manifests,
+                history->manifest_count++ * sizeof before);
+        history->manifests[0] = before;
+    }
+    free(list);
+    if (!error && !history->manifest_count && history->damaged) {
+        memcpy(text, history->damage, sizeof history->damage);
+        error = history->error;
+    }
+    return error;
 }
 
 void dump_history_close(struct dump_history *history) {

@@ -16,18 +16,22 @@
 typedef int dump_history_each(void *context, const struct dump_record *record,
                               const struct wire_hash *state_hash);
 
-/* All manifests of a store, oldest first. */
+/* Manifests of a store, oldest first. */
 struct dump_history {
     struct dump_store *store;
     const struct dump_key *key;
     struct dump_manifest *manifests;
     uint32_t manifest_count;
+    uint32_t damaged; /* manifests that cannot be read: left out */
+    int error;        /* of the last of them, with words */
+    char damage[DUMP_TEXT_BYTES];
 };
 
-/* Loads the manifests of `cluster_id` (0: of the newest one's cluster). dump_history_close in any
- * case. */
+/* Loads the manifests of `cluster_id` (0: of the newest one's cluster) from the last one at or
+ * before `seq` on (UINT64_MAX: the newest; 0: all). Damaged ones are left out as long as one can be
+ * read. dump_history_close in any case. */
 int dump_history_open(struct dump_history *history, struct dump_store *store,
-                      const struct dump_key *key, uint64_t cluster_id, char *text);
+                      const struct dump_key *key, uint64_t cluster_id, uint64_t seq, char *text);
 void dump_history_close(struct dump_history *history);
 
 /* The dump at or before `seq` that reading begins at; NULL: none. */

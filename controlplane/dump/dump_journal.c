@@ -14,7 +14,7 @@
 
 struct held_body {
     struct held_body *next;
-    uint64_t id, segment;
+    uint64_t id, place;
     uint32_t length_bytes;
     uint8_t bytes[];
 };
@@ -22,7 +22,7 @@ struct held_body {
 struct held_epoch {
     uint8_t *bytes; /* NULL: none yet */
     uint32_t length_bytes;
-    uint64_t segment;
+    uint64_t place;
 };
 
 struct collecting {
@@ -37,7 +37,7 @@ struct collecting {
     bool begun;            /* handing out */
     bool passed;           /* something was handed out or let go: next goes back no more */
     struct wire_hash hash; /* of the last one handed out */
-    uint64_t segment;      /* newest */
+    uint64_t place;        /* of the record at hand */
     struct dump_bytes record;
     char *text;
 };
@@ -90,7 +90,7 @@ static int take_body(struct collecting *c, const uint8_t *bytes, uint32_t length
         return no_memory(c);
     body_drop(c, id);
     struct held_body **at = bucket(c, id);
-    *body = (struct held_body){*at, id, c->segment, length_bytes};
+    *body = (struct held_body){*at, id, c->place, length_bytes};
     memcpy(body->bytes, bytes + sizeof id, length_bytes);
     *at = body;
     return 0;
@@ -152,7 +152,7 @@ static int window_put(struct collecting *c, const uint8_t *epoch, uint32_t lengt
     if (!copy)
         return no_memory(c);
     memcpy(copy, epoch, length_bytes);
-    *window_at(c, seq) = (struct held_epoch){copy, length_bytes, c->segment};
+    *window_at(c, seq) = (struct held_epoch){copy, length_bytes, c->place};
     return 0;
 }
 
@@ -233,11 +233,11 @@ static int advance(struct collecting *c) {
     return 0;
 }
 
-static int take_record(void *context, enum journal_kind kind, uint64_t segment,
-                       const uint8_t *bytes, uint32_t length_bytes) {
+static int take_record(void *context, enum journal_kind kind, uint64_t place, const uint8_t *bytes,
+                       uint32_t length_bytes) {
     struct collecting *c = context;
     uint64_t committed;
-    c->segment = segment;
+    c->place = place;
     if (kind == JOURNAL_BODY)
         return take_body(c, bytes, length_bytes);
     if (kind != JOURNAL_EPOCH)
@@ -254,15 +254,15 @@ static int take_record(void *context, enum journal_kind kind, uint64_t segment,
 
 /* Where the next reading must begin: at the oldest of what still waits. */
 static uint64_t oldest(const struct collecting *c) {
-    uint64_t segment = c->segment;
+    uint64_t place = c->place;
     for (uint32_t i = 0; i < BUCKETS; i++)
         for (const struct held_body *body = c->bodies[i]; body; body = body->next)
-            segment = body->segment < segment ? body->segment : segment;
+            place = body->place < place ? body->place : place;
     for (uint32_t i = 0; i < c->window_count; i++) {
         const struct held_epoch *e = &c->window[c->window_first + i];
-        segment = e->segment < segment ? e->segment : segment;
+        place = e->place < place ? e->place : place;
     }
-    return segment;
+    return place;
 }
 
 static void collecting_free(struct collecting *c) {
@@ -287,7 +287,7 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
     if (!c.bodies)
         return no_memory(&c);
     text[0] = '\0';
-    int error = journal_follow(journal->directory, journal->segment, take_record, &c, words);
+    int error = journal_follow(journal->directory, journal->place, take_record, &c, words);
     if (!error) { /* what was asked for is executed, so committed */
         c.committed = span->to_seq > c.committed ? span->to_seq : c.committed;
         error = advance(&c);
@@ -295,7 +295,7 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
     if (!error && c.next <= span->to_seq)
         error = c.next ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
     if (!error)
-        journal->segment = oldest(&c);
+        journal->place = oldest(&c);
     else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])
         snprintf(text, DUMP_TEXT_BYTES,
                  "the journal does not hold epochs %" PRIu64 " to %" PRIu64

@@ -16,7 +16,7 @@
 
 struct dump_journal {
     char directory[512];
-    uint64_t segment; /* reading begins here: what lies before was handed out. 0 at first */
+    uint64_t place; /* reading begins here (journal_follow.h): what lies before was handed out */
 };
 
 /* What follows which epoch, up to which. */

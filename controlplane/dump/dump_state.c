@@ -6,7 +6,6 @@
 
 #include "maroon/error.h"
 
-#define MANIFEST_MAX_BYTES (UINT32_C(256) << 20)
 #define POINTER_MAX_BYTES 4096
 #define NO_CHUNK UINT32_MAX
 
@@ -40,9 +39,10 @@ int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t
     return dump_pointer_get(store, pointer, sizeof pointer, ret_path, ret_seq, text);
 }
 
-int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
-                      struct dump_manifest *ret_manifest, char *text) {
-    struct dump_bytes object = {0}, payload = {0};
+int dump_manifest_take(const struct dump_key *key, const char *path,
+                       const struct dump_bytes *object, struct dump_manifest *ret_manifest,
+                       char *text) {
+    struct dump_bytes payload = {0};
     struct wire_hash name;
     uint64_t seq;
     struct dump_manifest manifest;
@@ -50,12 +50,8 @@ int dump_manifest_get(struct dump_store *store, const struct dump_key *key, cons
         snprintf(text, DUMP_TEXT_BYTES, "%.100s is not a manifest's name", path);
         return MRN_ERR_INVALID;
     }
-    int error = dump_store_get(store, path, MANIFEST_MAX_BYTES, &object);
-    if (error)
-        (void)told(store, error, text);
-    else
-        error =
-            dump_object_open(DUMP_MANIFEST, key, &name, object.at, object.count, &payload, text);
+    int error =
+        dump_object_open(DUMP_MANIFEST, key, &name, object->at, object->count, &payload, text);
     if (!error)
         error = dump_manifest_decode(&payload, &manifest, text);
     if (!error && manifest.head.seq != seq) {
@@ -67,8 +63,17 @@ int dump_manifest_get(struct dump_store *store, const struct dump_key *key, cons
         *ret_manifest = manifest;
         snprintf(ret_manifest->path, sizeof ret_manifest->path, "%s", path);
     }
-    dump_bytes_free(&object);
     dump_bytes_free(&payload);
+    return error;
+}
+
+int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
+                      struct dump_manifest *ret_manifest, char *text) {
+    struct dump_bytes object = {0};
+    int error = dump_store_get(store, path, DUMP_MANIFEST_MAX_BYTES, &object);
+    error = error ? told(store, error, text)
+                  : dump_manifest_take(key, path, &object, ret_manifest, text);
+    dump_bytes_free(&object);
     return error;
 }
 
@@ -111,50 +116,36 @@ int dump_state_add(struct dump_state *state, const struct dump_chunk *chunk,
 
 /* ---- indexes, several at once ---- */
 
-struct fetched {
-    struct dump_store *store;
-    struct dump_bytes object;
-};
-
-static void on_index(void *context, struct object_store_answer *answer) {
-    struct fetched *fetched = context;
-    struct dump_store *store = fetched->store;
-    store->open--;
-    if (answer->error) {
-        if (!store->error) {
-            store->error = answer->error;
-            snprintf(store->text, sizeof store->text, "%s", answer->text);
-        }
-        return;
-    }
-    fetched->object = (struct dump_bytes){answer->bytes, answer->size_bytes, answer->size_bytes};
-    answer->bytes = NULL;
-}
-
 static int fetch_indexes(struct dump_store *store, const struct dump_manifest *manifest,
-                         struct fetched *fetched) {
-    for (uint32_t i = 0; i < manifest->chunk_count && !store->error; i++) {
-        char path[DUMP_NAME_MAX];
-        dump_object_path(DUMP_INDEX, &manifest->chunks[i].index, path);
-        fetched[i].store = store;
-        dump_store_drain(store, DUMP_TRANSFERS);
-        if (store->error || object_store_get(store->store, path, manifest->chunks[i].index_bytes,
-                                             on_index, &fetched[i]))
-            break;
-        store->open++;
+                         struct dump_got *fetched) {
+    char(*paths)[DUMP_NAME_MAX] = calloc(manifest->chunk_count + 1, sizeof *paths);
+    const char **names = calloc(manifest->chunk_count + 1, sizeof *names);
+    uint64_t *most = calloc(manifest->chunk_count + 1, sizeof *most);
+    int error = paths && names && most ? 0 : MRN_ERR_NO_MEMORY;
+    for (uint32_t i = 0; !error && i < manifest->chunk_count; i++) {
+        dump_object_path(DUMP_INDEX, &manifest->chunks[i].index, paths[i]);
+        names[i] = paths[i];
+        most[i] = manifest->chunks[i].index_bytes;
     }
-    return dump_store_wait(store);
+    if (error)
+        snprintf(store->text, sizeof store->text, "no memory");
+    else
+        error = dump_store_get_many(store, names, most, manifest->chunk_count, fetched);
+    free(paths);
+    free(names);
+    free(most);
+    return error;
 }
 
 static int take_indexes(const struct dump_key *key, const struct dump_manifest *manifest,
-                        struct fetched *fetched, struct dump_state *state, char *text) {
+                        struct dump_got *fetched, struct dump_state *state, char *text) {
     struct dump_bytes payload = {0};
     int error = 0;
     for (uint32_t i = 0; !error && i < manifest->chunk_count; i++) {
         const struct dump_chunk *chunk = &manifest->chunks[i];
         const struct dump_index_entry *entries;
-        error = dump_object_open(DUMP_INDEX, key, &chunk->index, fetched[i].object.at,
-                                 fetched[i].object.count, &payload, text);
+        error = dump_object_open(DUMP_INDEX, key, &chunk->index, fetched[i].bytes.at,
+                                 fetched[i].bytes.count, &payload, text);
         if (!error)
             error = dump_index_decode(&payload, chunk->pages, chunk->zeros, state->page_count,
                                       &entries, text);
@@ -172,7 +163,7 @@ int dump_state_load(struct dump_store *store, const struct dump_key *key, const 
     int error = dump_manifest_get(store, key, path, &manifest, text);
     if (error)
         return error;
-    struct fetched *fetched = calloc(manifest.chunk_count + 1, sizeof *fetched);
+    struct dump_got *fetched = calloc(manifest.chunk_count + 1, sizeof *fetched);
     error = fetched ? dump_state_new(manifest.head.region_bytes / DUMP_PAGE_BYTES, &state)
                     : MRN_ERR_NO_MEMORY;
     if (!error && (error = fetch_indexes(store, &manifest, fetched)) != 0)
@@ -180,7 +171,7 @@ int dump_state_load(struct dump_store *store, const struct dump_key *key, const 
     if (!error)
         error = take_indexes(key, &manifest, fetched, &state, text);
     for (uint32_t i = 0; fetched && i < manifest.chunk_count; i++)
-        dump_bytes_free(&fetched[i].object);
+        dump_bytes_free(&fetched[i].bytes);
     free(fetched);
     if (!error) {
         struct dump_chunk *chunks = state.manifest.chunks;

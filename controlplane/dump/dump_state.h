@@ -8,6 +8,8 @@
 #include "controlplane/dump/dump_pages.h"
 #include "controlplane/dump/dump_store.h"
 
+#define DUMP_MANIFEST_MAX_BYTES (UINT32_C(256) << 20)
+
 struct dump_page {
     struct dump_page_hash hash; /* all zero: a page of zeros, in no chunk */
     uint32_t chunk;             /* number in the manifest */
@@ -30,6 +32,10 @@ int dump_pointer_get(struct dump_store *store, char *ret_pointer, size_t room,
                      char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq, char *text);
 int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
                       struct dump_manifest *ret_manifest, char *text);
+/* The same from an object that was got. */
+int dump_manifest_take(const struct dump_key *key, const char *path,
+                       const struct dump_bytes *object, struct dump_manifest *ret_manifest,
+                       char *text);
 /* Manifest and indexes. *ret_state is untouched on failure. */
 int dump_state_load(struct dump_store *store, const struct dump_key *key, const char *path,
                     struct dump_state *ret_state, char *text);

@@ -172,6 +172,37 @@ int dump_store_get(struct dump_store *store, const char *name, uint64_t max_byte
     return finish(store, &call, object_store_get(store->store, name, max_bytes, on_done, &call));
 }
 
+static void on_got(void *context, struct object_store_answer *answer) {
+    struct dump_got *got = context;
+    struct dump_store *store = got->store;
+    store->open--;
+    got->error = answer->error;
+    if (answer->error) {
+        note(store, answer->error, answer->text);
+        return;
+    }
+    got->bytes = (struct dump_bytes){answer->bytes, answer->size_bytes, answer->size_bytes};
+    answer->bytes = NULL;
+}
+
+int dump_store_get_many(struct dump_store *store, const char *const *names,
+                        const uint64_t *max_bytes, uint32_t count, struct dump_got *got) {
+    for (uint32_t i = 0; i < count; i++) {
+        bool usual = store->error == 0 || store->error == MRN_ERR_NOT_FOUND ||
+                     store->error == MRN_ERR_CORRUPT;
+        got[i] = (struct dump_got){.store = store, .error = MRN_ERR_UNAVAILABLE};
+        if (!usual)
+            continue;
+        dump_store_drain(store, DUMP_TRANSFERS);
+        int error = object_store_get(store->store, names[i], max_bytes[i], on_got, &got[i]);
+        if (error)
+            note(store, error, mrn_error_text(error));
+        else
+            store->open++;
+    }
+    return dump_store_wait(store);
+}
+
 struct list_call {
     struct call call; /* first: on_done takes it */
     void (*each)(void *context, const struct object_store_entry *entry);

@@ -49,6 +49,16 @@ void dump_store_drain(struct dump_store *store, uint32_t below);
 /* Blocks. ret_bytes is emptied before. NOT_FOUND, TOO_LARGE, ... with words in store->text. */
 int dump_store_get(struct dump_store *store, const char *name, uint64_t max_bytes,
                    struct dump_bytes *ret_bytes);
+/* Many at once: names[i], of at most max_bytes[i], into got[i] (all zero at first; bytes are the
+ * caller's then). Returns the first error, with words in store->text; the others come all the same
+ * unless the store is not to be had. */
+struct dump_got {
+    struct dump_store *store;
+    struct dump_bytes bytes;
+    int error;
+};
+int dump_store_get_many(struct dump_store *store, const char *const *names,
+                        const uint64_t *max_bytes, uint32_t count, struct dump_got *got);
 int dump_store_list(struct dump_store *store, const char *prefix,
                     void (*each)(void *context, const struct object_store_entry *entry),
                     void *context);

@@ -50,7 +50,7 @@ void restore_cluster_plan(const struct control_config *config, const struct rest
     plan->genesis_hash = arbiter_genesis_hash(genesis);
     plan->configuration_id = control_configuration_id(
         genesis->cluster_id, genesis->node_count, genesis->quorum, genesis->durable,
-        genesis->results_kept, genesis->member_keys, &genesis->digest_key);
+        &genesis->limits, genesis->member_keys, &genesis->digest_key);
 }
 
 /* ---- a data directory ---- */

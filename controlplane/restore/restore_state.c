@@ -35,7 +35,7 @@ int restore_state_open(struct restore_state *state, struct dump_store *store,
                        const struct dump_key *key, uint64_t cluster_id, uint64_t seq,
                        uint64_t *ret_end, char *text) {
     memset(state, 0, sizeof *state);
-    int error = dump_history_open(&state->history, store, key, cluster_id, text);
+    int error = dump_history_open(&state->history, store, key, cluster_id, seq, text);
     if (error)
         return error;
     const struct dump_history *history = &state->history;

@@ -18,6 +18,7 @@ struct following {
     struct journal_block *buffer; /* CHUNK_BLOCKS */
     uint64_t block_count;         /* of a segment */
     uint64_t segment;             /* being read */
+    uint64_t place;               /* of the write being read */
     int fd;                       /* of it */
     journal_follow_fn *each;
     void *context;
@@ -27,7 +28,7 @@ static int hand_out(void *context, enum journal_kind kind, uint64_t position, co
                     uint32_t length_bytes) {
     struct following *f = context;
     (void)position;
-    return f->each(f->context, kind, f->segment, bytes, length_bytes);
+    return f->each(f->context, kind, f->place, bytes, length_bytes);
 }
 
 /* Reads up to CHUNK_BLOCKS from `block` on; how many are whole. */
@@ -38,27 +39,30 @@ static uint64_t read_blocks(struct following *f, uint64_t block) {
     return length < 0 ? 0 : (uint64_t)length / JOURNAL_BLOCK_BYTES;
 }
 
-/* The log begins where the first block of a segment says. */
-static void begin_at(struct following *f) {
+/* The log begins where this block, the first of a write, says. */
+static void begin_at(struct following *f, uint64_t block) {
     const struct journal_block *first = f->buffer;
     journal_scan_begin(&f->scan, &f->dir.store);
-    if (f->segment != f->dir.store.segment_begin &&
-        journal_block_good(first, f->scan.incarnation, f->segment, 1))
+    if ((f->segment != f->dir.store.segment_begin || block > 1) &&
+        journal_block_good(first, f->scan.incarnation, f->segment, block))
         f->scan.next = first->first_position;
 }
 
-/* 1: the log goes on in the next segment, if it does; 0: here it ends; or an error. */
-static int read_segment(struct following *f, bool first) {
-    for (uint64_t block = 1; block < f->block_count;) {
+/* From block `from` on. 1: the log goes on in the next segment, if it does; 0: here it ends; or an
+ * error. */
+static int read_segment(struct following *f, uint64_t from, bool first) {
+    for (uint64_t block = from; block < f->block_count;) {
         uint64_t count = read_blocks(f, block);
         if (!count)
             return 0;
-        if (first && block == 1)
-            begin_at(f);
+        if (first && block == from)
+            begin_at(f, block);
         for (uint64_t i = 0; i < count; i++, block++) {
             if (!journal_scan_follows(&f->scan, &f->buffer[i], f->segment, block,
                                       block == 1 && !first))
-                return block > 1; /* what is left of a segment may stay unused */
+                return block > from; /* what is left of a segment may stay unused */
+            if (f->buffer[i].first_offset == 0)
+                f->place = f->segment << JOURNAL_PLACE_SEGMENT_SHIFT | block;
             int error = journal_scan_take(&f->scan, &f->buffer[i], hand_out, f);
             if (error)
                 return error;
@@ -68,14 +72,19 @@ static int read_segment(struct following *f, bool first) {
 }
 
 static int read_all(struct following *f, uint64_t from, char *text) {
-    uint64_t begin = f->dir.store.segment_begin;
+    uint64_t begin = f->dir.store.segment_begin, segment = from >> JOURNAL_PLACE_SEGMENT_SHIFT;
+    uint64_t block = (uint32_t)from;
     bool first = true;
     int more = 1;
-    for (f->segment = from > begin ? from : begin; more > 0; f->segment++, first = false) {
+    if (segment < begin || !block || block >= f->block_count) { /* gone: all that is left */
+        segment = segment < begin ? begin : segment;
+        block = 1;
+    }
+    for (f->segment = segment; more > 0; f->segment++, block = 1, first = false) {
         int error = journal_dir_segment(&f->dir, f->segment, &f->fd, text);
         if (error) /* not made yet, or gone already */
             return error == MRN_ERR_NOT_FOUND || error == MRN_ERR_CORRUPT ? 0 : error;
-        more = read_segment(f, first);
+        more = read_segment(f, block, first);
         close(f->fd);
     }
     return more;

@@ -10,13 +10,17 @@
 
 #include "dataplane/journal/journal.h"
 
-/* One record; `segment` it lies in. Not 0 ends the reading with it. */
-typedef int journal_follow_fn(void *context, enum journal_kind kind, uint64_t segment,
+/* Where a write begins: segment << 32 | block. Greater is later; 0: the first there is. */
+#define JOURNAL_PLACE_SEGMENT_SHIFT 32
+
+/* One record, and the place of the write that holds it: reading may begin there again. Not 0 ends
+ * the reading with it. */
+typedef int journal_follow_fn(void *context, enum journal_kind kind, uint64_t place,
                               const uint8_t *bytes, uint32_t length_bytes);
 
-/* Hands every record from segment `from` on (or from the first there is) to `each`, in order. 0 at
- * the end of what is there; NOT_FOUND (no journal), IO, CORRUPT, NO_MEMORY with words in text; or
- * what `each` returned. */
+/* Hands every record from the place `from` on (or from the first there is) to `each`, in order. 0
+ * at the end of what is there; NOT_FOUND (no journal), IO, CORRUPT, NO_MEMORY with words in text;
+ * or what `each` returned. */
 int journal_follow(const char *directory, uint64_t from, journal_follow_fn *each, void *context,
                    char text[JOURNAL_TEXT_BYTES]);
 

@@ -9,6 +9,13 @@ uint64_t replica_hop_ns(const struct replica *r) {
     return (best ? best : RTT_INITIAL_NS) / 2;
 }
 
+/* How long a body that another node has may still be on its way here: its gateway sends to one node
+ * after the other, and a packet that waits behind a busy thread is not lost. */
+uint64_t replica_fetch_wait_ns(const struct replica *r) {
+    return r->config.fetch_delay_ns ? r->config.fetch_delay_ns
+                                    : max_u64(2 * replica_hop_ns(r), FETCH_WAIT_MIN_NS);
+}
+
 /* ---- vectors ---- */
 
 uint64_t replica_vector_pause_ns(const struct replica *r, uint64_t bodies_then) {
@@ -47,9 +54,7 @@ void replica_fetch_vector_frame(struct replica *r, const struct replica_event_fr
         g->peer_received[frame->peer] = entries[i].received;
         if (entries[i].received > g->received && !g->behind &&
             !(g->state == RANGE_SEALED && g->received >= g->logged))
-            replica_fetch_want(r, g,
-                               r->now_ns + (r->config.fetch_delay_ns ? r->config.fetch_delay_ns
-                                                                     : 2 * replica_hop_ns(r)));
+            replica_fetch_want(r, g, r->now_ns + replica_fetch_wait_ns(r));
     }
 }
 

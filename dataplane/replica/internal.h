@@ -41,6 +41,8 @@
 /* Timers that follow from measurements have these floors and ceilings. */
 #define REPEAT_MIN_NS 50000u
 #define RTT_INITIAL_NS 200000u
+#define FETCH_WAIT_MIN_NS 200000u
+#define FETCH_FAR_BODIES 4096u
 #define VECTOR_FORCED_NS 50000000u /* a vector at least this often */
 #define BUSY_BODIES 64u            /* new since the last vector: busy, not idle (protocol.md §3) */
 #define ROTATE_NS 5000000u         /* the next ranges of the full vector */
@@ -411,6 +413,7 @@ void replica_fetch_epochs(struct replica *r, enum epoch_fetch_purpose purpose, u
                           uint64_t to_seq);
 void replica_fetch_tick(struct replica *r);
 uint64_t replica_hop_ns(const struct replica *r);
+uint64_t replica_fetch_wait_ns(const struct replica *r);
 /* How long after the last one positions are told again, by the bodies that came since. */
 uint64_t replica_vector_pause_ns(const struct replica *r, uint64_t bodies_then);
 

@@ -76,7 +76,7 @@ static void apply(struct replica *r, struct epoch *e) {
         g->named = max_u32(g->named, g->logged);
         e->body_count += intervals[i].count;
         if (g->received < g->logged)
-            replica_fetch_want(r, g, r->now_ns + replica_hop_ns(r));
+            replica_fetch_want(r, g, r->now_ns + replica_fetch_wait_ns(r));
     }
 }
 

@@ -279,7 +279,9 @@ void replica_range_advance(struct replica *r, struct range *g) {
     if (g->behind && g->received >= g->fetch_end) {
         g->fetch_tries = 0;
         g->gone_mask = 0;
-        g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns);
+        /* Far behind: the next part at once. Else bodies come, a little later than to others. */
+        bool far = g->named > g->received + FETCH_FAR_BODIES;
+        g->fetch_at_ns = far ? r->now_ns : r->now_ns + replica_fetch_wait_ns(r);
     }
     replica_range_mark(r, g);
 }
@@ -449,9 +451,7 @@ static void body_store(struct replica *r, struct range *g, const struct replica_
     if (offset == g->received)
         replica_range_advance(r, g);
     else if (offset > g->received && !g->behind) /* a gap: what is below may be lost */
-        replica_fetch_want(r, g,
-                           r->now_ns + (r->config.fetch_delay_ns ? r->config.fetch_delay_ns
-                                                                 : 2 * replica_hop_ns(r)));
+        replica_fetch_want(r, g, r->now_ns + replica_fetch_wait_ns(r));
 }
 
 void replica_body_event(struct replica *r, const struct replica_event_body *b) {

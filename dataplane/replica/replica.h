@@ -207,7 +207,7 @@ struct replica_event {
             uint64_t range, owner;
             uint32_t position;
             bool open;
-        } restore_range; /* open: false when sealed at position */
+        } restore_range; /* open: false when sealed at position; `owner` may be its mark then */
         struct replica_event_restored restored;
         struct {
             const uint8_t *bytes; /* canonical, checked by wire_epoch_check */

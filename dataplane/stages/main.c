@@ -44,7 +44,9 @@ static void control_configure(const struct config *g, struct control_config *c) 
     c->node_count = (uint8_t)g->node_count;
     c->quorum = (uint8_t)g->quorum;
     c->durable = g->durability == CONFIG_DURABILITY_DISK;
-    c->results_kept = g->results_kept;
+#define CONTROL_LIMIT(field, name, key) c->limits.field = g->field;
+#include "controlplane/control_limits.def"
+#undef CONTROL_LIMIT
     snprintf(c->data_dir, sizeof c->data_dir, "%s", g->data_dir);
     bool etcd = g->arbiter == CONFIG_ARBITER_ETCD ||
                 (g->arbiter == CONFIG_ARBITER_AUTO && g->etcd_endpoints[0]);

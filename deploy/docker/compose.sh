@@ -1,7 +1,7 @@
 #!/bin/sh
 # docker-compose on our file, with the daemon and the fabric that were chosen.
 #   compose.sh up|down|clean|logs|status|OTHER...     (OTHER goes to docker-compose as it is)
-# environment: FABRIC=memif (deploy/docker/memif.yml goes over docker-compose.yml), DOCKER, and all that .env sets
+# environment: FABRIC=vhost or memif (deploy/docker/FABRIC.yml goes over docker-compose.yml), DOCKER, and all that .env sets
 set -eu
 cd "$(dirname "$0")/../.."
 . deploy/docker/environment.sh
@@ -21,7 +21,11 @@ fi
 
 compose() {
     files="-f docker-compose.yml"
-    [ "${FABRIC:-}" != memif ] || files="$files -f deploy/docker/memif.yml"
+    case ${FABRIC:-} in
+    memif | vhost) files="$files -f deploy/docker/$FABRIC.yml" ;;
+    '' | af_packet) ;;
+    *) echo "compose: FABRIC is af_packet, memif or vhost, not $FABRIC" >&2 && exit 2 ;;
+    esac
     if $DOCKER compose version >/dev/null 2>&1; then
         $DOCKER compose $files "$@"
     else

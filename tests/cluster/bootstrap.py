@@ -93,6 +93,25 @@ def wiped_under_load(cluster, store, arguments):
     assert metrics["maroon_bootstraps_from_store_total"] + metrics["maroon_bootstrap_stretches_total"] >= 1
 
 
+def away_for_a_while(cluster, arguments):
+    """A voter whose disk is whole, but whose peers have let go of the epochs it lacks from memory: their journals have them."""
+    victim = (cluster.leader() + 1) % 3
+    node = cluster.nodes[victim]
+    node.kill()
+    before = cluster.status((victim + 1) % 3)["commitSeq"]
+    load = cluster.start_load(seconds=600, connections=4, timeout=700, first_account=7000000)
+    wait_until(lambda: cluster.status((victim + 1) % 3)["commitSeq"] > before + 2500, 60, "more epochs than memory holds")
+    node.start()
+    takes_part(cluster, victim)
+    wait_until(lambda: int(cluster.status(victim)["bootstrap"]["stretches"]), 60, "a stretch is learned", alive=[node])
+    load.popen.send_signal(2)
+    load.wait()
+    cluster.wait_equal(60)
+    boot = cluster.status(victim)["bootstrap"]
+    assert int(boot["fromStore"]) + int(boot["fromPeers"]) == 0, boot
+    print(f"away for 2,500 epochs, under load: {boot['stretches']} stretches of a peer's journal, no snapshot", flush=True)
+
+
 def bootstrapped_by_hand(cluster, store):
     victim = (cluster.leader() + 1) % 3
     node, data = cluster.nodes[victim], cluster.workdir / f"n{victim}.data"
@@ -148,6 +167,7 @@ def main(arguments):
         fill(cluster, arguments.mib)
         pointed(cluster, cluster.wait_equal(60)[0])
         wiped_under_load(cluster, store, arguments)
+        away_for_a_while(cluster, arguments)
         bootstrapped_by_hand(cluster, store)
         pruned(cluster, store)
     scenario.main(bootstrap, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))

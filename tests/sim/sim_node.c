@@ -1,5 +1,6 @@
 /* The shell around one replica: what stages, journal, runtime and control plane do in a real node,
  * as small as it can be. */
+#include "proto/retired.h"
 #include "tests/sim/sim.h"
 
 #include <assert.h>
@@ -617,7 +618,8 @@ void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_r
     node->restoring = true;
     for (uint32_t i = 0; i < snapshot->range_count; i++) {
         event.restore_range.range = snapshot->ranges[i].range;
-        event.restore_range.owner = snapshot->ranges[i].owner;
+        uint64_t owner = snapshot->ranges[i].owner; /* as a runtime keeps it */
+        event.restore_range.owner = snapshot->ranges[i].open ? owner : retired_mark(owner);
         event.restore_range.position = snapshot->ranges[i].position;
         event.restore_range.open = snapshot->ranges[i].open;
         sim_node_step(sim, node, &event);

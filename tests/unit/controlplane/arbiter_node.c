@@ -68,7 +68,8 @@ void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_
     config->node_index = index;
     config->node_count = count;
     config->quorum = (uint8_t)(count / 2 + 1);
-    config->results_kept = 4096;
+    config->limits.results_kept = 4096;
+    config->limits.idempotency_keys = 1000;
     config->arbiter = endpoints ? CONTROL_ARBITER_ETCD : CONTROL_ARBITER_EMBEDDED;
     config->lease_ttl_s = 2;
     config->range_ttl_s = 2;

@@ -154,7 +154,7 @@ static void test_other_configuration_is_refused(void **state) {
     (void)state;
     static struct arbiter_node nodes[3], other;
     open_cluster(nodes, 3, server.endpoint);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         arbiter_node_setup(&other, server.endpoint, 2, 3);
         snprintf(other.config.cluster, sizeof other.config.cluster, "t%d", cluster_number);
         if (i == 0)
@@ -162,7 +162,9 @@ static void test_other_configuration_is_refused(void **state) {
         else if (i == 1)
             other.config.node_count = 5, other.config.quorum = 3;
         else if (i == 2)
-            other.config.results_kept = 17;
+            other.config.limits.results_kept = 17;
+        else if (i == 3)
+            other.config.limits.idempotency_keys = 1001;
         else
             other.config.member_keys[1][5] = 1;
         arbiter_node_open(&other, loop, http);

@@ -48,7 +48,7 @@ static void setup(struct node *node, uint8_t index, uint8_t count) {
     config->node_count = count;
     config->quorum = (uint8_t)(count / 2 + 1);
     config->durable = true;
-    config->results_kept = 4096;
+    config->limits.results_kept = 4096;
     config->arbiter = count == 1 ? CONTROL_ARBITER_EMBEDDED : CONTROL_ARBITER_ETCD;
     config->lease_ttl_s = config->range_ttl_s = 2;
     snprintf(config->data_dir, sizeof config->data_dir, "%s", node->dir);

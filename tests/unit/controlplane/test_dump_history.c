@@ -261,7 +261,7 @@ static int read_back(uint64_t from, const struct wire_hash *hash, uint64_t to, s
     struct object_store_config config = {.url = url};
     *seen = (struct seen){0};
     assert_int_equal(dump_store_open(&store, &config, NULL), 0);
-    int error = dump_history_open(&history, &store, &no_key, 0, text);
+    int error = dump_history_open(&history, &store, &no_key, 0, from, text);
     if (!error)
         error = dump_history_read(&history, from, hash, to, see, seen, ret_seq, text);
     dump_history_close(&history);
@@ -305,7 +305,7 @@ static void test_every_epoch_comes_back(void **state) {
     log_fill(&log, 200);
     report = dump_at(&d, &log, 200);
     assert_int_equal(report.epochs, 169);
-    assert_true(d.journal.segment > 0); /* what was handed out is not read again */
+    assert_true(d.journal.place > 0); /* what was handed out is not read again */
     log_fill(&log, 201);
     report = dump_at(&d, &log, 201);
     assert_int_equal(report.epochs, 1);
@@ -465,7 +465,7 @@ static void test_clusters_are_not_mixed(void **state) {
     dump_at(&d, &log, 30);
     /* The same configuration, as a restored disk would have it. */
     snprintf(d.journal.directory, sizeof d.journal.directory, "%s", there);
-    d.journal.segment = 0;
+    d.journal.place = 0;
     struct dump_report report = dump_at(&d, &other, 60);
     assert_int_equal(report.stretches, 0); /* its journal does not continue that dump */
     assert_true(report.gap[0]);

@@ -317,6 +317,41 @@ static void test_ranges_open_and_seal(void **state) {
     feed_free(feed);
 }
 
+/* 16 bytes of a sealed range: number, end, and whose it was. */
+static void test_retired_ranges_are_told_apart(void **state) {
+    (void)state;
+    struct feed *feed = start();
+    const uint64_t ranges[] = {WIRE_RANGE_COUNT - 1, UINT32_MAX, UINT64_C(1) << 32, 256, 65536};
+    for (uint64_t i = 0; i < 5; i++) {
+        feed_open(feed, ranges[i], 0xabcdef0000000100 + i);
+        feed_run(feed);
+        feed->next_id = wire_tx_id(ranges[i], 0);
+        for (uint64_t bodies = 0; bodies < i; bodies++)
+            feed_deposit(feed, 1, 1);
+        feed_run(feed);
+        feed_seal(feed, ranges[i], (uint32_t)i);
+        feed_run(feed);
+    }
+    for (uint64_t i = 0; i < 5; i++) {
+        struct runtime_range_facts facts;
+        assert_true(runtime_range_find(feed->runtime, ranges[i], &facts));
+        assert_true(facts.retired && facts.range == ranges[i] && facts.executed == i);
+        assert_int_equal(facts.owner, 0x100 + i);
+    }
+    uint32_t counts[3] = {0};
+    runtime_ranges(feed->runtime, count_ranges, counts);
+    assert_int_equal(counts[1], 5);
+    assert_int_equal(counts[2], 0 + 1 + 2 + 3 + 4);
+    feed_open(feed, UINT32_MAX, 7); /* its record goes, the others stay */
+    feed_run(feed);
+    struct runtime_range_facts facts;
+    assert_true(runtime_range_find(feed->runtime, UINT32_MAX, &facts));
+    assert_true(!facts.retired && facts.executed == 1 && facts.owner == 7);
+    assert_true(runtime_range_find(feed->runtime, 65536, &facts));
+    assert_true(facts.retired && facts.executed == 4 && facts.owner == 0x104);
+    feed_free(feed);
+}
+
 /* The last offset of a range, reached by way of a retired record. */
 static void test_end_of_a_range(void **state) {
     (void)state;
@@ -374,6 +409,7 @@ int main(void) {
                                        cmocka_unit_test(test_context_facts),
                                        cmocka_unit_test(test_broken_order_stops),
                                        cmocka_unit_test(test_ranges_open_and_seal),
+                                       cmocka_unit_test(test_retired_ranges_are_told_apart),
                                        cmocka_unit_test(test_end_of_a_range),
                                        cmocka_unit_test(test_config_is_checked)};
     return cmocka_run_group_tests(tests, NULL, NULL);
