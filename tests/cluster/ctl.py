@@ -143,7 +143,7 @@ def check_membership(cluster):
     cluster.nodes[2].start()
     cluster.wait_node_ready(2)
     before[2] = cluster.status(2)["incarnation"]
-    refused(cluster, "x1", 2, {**own["x1"], "results-kept": 2048}, ["what=results_kept", "ours=2048", "cluster=4096", "do="])
+    refused(cluster, "x1", 2, {**own["x1"], "results-kept": 2048}, ["what=results-kept", "ours=2048", "cluster=4096", "do="])
     assert [cluster.status(index)["incarnation"] for index in range(3)] == before, "nobody was disturbed"
     assert all(node.alive() for node in cluster.nodes)
 
