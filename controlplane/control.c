@@ -274,7 +274,7 @@ static void on_refused(const struct control *control, const struct mailbox_up *m
         snprintf(peer, sizeof peer, "node-%u", message->peer);
     mrn_log_warning("hello_refused",
                     "reason=%s %s peer=%s theirs=%016" PRIx64 " ours=%016" PRIx64
-                    " cluster=%s do=\"%s\"",
+                    " ours_cluster=%s do=\"%s\"",
                     wire_drop_label(message->drop), message->text, peer, message->theirs,
                     message->ours, control->config.cluster, refusal_advice(control, message));
 }
@@ -423,6 +423,19 @@ static void make_identity(struct control *control) {
     }
 }
 
+/* "config mismatch between nodes (... cluster name ...) is refused with the two values". */
+static bool peers_are_others(const struct control *control) {
+    const struct control_probe *probe = control->config.probe;
+    char theirs[WIRE_CLUSTER_BYTES + 1], from[CONTROL_ADDRESS_MAX];
+    if (!probe->other(probe->context, theirs, from))
+        return false;
+    mrn_log_error("configuration_mismatch",
+                  "what=cluster ours=%s cluster=%s from=%s do=\"give this node the other's cluster "
+                  "name, or other nodes\"",
+                  control->config.cluster, theirs, from);
+    return true;
+}
+
 static int open_arbiter(struct control *control) {
     control->sink = (struct arbiter_sink){
         .ready = on_ready,
@@ -456,6 +469,8 @@ static int open_arbiter(struct control *control) {
         loop_run_once(control->loop, probe ? PROBE_MS : 200);
         if (probe)
             probe->serve(probe->context, control->identity.process_token);
+        if (probe && peers_are_others(control))
+            return MRN_ERR_MISMATCH;
         if (control->config.interrupted && *control->config.interrupted)
             return MRN_ERR_CLOSED;
     }

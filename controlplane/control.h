@@ -40,6 +40,9 @@ struct control_probe {
     void (*serve)(void *context, uint64_t process_token);
     /* Whether `nonce` was answered; then *ret_token is the process token of whoever did. */
     bool (*answer)(void *context, uint64_t nonce, uint64_t *ret_token);
+    /* Whether a node that our configuration calls a peer is of another cluster. serve asks them. */
+    bool (*other)(void *context, char ret_cluster[WIRE_CLUSTER_BYTES + 1],
+                  char ret_from[CONTROL_ADDRESS_MAX]);
     void *context;
 };
 

@@ -14,6 +14,17 @@ static enum wire_drop allowed(int ok) {
     return ok ? WIRE_DROP_NONE : WIRE_DROP_FRAME_VALUE;
 }
 
+/* Goes into a log line as it is. */
+static int is_cluster_name(const char *name) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+    int i = 0;
+    while (i < WIRE_CLUSTER_BYTES && name[i] && memchr(letters, name[i], sizeof letters - 1))
+        i++;
+    while (i < WIRE_CLUSTER_BYTES && !name[i])
+        i++;
+    return i == WIRE_CLUSTER_BYTES;
+}
+
 static enum wire_drop check_hello(const struct wire_frame *frame) {
     const struct wire_hello *h = (const void *)frame->payload;
     int role = h->role == WIRE_ROLE_NODE || h->role == WIRE_ROLE_GATEWAY;
@@ -21,7 +32,12 @@ static enum wire_drop check_hello(const struct wire_frame *frame) {
     for (int i = 0; i < 2; i++)
         ranges &= h->ranges[i] < WIRE_RANGE_COUNT || h->ranges[i] == WIRE_RANGE_NONE;
     return allowed(role && ranges && h->index < WIRE_NODES_MAX && h->stage < WIRE_STAGE_COUNT &&
-                   h->session);
+                   h->session && is_cluster_name(h->cluster));
+}
+
+static enum wire_drop check_pong(const struct wire_frame *frame) {
+    const struct wire_pong *pong = (const void *)frame->payload;
+    return allowed(is_cluster_name(pong->cluster));
 }
 
 static enum wire_drop check_tx(const struct wire_frame *frame) {
@@ -146,7 +162,7 @@ static const struct shape shapes[] = {
     [WIRE_RANGE_RENEW] = {EXACT(wire_range_renew), check_range_renew},
     [WIRE_RANGE_CLOSE] = {EXACT(wire_range_close), check_range_close},
     [WIRE_PING] = {EXACT(wire_ping), NULL},
-    [WIRE_PONG] = {EXACT(wire_pong), NULL},
+    [WIRE_PONG] = {EXACT(wire_pong), check_pong},
 };
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
 

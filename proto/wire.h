@@ -31,6 +31,7 @@
 #define WIRE_PACKET_MAX_BYTES (1472 - WIRE_SEAL_BYTES) /* IPv4 + UDP in an MTU of 1500 */
 #define WIRE_BODY_MAX_BYTES 1408                       /* header and payload of one body */
 #define WIRE_NODES_MAX 7
+#define WIRE_CLUSTER_BYTES 16
 #define WIRE_RANGE_SHIFT 30
 #define WIRE_RANGE_OFFSETS \
     (UINT32_C(1) << WIRE_RANGE_SHIFT) /* offsets in a range; also its greatest position */
@@ -109,6 +110,8 @@ struct wire_hello {
     uint64_t configuration_id; /* gateway: 0 when it does not know yet */
     uint64_t ranges[2];        /* gateway: held now and next; WIRE_RANGE_NONE where not. node:
                                   WIRE_RANGE_NONE */
+    char cluster[WIRE_CLUSTER_BYTES]; /* node: its cluster's name as far as it fits, [a-z0-9-], then
+                                         0; for people, ids decide. gateway: 0 */
 };
 
 /* A body as it is stored, hashed and executed: this header, then the extension if flagged, then the
@@ -329,9 +332,10 @@ struct wire_ping {
 struct wire_pong {
     uint64_t nonce;
     uint64_t sent_ns;
-    uint64_t process_token;       /* session 0: this only, and what is echoed */
-    uint64_t term;                /* promised */
-    uint64_t last_term, last_seq; /* last epoch the sender could acknowledge */
+    uint64_t process_token;           /* session 0: this, the cluster and what is echoed */
+    uint64_t term;                    /* promised */
+    uint64_t last_term, last_seq;     /* last epoch the sender could acknowledge */
+    char cluster[WIRE_CLUSTER_BYTES]; /* session 0: as in HELLO */
 };
 
 /* An epoch's canonical bytes: this head, then `control_count` controls, then `interval_count`
@@ -366,7 +370,7 @@ struct wire_interval {
     static_assert(sizeof(struct type) == (bytes), #type " is " #bytes " bytes on the wire")
 WIRE_SIZE(wire_packet_header, 24);
 WIRE_SIZE(wire_frame_header, 4);
-WIRE_SIZE(wire_hello, 52);
+WIRE_SIZE(wire_hello, 68);
 WIRE_SIZE(wire_body_header, 16);
 WIRE_SIZE(wire_body_extension, 32);
 WIRE_SIZE(wire_tx, 8);
@@ -397,7 +401,7 @@ WIRE_SIZE(wire_range_grant, 40);
 WIRE_SIZE(wire_range_renew, 16);
 WIRE_SIZE(wire_range_close, 20);
 WIRE_SIZE(wire_ping, 16);
-WIRE_SIZE(wire_pong, 48);
+WIRE_SIZE(wire_pong, 64);
 WIRE_SIZE(wire_epoch_head, 82);
 WIRE_SIZE(wire_control, 17);
 WIRE_SIZE(wire_interval, 10);

@@ -31,7 +31,8 @@ void net_probe_ask(struct net_probe *probe, struct net_address to, uint64_t nonc
     net_flush(probe->endpoint);
 }
 
-static void take(struct net_probe *probe, const struct net_packet *packet, uint64_t own_token) {
+static void take(struct net_probe *probe, const struct net_packet *packet, uint64_t own_token,
+                 const char own_cluster[WIRE_CLUSTER_BYTES]) {
     struct wire_packet_header header;
     struct wire_cursor cursor;
     struct wire_frame frame;
@@ -47,25 +48,41 @@ static void take(struct net_probe *probe, const struct net_packet *packet, uint6
             memcpy(&ping, frame.payload, sizeof ping);
             struct wire_pong pong = {
                 .nonce = ping.nonce, .sent_ns = ping.sent_ns, .process_token = own_token};
+            memcpy(pong.cluster, own_cluster, sizeof pong.cluster);
             send(probe, packet->address, WIRE_PONG, &pong, sizeof pong);
-            return; /* one answer to a packet: nothing grows on its way back */
+            return; /* one answer to a packet */
         }
         if (step > 0 && frame.kind == WIRE_PONG) {
             struct wire_pong pong;
             memcpy(&pong, frame.payload, sizeof pong);
             probe->nonce = pong.nonce;
             probe->token = pong.process_token;
+            if (pong.cluster[0] && memcmp(pong.cluster, own_cluster, sizeof pong.cluster) != 0) {
+                memcpy(probe->other, pong.cluster, sizeof probe->other);
+                probe->other_from = packet->address;
+            }
         }
     }
 }
 
-void net_probe_serve(struct net_probe *probe, uint64_t own_token, uint64_t now_us) {
+void net_probe_serve(struct net_probe *probe, uint64_t own_token,
+                     const char own_cluster[WIRE_CLUSTER_BYTES], uint64_t now_us) {
     struct net_packet packets[NET_BURST_COUNT];
     uint32_t count = net_rx(probe->endpoint, now_us, packets, NET_BURST_COUNT);
     for (uint32_t i = 0; i < count; i++)
-        take(probe, &packets[i], own_token);
+        take(probe, &packets[i], own_token, own_cluster);
     net_packets_free(packets, count);
     net_flush(probe->endpoint);
+}
+
+bool net_probe_other(const struct net_probe *probe, char ret_cluster[WIRE_CLUSTER_BYTES + 1],
+                     struct net_address *ret_from) {
+    if (!probe->other[0])
+        return false;
+    memcpy(ret_cluster, probe->other, WIRE_CLUSTER_BYTES);
+    ret_cluster[WIRE_CLUSTER_BYTES] = '\0';
+    *ret_from = probe->other_from;
+    return true;
 }
 
 bool net_probe_answer(const struct net_probe *probe, uint64_t nonce, uint64_t *ret_token) {

@@ -45,16 +45,17 @@
      sizeof(struct wire_hello))
 
 struct net_session_config {
-    uint32_t session;            /* own; random, not 0, drawn by the caller at start */
-    uint8_t role;                /* own: enum wire_role */
-    uint8_t index;               /* own, of a node; gateway: 0 */
-    uint8_t stage;               /* of the endpoint: enum wire_stage; gateway: 0 */
-    uint64_t incarnation;        /* node: of its store; gateway: its owner token */
-    uint64_t process_token;      /* random */
-    uint64_t configuration_id;   /* gateway: 0, learned from the first node */
-    uint64_t ranges[2];          /* gateway: held now and next; else WIRE_RANGE_NONE */
-    uint32_t capacity;           /* gateways at once; 0: NET_SESSIONS_DEFAULT_COUNT */
-    uint64_t gateway_timeout_us; /* 0: NET_GATEWAY_TIMEOUT_DEFAULT_US */
+    uint32_t session;                 /* own; random, not 0, drawn by the caller at start */
+    uint8_t role;                     /* own: enum wire_role */
+    uint8_t index;                    /* own, of a node; gateway: 0 */
+    uint8_t stage;                    /* of the endpoint: enum wire_stage; gateway: 0 */
+    uint64_t incarnation;             /* node: of its store; gateway: its owner token */
+    uint64_t process_token;           /* random */
+    uint64_t configuration_id;        /* gateway: 0, learned from the first node */
+    char cluster[WIRE_CLUSTER_BYTES]; /* node: as wire_hello says */
+    uint64_t ranges[2];               /* gateway: held now and next; else WIRE_RANGE_NONE */
+    uint32_t capacity;                /* gateways at once; 0: NET_SESSIONS_DEFAULT_COUNT */
+    uint64_t gateway_timeout_us;      /* 0: NET_GATEWAY_TIMEOUT_DEFAULT_US */
 };
 
 struct net_peer {

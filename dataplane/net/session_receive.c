@@ -252,6 +252,7 @@ static uint32_t write_hello(struct net_sessions *s, void *bytes, uint8_t stage,
                                  .process_token = s->own.process_token,
                                  .configuration_id = s->own.configuration_id,
                                  .ranges = {s->own.ranges[0], s->own.ranges[1]}};
+    memcpy(hello->cluster, s->own.cluster, sizeof hello->cluster);
     return wire_writer_end(&writer, ++s->packet_number, 0);
 }
 
@@ -262,6 +263,7 @@ static uint32_t write_pong(struct net_sessions *s, void *bytes, const struct ans
     assert(pong);
     *pong = (struct wire_pong){
         .nonce = a->ping.nonce, .sent_ns = a->ping.sent_ns, .process_token = s->own.process_token};
+    memcpy(pong->cluster, s->own.cluster, sizeof pong->cluster);
     return wire_writer_end(&writer, ++s->packet_number, 0);
 }
 

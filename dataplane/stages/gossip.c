@@ -291,8 +291,9 @@ static void tell_refused(struct stage *s, const struct refused *refused) {
                             .ours = refused->ours,
                             .theirs = refused->theirs};
     char address[NET_ADDRESS_TEXT_BYTES];
-    snprintf(up.text, sizeof up.text, "from=%s at=%s",
-             net_address_format(refused->address, address), stages[refused->stage]);
+    snprintf(up.text, sizeof up.text, "from=%s at=%s theirs_cluster=%.*s",
+             net_address_format(refused->address, address), stages[refused->stage],
+             WIRE_CLUSTER_BYTES, refused->cluster[0] ? refused->cluster : "-");
     (void)mailbox_send_up(s->setup.mailbox, &up); /* it is counted, too */
 }
 

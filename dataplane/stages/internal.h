@@ -65,6 +65,7 @@ struct refused { /* a HELLO */
     struct net_address address;
     uint64_t theirs, ours; /* configuration ids */
     uint8_t drop, role, index, stage;
+    char cluster[WIRE_CLUSTER_BYTES];
 };
 
 struct ask {

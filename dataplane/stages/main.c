@@ -84,21 +84,52 @@ static uint64_t clock_us(void) {
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+#define PEERS_AGAIN_US 100000
+
+struct prober {
+    struct net_probe probe;
+    const struct config *config;
+    uint64_t peers_asked_us;
+};
+
 static bool probe_ask(void *context, const char *address, uint64_t nonce) {
-    struct net_probe *probe = context;
+    struct prober *prober = context;
     struct net_address to;
-    if (net_address_parse(address, &to) || net_probe_is_own(probe, to))
+    if (net_address_parse(address, &to) || net_probe_is_own(&prober->probe, to))
         return false;
-    net_probe_ask(probe, to, nonce, clock_us());
+    net_probe_ask(&prober->probe, to, nonce, clock_us());
     return true;
 }
 
 static void probe_serve(void *context, uint64_t process_token) {
-    net_probe_serve(context, process_token, clock_us());
+    struct prober *prober = context;
+    const struct config *g = prober->config;
+    char cluster[WIRE_CLUSTER_BYTES] = "";
+    uint64_t now_us = clock_us();
+    memcpy(cluster, g->cluster, strnlen(g->cluster, sizeof cluster));
+    net_probe_serve(&prober->probe, process_token, cluster, now_us);
+    if (now_us - prober->peers_asked_us < PEERS_AGAIN_US)
+        return;
+    prober->peers_asked_us = now_us;
+    for (uint32_t i = 0; i < g->node_count; i++)
+        if (i != g->index)
+            net_probe_ask(&prober->probe,
+                          (struct net_address){.ipv4 = g->node[i].ipv4, .port = g->node[i].port},
+                          (uint64_t)randombytes_random() << 32 | 1, now_us);
 }
 
 static bool probe_answer(void *context, uint64_t nonce, uint64_t *ret_token) {
-    return net_probe_answer(context, nonce, ret_token);
+    return net_probe_answer(&((struct prober *)context)->probe, nonce, ret_token);
+}
+
+static bool probe_other(void *context, char ret_cluster[WIRE_CLUSTER_BYTES + 1],
+                        char ret_from[CONTROL_ADDRESS_MAX]) {
+    struct net_address from;
+    char text[NET_ADDRESS_TEXT_BYTES];
+    if (!net_probe_other(&((struct prober *)context)->probe, ret_cluster, &from))
+        return false;
+    snprintf(ret_from, CONTROL_ADDRESS_MAX, "%s", net_address_format(from, text));
+    return true;
 }
 
 static void *stage_thread(void *argument) {
@@ -268,9 +299,9 @@ int main(int argc, char **argv) {
         net_eal_stop();
         return 1;
     }
-    struct net_probe prober;
-    struct control_probe probe = {probe_ask, probe_serve, probe_answer, &prober};
-    net_probe_open(&prober, net);
+    struct prober prober = {.config = &g};
+    struct control_probe probe = {probe_ask, probe_serve, probe_answer, probe_other, &prober};
+    net_probe_open(&prober.probe, net);
     c.probe = &probe;
     error = control_prepare(&c, &control, &identity);
     if (error)

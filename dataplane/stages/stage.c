@@ -133,6 +133,7 @@ void stage_refusals(struct port *port, enum wire_stage stage, uint64_t now_us, s
                                    .role = refusal.hello.role,
                                    .index = refusal.hello.index,
                                    .stage = (uint8_t)stage};
+    memcpy(ask.refused.cluster, refusal.hello.cluster, sizeof ask.refused.cluster);
     (void)link_put(link, &ask);
 }
 
@@ -425,6 +426,7 @@ static int open_port(struct stage *s, enum wire_stage stage, struct port *port) 
                                    .configuration_id = identity->configuration_id,
                                    .ranges = {WIRE_RANGE_NONE, WIRE_RANGE_NONE},
                                    .capacity = stage == WIRE_STAGE_INGRESS ? GATEWAYS_MAX : 16};
+    memcpy(c.cluster, g->cluster, strnlen(g->cluster, sizeof c.cluster));
     c.session = randombytes_random() | 1;
     int error = stage_port_open(port, s->setup.net, &c);
     for (uint8_t i = 0; !error && i < identity->node_count && stage != WIRE_STAGE_INGRESS; i++) {

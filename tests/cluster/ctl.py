@@ -137,7 +137,13 @@ def check_membership(cluster):
     cluster.network.cut("x0", "n1", protocol="tcp")
     refused(cluster, "x0", 1, own["x0"], ["index_taken", f"held_by={cluster.node_addresses[1]}:{c.PORT}", "do="])
     cluster.network.heal()
-    refused(cluster, "x1", 2, {**own["x1"], "results-kept": 2048}, ["what=results_kept", "ours=2048", "cluster=4096", "do="])
+    cluster.nodes[2].kill()  # its host, with a name that its peers do not have
+    refused(cluster, "n2", 2, {"cluster": "tset", "data-dir": cluster.workdir / "tset.data"},
+            ["what=cluster", "ours=tset", "cluster=test", "from=10.", "do="])
+    cluster.nodes[2].start()
+    cluster.wait_node_ready(2)
+    before[2] = cluster.status(2)["incarnation"]
+    refused(cluster, "x1", 2, {**own["x1"], "results-kept": 2048}, ["what=results-kept", "ours=2048", "cluster=4096", "do="])
     assert [cluster.status(index)["incarnation"] for index in range(3)] == before, "nobody was disturbed"
     assert all(node.alive() for node in cluster.nodes)
 
@@ -148,14 +154,18 @@ def check_other_cluster(cluster):
     keys = {name: host_keys(cluster, name, number) for name, number in (("y0", 52), ("y1", 53))}
     hosts = [cluster.network.hosts["y0"], cluster.network.hosts["y1"], cluster.node_addresses[2]]
     urls = ",".join(f"/ip4/{host}/udp/{c.PORT}" for host in hosts)
+    for name in keys:  # or they would be told that ours is of another cluster, and end
+        cluster.network.cut(name, "n2")
     theirs = [start_on(cluster, name, index, {**keys[name], "cluster": "other", "nodes": urls})
               for index, name in enumerate(keys)]
     joined = re.compile(r" joined cluster=other .*configuration_id=([0-9a-f]+) ")
     wait_until(lambda: joined.search(theirs[0].log_path.read_text()), 30, "the other cluster begins", alive=theirs)
+    cluster.network.heal()
     other_id = int(joined.search(theirs[0].log_path.read_text()).group(1), 16)
     own_id = int(cluster.status(2)["configurationId"])
-    line = re.compile(rf" hello_refused reason=configuration from=({hosts[0]}:\d+ at=\w+ peer=node-0|{hosts[1]}:\d+ at=\w+ peer=node-1) "
-                      rf"theirs={other_id:016x} ours={own_id:016x} cluster=test do=")
+    line = re.compile(rf" hello_refused reason=configuration from=({hosts[0]}:\d+ at=\w+ theirs_cluster=other peer=node-0|"
+                      rf"{hosts[1]}:\d+ at=\w+ theirs_cluster=other peer=node-1) "
+                      rf"theirs={other_id:016x} ours={own_id:016x} ours_cluster=test do=")
     wait_until(lambda: line.search(cluster.nodes[2].log_path.read_text()), 10, "it is logged with the two values")
     assert cluster.metrics(2)['maroon_rx_dropped_total{reason="configuration"}'] > 0
     lines = [text for text in cluster.nodes[2].log_path.read_text().splitlines() if " hello_refused " in text]

@@ -216,7 +216,8 @@ static int start_another(struct arbiter_node *node, const struct arbiter_node *l
                          struct fabric *fabric, uint64_t *ret_ms) {
     *node = *like;
     node->ready = false;
-    fabric->probe = (struct control_probe){fabric_ask, fabric_serve, fabric_answer, fabric};
+    fabric->probe = (struct control_probe){
+        .ask = fabric_ask, .serve = fabric_serve, .answer = fabric_answer, .context = fabric};
     node->config.probe = &fabric->probe;
     uint64_t began_ms = fixture_now_ms();
     arbiter_node_open(node, loop, http);

@@ -286,6 +286,16 @@ static void check_ring(const struct control_config *config, const struct control
     assert_false(same_as_indexes);
 }
 
+static const char *other_cluster = "";
+
+static bool probe_other(void *context, char ret_cluster[WIRE_CLUSTER_BYTES + 1],
+                        char ret_from[CONTROL_ADDRESS_MAX]) {
+    (void)context;
+    snprintf(ret_cluster, WIRE_CLUSTER_BYTES + 1, "%s", other_cluster);
+    snprintf(ret_from, CONTROL_ADDRESS_MAX, "10.0.0.9:3000");
+    return other_cluster[0] != '\0';
+}
+
 static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void **state) {
     (void)state;
     need_etcd();
@@ -355,13 +365,16 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
     /* A second process under index 1: refused, the first one lives. */
     static struct node twin;
     uint64_t asked = 0;
-    struct control_probe probe = {probe_ask, probe_serve, probe_answer, &asked};
+    struct control_probe probe = {probe_ask, probe_serve, probe_answer, probe_other, &asked};
     setup(&twin, 1, 3);
     set_keys(&twin.config);
     twin.config.probe = &probe;
     live_token = nodes[1].identity.process_token;
     assert_int_equal(control_prepare(&twin.config, &twin.control, &twin.identity), MRN_ERR_EXISTS);
-    assert_true(served > 0); /* it answers others while it starts */
+    assert_true(served > 0);   /* it answers others while it starts */
+    other_cluster = "another"; /* and its peers must be of its cluster */
+    assert_int_equal(control_prepare(&twin.config, &twin.control, &twin.identity),
+                     MRN_ERR_MISMATCH);
     fixture_remove_dir(twin.dir);
 
     /* A leader that stops gives the key back at once. */

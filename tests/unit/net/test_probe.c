@@ -15,6 +15,7 @@
 #define LOOPBACK UINT32_C(0x7f000001)
 #define TRIES 200
 
+static const char OURS[WIRE_CLUSTER_BYTES] = "ours", OTHERS[WIRE_CLUSTER_BYTES] = "others";
 static struct net *nets[2];
 static struct net_probe probes[2];
 static uint64_t now_us = 1000000;
@@ -59,14 +60,20 @@ static void one_that_starts_too_answers(void **state) {
     for (int i = 0; i < TRIES && !answered; i++) {
         net_probe_ask(&probes[0], address_of(1), 5, now_us);
         usleep(1000);
-        net_probe_serve(&probes[1], 4711, now_us);
+        net_probe_serve(&probes[1], 4711, OTHERS, now_us);
         usleep(1000);
-        net_probe_serve(&probes[0], 1147, now_us);
+        net_probe_serve(&probes[0], 1147, OURS, now_us);
         answered = net_probe_answer(&probes[0], 5, &token);
     }
     assert_true(answered);
     assert_int_equal(token, 4711);
-    assert_false(net_probe_answer(&probes[0], 6, &token)); /* another question */
+    char name[WIRE_CLUSTER_BYTES + 1];
+    struct net_address from;
+    assert_true(net_probe_other(&probes[0], name, &from)); /* and is of another cluster */
+    assert_string_equal(name, "others");
+    assert_true(net_address_equal(from, address_of(1)));
+    assert_false(net_probe_other(&probes[1], name, &from)); /* which asked nobody */
+    assert_false(net_probe_answer(&probes[0], 6, &token));  /* another question */
     assert_false(net_probe_answer(&probes[0], 0, &token));
 }
 
@@ -107,7 +114,7 @@ static void one_that_runs_answers(void **state) {
             net_packets_free(&answer, 1);
         net_flush(endpoint);
         usleep(1000);
-        net_probe_serve(&probes[0], 1147, now_us);
+        net_probe_serve(&probes[0], 1147, OURS, now_us);
         answered = net_probe_answer(&probes[0], 8, &token);
     }
     assert_true(answered);
@@ -131,7 +138,7 @@ static void noise_is_dropped(void **state) {
     }
     net_flush(endpoint);
     usleep(5000);
-    net_probe_serve(&probes[1], 4711, now_us);
+    net_probe_serve(&probes[1], 4711, OTHERS, now_us);
     net_endpoint_counters(net_endpoint(nets[1], WIRE_STAGE_INGRESS), &after);
     assert_true(after.rx_packets > before.rx_packets);
     assert_int_equal(after.tx_packets, before.tx_packets);
