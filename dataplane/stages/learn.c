@@ -80,8 +80,11 @@ static int take_record(struct stage *s, const struct dump_record *record, uint64
     struct replica_facts facts;
     replica_facts(s->gossip.replica, &facts);
     *ret_seq = facts.commit_seq;
-    if (record->seq <= facts.commit_seq)
+    if (record->seq <= facts.commit_seq) {
+        if (record->seq > facts.exec_seq) /* known, but a body may be in journals only by now */
+            take_bodies(s, record);
         return 1;
+    }
     if (record->seq != facts.commit_seq + 1)
         return MRN_ERR_MISMATCH;
     if (!has_room(s, &facts, record->body_count))
