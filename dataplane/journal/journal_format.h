@@ -84,6 +84,11 @@ void journal_block_seal(struct journal_block *block, uint64_t incarnation, uint6
 int journal_block_good(const struct journal_block *block, uint64_t incarnation, uint64_t segment,
                        uint64_t index);
 
+/* 1 when nothing was ever written here: the zeros of a new segment. */
+static inline int journal_block_unwritten(const struct journal_block *block) {
+    return block->checksum == 0 && block->generation == 0;
+}
+
 void journal_segment_header_set(struct journal_segment_header *header, uint64_t incarnation,
                                 uint64_t segment, uint64_t segment_bytes);
 

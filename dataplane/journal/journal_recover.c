@@ -90,10 +90,6 @@ static int goes_on(struct reader *reader, const struct journal_scan *scan, uint6
     return !number && journal_scan_follows(scan, reader->peek, next, 1, 1);
 }
 
-static int never_written(const struct journal_block *block) {
-    return block->checksum == 0 && block->generation == 0;
-}
-
 static int say_malformed(struct reader *reader, const struct journal_end *end, char *text) {
     char name[32];
     journal_segment_name(name, end->segment);
@@ -132,7 +128,7 @@ static int read_log(struct reader *reader, struct journal_scan *scan, journal_re
         int follows = goes_on(reader, scan, end->segment + 1, text, &error);
         reader->blame = *end;
         if (end->segment + 1 < store->segment_end &&
-            (full || never_written(reader_block(reader, end->block))))
+            (full || journal_block_unwritten(reader_block(reader, end->block))))
             reader->blame = (struct journal_end){end->segment + 1, 1};
         if (error || !follows) /* a full segment ends one past its last block */
             return error;
@@ -149,6 +145,8 @@ static int survey(struct reader *reader, struct journal_scan *scan, const struct
             reader->fd >= 0 && segment == reader->segment ? 0 : reader_open(reader, segment, text);
         if (error)
             return error;
+        if (segment == end->segment && block < reader->block_count)
+            journal_scan_end(scan, reader_block(reader, block), segment, block);
         for (; block < reader->block_count; block++)
             journal_scan_survey(scan, reader_block(reader, block), segment, block);
         block = 1;

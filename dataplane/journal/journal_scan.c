@@ -81,6 +81,14 @@ int journal_scan_take(struct journal_scan *scan, const struct journal_block *blo
     return scan->record_length && used_bytes != JOURNAL_PAYLOAD_BYTES ? MRN_ERR_CORRUPT : 0;
 }
 
+void journal_scan_end(struct journal_scan *scan, const struct journal_block *block,
+                      uint64_t segment, uint64_t index) {
+    int whole = journal_block_unwritten(block);
+    for (uint64_t earlier = segment + 1; !whole && earlier > 0; earlier--)
+        whole = journal_block_good(block, scan->incarnation, earlier - 1, index);
+    scan->cut_blocks += !whole;
+}
+
 void journal_scan_survey(struct journal_scan *scan, const struct journal_block *block,
                          uint64_t segment, uint64_t index) {
     if (!journal_block_good(block, scan->incarnation, segment, index))

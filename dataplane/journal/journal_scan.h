@@ -26,7 +26,7 @@ struct journal_scan {
     uint32_t record_have, record_length; /* of an unfinished record; record_length 0: none */
     uint8_t record_kind;
     uint64_t record_count, record_bytes, kind_count[8];
-    uint64_t cut_blocks; /* intact blocks behind the end */
+    uint64_t cut_blocks; /* written behind the end: intact ones, and a broken one at the end */
     int replay_error;    /* what `replay` returned */
     uint8_t record[sizeof(struct journal_record) + JOURNAL_RECORD_MAX_BYTES];
 };
@@ -42,6 +42,11 @@ int journal_scan_follows(const struct journal_scan *scan, const struct journal_b
  * CORRUPT (intact, but not written by our rules), or what `replay` returned. */
 int journal_scan_take(struct journal_scan *scan, const struct journal_block *block,
                       journal_replay_fn *replay, void *context);
+
+/* The block at the end: neither empty, nor what this file held as an earlier segment (they are used
+ * again), nor intact: a torn write. */
+void journal_scan_end(struct journal_scan *scan, const struct journal_block *block,
+                      uint64_t segment, uint64_t index);
 
 /* After the end: notes what a block of the rest knows. */
 void journal_scan_survey(struct journal_scan *scan, const struct journal_block *block,

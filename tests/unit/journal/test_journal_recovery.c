@@ -104,6 +104,8 @@ static void refuses_a_flipped_bit_below_stable(void **state) {
             if (i == 5) { /* nobody knew the last one stable */
                 assert_int_equal(error, 0);
                 assert_int_equal(report.next, 5);
+                assert_int_equal(report.torn_bytes, JOURNAL_BLOCK_BYTES);
+                assert_non_null(strstr(pair->copy.text, "torn tail: yes"));
                 continue;
             }
             assert_int_equal(error, MRN_ERR_CORRUPT);
