@@ -133,6 +133,7 @@ def bootstrapped_by_hand(cluster, store):
 
 
 def pruned(cluster, store):
+    pointed(cluster, cluster.wait_equal(60)[0])  # prune keeps the dump that etcd names, be it not the newest yet
     before = len(store.files())
     for node in cluster.nodes:
         node.stop()
