@@ -237,7 +237,8 @@ static void test_one_publication_a_tick_with_the_vector_or_its_hash(void **state
         if (arbiter_await(loop, wanted > before, 500))
             answer(&node, &publisher, seq, 2, 2);
     }
-    assert_in_range(wanted, 5, 16);
+    /* One more than whole ticks fit in: the first may come at once. */
+    assert_in_range(wanted, 5, (fixture_now_ms() - began_ms) * 16 / 1000 + 1);
     publisher_stop(&publisher);
     mailbox_destroy(mailbox);
     close_cluster(&node, 1);
