@@ -477,6 +477,20 @@ bool replica_range_retired(const struct replica *replica, uint64_t range, uint32
     return true;
 }
 
+enum replica_range_life replica_range_end(const struct replica *replica, uint64_t range,
+                                          uint32_t *ret_end) {
+    const struct range *g = replica_range_find((struct replica *)(uintptr_t)replica, range);
+    if (!g)
+        return replica_range_retired(replica, range, ret_end) ? REPLICA_RANGE_ENDED
+                                                              : REPLICA_RANGE_UNKNOWN;
+    if (g->state == RANGE_UNOPENED)
+        return REPLICA_RANGE_UNKNOWN;
+    if (g->state == RANGE_OPEN || !g->sealed_executed)
+        return REPLICA_RANGE_OPEN;
+    *ret_end = g->logged;
+    return REPLICA_RANGE_ENDED;
+}
+
 const uint8_t *replica_epoch(const struct replica *r, uint64_t seq, uint32_t *ret_bytes,
                              struct wire_hash *ret_hash) {
     if (seq <= r->base_seq || seq > r->last_seq)

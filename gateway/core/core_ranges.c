@@ -12,7 +12,7 @@ static void send_all(struct gateway_core *c, enum wire_kind kind, const void *pa
 
 static void tell_ranges(struct gateway_core *c) {
     uint64_t ranges[2] = {segment_now(c) ? segment_now(c)->range : WIRE_RANGE_NONE, c->next_range};
-    c->shell.ranges(c->shell.context, ranges);
+    c->shell.ranges(c->shell.context, c->config.owner, ranges);
 }
 
 static void segment_open(struct gateway_core *c, uint64_t range, uint32_t start) {
@@ -97,9 +97,9 @@ static void ask_range(struct gateway_core *c, uint64_t now_us) {
 }
 
 /* One owner token never holds the same range twice (docs/protocol.md): an answer meant for the
- * first hold could be taken for the second's. So the pinned range is asked for until the first
- * grant only, and a grant of what is held, or of the pinned range once more, is refused and asked
- * for anew. */
+ * first hold could be taken for the second's. So the pinned range is held under a token that its
+ * grant names, and no other grant; it is asked for until the first grant only, and a grant of what
+ * is held, or of the pinned range once more, is refused and asked for anew. */
 enum wire_drop gateway_ranges_granted(struct gateway_core *c,
                                       const struct wire_range_grant *grant) {
     if (grant->nonce != c->range_nonce || grant->owner != c->config.owner)
@@ -111,9 +111,12 @@ enum wire_drop gateway_ranges_granted(struct gateway_core *c,
     c->range_nonce++;
     bool again = segment_of(c, grant->range) || grant->range == c->next_range ||
                  (c->had_range && grant->range == c->config.pinned_range);
+    bool names_owner = !c->had_range && grant->range == c->config.pinned_range;
     c->had_range = true;
-    if (again || grant->start >= WIRE_RANGE_OFFSETS)
+    if (again || grant->start >= WIRE_RANGE_OFFSETS ||
+        (grant->held_by != c->config.owner && !names_owner))
         return WIRE_DROP_FRAME_VALUE;
+    c->config.owner = grant->held_by;
     c->next_range = grant->range;
     c->next_start = grant->start;
     struct segment *s = segment_now(c);

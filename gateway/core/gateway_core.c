@@ -311,6 +311,7 @@ void gateway_core_facts(const struct gateway_core *c, uint64_t now_us,
                         struct gateway_core_facts *f) {
     const struct segment *s = segment_now(c);
     memset(f, 0, sizeof *f);
+    f->owner = c->config.owner;
     f->range = s && s->live ? s->range : WIRE_RANGE_NONE;
     f->next_range = c->next_range;
     f->offset = s ? s->next_offset : 0;

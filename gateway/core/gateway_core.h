@@ -31,7 +31,7 @@
     UINT32_MAX /* code of a transaction that was executed, its result no longer kept */
 
 struct gateway_core_config {
-    uint64_t owner;                 /* random, not 0: names this process */
+    uint64_t owner;                 /* random, not 0: names this process until a grant says more */
     uint64_t pinned_range;          /* WIRE_RANGE_NONE: ask for one */
     uint8_t node_count;             /* nodes are 0..node_count-1, in the shell's order */
     uint32_t parts_max;             /* parts outstanding; power of two */
@@ -77,8 +77,9 @@ struct gateway_core_shell {
     void (*done)(void *context, const struct gateway_core_done *done);
     /* A TX_QUERY of gateway_core_query was answered; bytes only when outcome is EXECUTED. */
     void (*state)(void *context, const struct gateway_core_state *state);
-    /* The ranges held have changed: {now, next}, WIRE_RANGE_NONE where not. */
-    void (*ranges)(void *context, const uint64_t ranges[2]);
+    /* The ranges held have changed: {now, next}, WIRE_RANGE_NONE where not. Both, and all that is
+     * sent from now on, are of `owner`: it changes once, with the grant of a pinned range. */
+    void (*ranges)(void *context, uint64_t owner, const uint64_t ranges[2]);
     /* NULL: not wanted. */
     void (*event)(void *context, const struct gateway_core_event *event);
 };
@@ -121,6 +122,7 @@ void gateway_core_tick(struct gateway_core *core, uint64_t now_us);
 void gateway_core_abandon(struct gateway_core *core);
 
 struct gateway_core_facts {
+    uint64_t owner;             /* token under which ranges are held, or asked for */
     uint64_t range, next_range; /* WIRE_RANGE_NONE: not held */
     uint32_t offset, committed, limit;
     uint32_t outstanding_parts;

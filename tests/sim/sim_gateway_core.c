@@ -89,8 +89,9 @@ static void on_state(void *context, const struct gateway_core_state *state) {
     (void)context, (void)state; /* nobody asks for single ids here */
 }
 
-static void on_ranges(void *context, const uint64_t ranges[2]) {
+static void on_ranges(void *context, uint64_t owner, const uint64_t ranges[2]) {
     struct sim_gateway *gateway = context;
+    gateway->owner = owner;
     gateway->has_range = ranges[0] != WIRE_RANGE_NONE;
     gateway->range = ranges[0];
     gateway->next = 0;

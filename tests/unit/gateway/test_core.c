@@ -398,12 +398,23 @@ static void one_owner_never_holds_a_range_twice(void **state) {
     g.outcome = WIRE_RANGE_GRANTED;
     g.owner = OWNER + 1;
     assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_STALE);
-    assert_int_equal(world_grant(w, 3, 0), WIRE_DROP_NONE);
+    /* The grant names the token under which it is held; all that follows is said under that. */
     g.owner = OWNER;
+    g.held_by = OWNER + 7;
+    assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_NONE);
+    assert_true(w->owner == OWNER + 7 && world_facts(w).owner == OWNER + 7);
+    world_tick(w, 1000001);
+    assert_true(world_last(w, WIRE_RANGE_RENEW)->owner == OWNER + 7);
     assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_STALE); /* late */
     world_sealed(w, 3, 0);
     assert_int_equal(world_grant(w, 3, 0), WIRE_DROP_FRAME_VALUE);
     assert_true(world_last(w, WIRE_RANGE_REQUEST)->range == WIRE_RANGE_NONE);
+    assert_true(world_last(w, WIRE_RANGE_REQUEST)->owner == OWNER + 7);
+    g.nonce = world_last(w, WIRE_RANGE_REQUEST)->nonce + 1; /* of a further range: no new token */
+    g.owner = OWNER + 7;
+    g.held_by = OWNER + 8;
+    g.range = 4;
+    assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_FRAME_VALUE);
     assert_int_equal(world_grant(w, 4, 0), WIRE_DROP_NONE);
     assert_true(world_facts(w).range == 4);
 }
