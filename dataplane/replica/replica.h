@@ -168,6 +168,7 @@ struct replica_event {
         struct replica_event_frame frame;
         struct {
             uint64_t id;
+            uint64_t owner; /* of who asks, when it says that it holds the range; 0: anybody */
             uint32_t gateway, offset_bytes, length_bytes;
         } query;
         struct {

@@ -315,6 +315,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
     case ASK_QUERY:
         event.kind = REPLICA_EVENT_QUERY;
         event.query.id = a->query.id;
+        event.query.owner = a->query_owner;
         event.query.gateway = a->gateway;
         event.query.offset_bytes = a->query.offset_bytes;
         event.query.length_bytes = a->query.length_bytes;
