@@ -92,6 +92,8 @@ static void publish(struct mrn_gateway *g) {
                                   .resent = c.resent,
                                   .window_full = c.window_full,
                                   .sealed = c.sealed,
+                                  .lost = c.lost,
+                                  .doubt = c.doubt,
                                   .queries = c.queries,
                                   .rx_packets = n.rx_packets,
                                   .tx_packets = n.tx_packets,
