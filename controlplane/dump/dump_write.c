@@ -250,6 +250,11 @@ static int write_stretches(struct writing *w, const struct snapshot_head *head,
         if (i)
             usleep(JOURNAL_PAUSE_US);
         error = dump_store_stopped(writer->store) ? MRN_ERR_CLOSED : stretches_try(w, &span);
+        if (error == MRN_ERR_NOT_FOUND &&
+            writer->journal->place) { /* what was handed out is wanted again */
+            writer->journal->place = 0;
+            error = MRN_ERR_UNAVAILABLE;
+        }
     }
     if (!error && memcmp(&manifest->stretches[manifest->stretch_count - 1].last_hash,
                          &head->epoch_hash, sizeof head->epoch_hash) != 0)
@@ -383,6 +388,7 @@ int dump_write(struct dump_writer *writer, int snapshot_fd, struct dump_report *
     struct dump_store *store = writer->store;
     uint64_t sent = store->sent_bytes, skipped = store->skipped_bytes;
     uint64_t checked = store->checked_bytes;
+    uint64_t place = writer->journal ? writer->journal->place : 0;
     int fd = dup(snapshot_fd);
     text[0] = '\0';
     w.file = fd >= 0 ? fdopen(fd, "re") : NULL;
@@ -397,6 +403,8 @@ int dump_write(struct dump_writer *writer, int snapshot_fd, struct dump_report *
     if (error) {
         (void)dump_store_wait(store); /* what was started ends before its memory does */
         dump_state_free(&writer->state);
+        if (writer->journal)
+            writer->journal->place = place; /* its epochs are in no dump yet */
     } else {
         w.report.sent_bytes = store->sent_bytes - sent;
         w.report.skipped_bytes = store->skipped_bytes - skipped;
