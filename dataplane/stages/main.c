@@ -15,6 +15,7 @@
 #include "controlplane/notify.h"
 #include "dataplane/net/from_config.h"
 #include "dataplane/net/probe.h"
+#include "dataplane/net/telemetry.h"
 #include "dataplane/preflight/preflight.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
@@ -172,7 +173,7 @@ static int serve(const struct config *g, struct control *control,
         stage_stop(stage);
         pthread_join(thread, NULL);
     }
-    telemetry_stop();
+    net_telemetry_stop();
     control_stop(control);
     stage_close(stage);
     mailbox_destroy(mailbox);
