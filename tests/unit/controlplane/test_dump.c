@@ -531,14 +531,14 @@ static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
             struct dump_store store;
             struct dump_writer writer;
             char command[300];
-            open_store(&store, url);
+            open_store(&store, here.url);
             begin(&writer, &store);
             fill_page(3, (uint32_t)seq);
             write_snapshot(++seq, 1);
             assert_int_equal(write_dump(&writer, &report), 0);
             uint64_t previous = seq;
             assert_int_equal(dump_prune(&store, &no_key, 1, 0, "", &pruned, text), 0);
-            snprintf(command, sizeof command, harms[i], dir);
+            snprintf(command, sizeof command, harms[i], here.dir);
             assert_int_equal(system(command), 0);
             if (fresh)
                 dump_state_free(&writer.state);

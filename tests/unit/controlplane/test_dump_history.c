@@ -330,13 +330,13 @@ static void test_a_failed_dump_loses_no_epoch(void **state) {
     dumping_open(&d);
     assert_int_equal(dump_at(&d, &log, 20).epochs, 20);
     /* The place of manifests is taken: all else has been put by then. */
-    snprintf(command, sizeof command, "cd %s/objects && mv manifests away && touch manifests", dir);
+    snprintf(command, sizeof command, "cd %s/objects && mv manifests away && touch manifests",
+             here.dir);
     assert_int_equal(system(command), 0);
     write_snapshot(&log, 50);
-    int fd = open(file, O_RDONLY);
-    assert_int_not_equal(dump_write(&d.writer, fd, &report, text), 0);
-    close(fd);
-    snprintf(command, sizeof command, "cd %s/objects && rm manifests && mv away manifests", dir);
+    assert_int_not_equal(dump_fixture_write(&here, &d.writer, &report, text), 0);
+    snprintf(command, sizeof command, "cd %s/objects && rm manifests && mv away manifests",
+             here.dir);
     assert_int_equal(system(command), 0);
     report = dump_at(&d, &log, 40);
     assert_string_equal(report.gap, "");
