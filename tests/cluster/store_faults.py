@@ -90,6 +90,7 @@ def troubled(cluster, store, arguments):
 def lied_to(cluster, store):
     """A store that takes objects and keeps others: no pointer, no cut, an alarm. Once it is honest again the dump is put anew."""
     for kind in ("lie_up", "drop_up"):
+        pointed(cluster, newest_commit(cluster), 60)  # so that no dump is under way
         store.fault(kind, method="PUT", match="chunks")
         pointer = max(int(cluster.status(i)["dumps"]["pointerSeq"]) for i in range(3))
         fill(cluster, SNAPSHOT_MIB + 2, first=700000 if kind == "lie_up" else 710000)  # room for journals to be cut
