@@ -474,7 +474,7 @@ static void test_a_branch_that_a_snapshot_replaced_is_not_handed_out(void **stat
     static struct log log;
     char where[128];
     struct wire_hash others = {{24}}, others_29 = {{29}};
-    snprintf(where, sizeof where, "%s/branches", dir);
+    snprintf(where, sizeof where, "%s/branches", here.dir);
     log_new(&log, where, 0);
     log_fill(&log, 19);
     assert_int_equal(log.committed, 16);
