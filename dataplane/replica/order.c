@@ -215,6 +215,8 @@ void replica_order_quorum(struct replica *r) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < peers_count(r); i++) {
         uint64_t seq = i == r->config.index ? r->acked_seq : r->peers[i].acked;
+        if (MUTANT(old_acks_kept))
+            seq = min_u64(seq, r->last_seq);
         uint32_t at = count++;
         for (; at > 0 && acked[at - 1] < seq; at--)
             acked[at] = acked[at - 1];
