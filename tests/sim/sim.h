@@ -43,6 +43,7 @@
 #define SIM_MS UINT64_C(1000000)
 #define SIM_SECOND UINT64_C(1000000000)
 #define SIM_NEVER UINT64_MAX
+#define SIM_AGAIN_MAX 4
 #define SIM_TERMS 512 /* at least log_epochs */
 /* Seeds from these on are of another kind (sim_config.c): rough; gateways die all the time, odd
  * ones are rough too; rough, and memories are lost during take-overs; rough, and leaders are cut
@@ -392,8 +393,9 @@ struct sim_node {
     uint64_t delivered_seq;
     bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
     bool forgets;                              /* when what it sends now is under way */
-    uint64_t gateway_owner[SIM_GATEWAYS_MAX];  /* by HELLO to this process; 0: unknown */
-    uint32_t gateway_life[SIM_GATEWAYS_MAX];   /* the gateway's process that sent it */
+    uint32_t answers; /* bit per node to which what it sends now is a RECOVERED */
+    uint64_t gateway_owner[SIM_GATEWAYS_MAX]; /* by HELLO to this process; 0: unknown */
+    uint32_t gateway_life[SIM_GATEWAYS_MAX];  /* the gateway's process that sent it */
     uint64_t gateway_range[SIM_GATEWAYS_MAX][2];
 
     struct sim_journal journal;
@@ -523,8 +525,9 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault);
 void sim_heal(struct sim *sim);
 /* ---- sim_directed.c ---- */
 void sim_fault_return(struct sim *sim, struct sim_random *random);
-/* By how much later a packet arrives a second time; 0: it does not. */
-uint64_t sim_fault_again_ns(struct sim *sim, uint8_t from, uint8_t to);
+/* How often a packet arrives again, and how much later. */
+uint32_t sim_fault_again(struct sim *sim, uint8_t from, uint8_t to,
+                         uint64_t ret_late_ns[SIM_AGAIN_MAX]);
 void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a);
 void sim_fault_flushed(struct sim *sim, struct sim_node *node);
 /* May this node lose its memory (or disk) now? protocol.md §10.2. */

@@ -25,6 +25,8 @@ void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica
                      sim->now_ns + slices * sim->config.replica.slice_floor_ns);
     } else if (a->frame_kind == WIRE_PROMISE && !(a->frame_flags & WIRE_PROMISE_REFUSED)) {
         node->forgets |= sim_random_chance(random, 500000);
+    } else if (a->frame_kind == WIRE_RECOVERED) {
+        node->answers |= 1u << a->peer;
     }
 }
 
@@ -104,16 +106,6 @@ static void return_back(struct sim *sim, struct sim_random *random, uint8_t succ
     sim->returns++;
 }
 
-/* What was said to the first leader in its old term is heard once more in its next one. */
-uint64_t sim_fault_again_ns(struct sim *sim, uint8_t from, uint8_t to) {
-    const struct sim_return *way = &sim->way;
-    struct sim_random *random = &sim->random[SIM_FAULT_RETURN];
-    if (!sim_faulty(sim, SIM_FAULT_RETURN) || way->step != SIM_RETURN_APART || to != way->leader ||
-        from >= WIRE_NODES_MAX || !(way->side >> from & 1) || !sim_random_chance(random, 200000))
-        return 0;
-    return sim_random_between(random, 2, 8) * sim->nodes[to].seen.facts.slice_ns;
-}
-
 void sim_fault_return(struct sim *sim, struct sim_random *random) {
     struct sim_return *way = &sim->way;
     uint8_t leader = newest_leader(sim);
@@ -142,4 +134,28 @@ void sim_fault_return(struct sim *sim, struct sim_random *random) {
         break;
     }
     sim_at(sim, next_ns, SIM_EVENT_FAULT, 0, 0, SIM_FAULT_RETURN, NULL);
+}
+
+/* ---- what is heard again when it is no longer true ---- */
+
+/* What was said to the first leader in its old term is heard in its next one; an answer to who
+ * forgot, when it has recovered, voted, and forgotten again. */
+uint32_t sim_fault_again(struct sim *sim, uint8_t from, uint8_t to,
+                         uint64_t ret_late_ns[SIM_AGAIN_MAX]) {
+    const struct sim_return *way = &sim->way;
+    struct sim_random *random = &sim->random[SIM_FAULT_RETURN];
+    if (from >= WIRE_NODES_MAX || to >= WIRE_NODES_MAX)
+        return 0;
+    if (sim_faulty(sim, SIM_FAULT_RETURN) && way->step == SIM_RETURN_APART && to == way->leader &&
+        (way->side >> from & 1) && sim_random_chance(random, 200000)) {
+        ret_late_ns[0] = sim_random_between(random, 2, 8) * sim->nodes[to].seen.facts.slice_ns;
+        return 1;
+    }
+    if (sim_faulty(sim, SIM_FAULT_AMNESIA) && (sim->nodes[from].answers >> to & 1)) {
+        sim->nodes[from].answers &= ~(1u << to);
+        for (uint32_t i = 0; i < SIM_AGAIN_MAX; i++)
+            ret_late_ns[i] = sim_random_between(random, 1, 40) * SIM_MS;
+        return SIM_AGAIN_MAX;
+    }
+    return 0;
 }

@@ -98,9 +98,10 @@ void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, 
     if (sim_faulty(sim, SIM_FAULT_DUPLICATE) &&
         sim_random_chance(random, sim->config.duplicate_ppm))
         deliver_later(sim, &u.packet, 0);
-    uint64_t late_ns = sim_fault_again_ns(sim, from, to);
-    if (late_ns)
-        deliver_later(sim, &u.packet, late_ns);
+    uint64_t late_ns[SIM_AGAIN_MAX];
+    uint32_t again = sim_fault_again(sim, from, to, late_ns);
+    for (uint32_t i = 0; i < again; i++)
+        deliver_later(sim, &u.packet, late_ns[i]);
 }
 
 void sim_network_arrive(struct sim *sim, struct sim_packet *packet) {
