@@ -47,6 +47,8 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
                                          sizeof head->previous_hash)))
         return TAKEN_AGAIN;
     if (seq <= r->last_seq) { /* "its own s differs: s and all above are replaced" */
+        if (seq <= r->learned_seq)
+            return TAKEN_NOT; /* committed by a later term than ours, which we do not know yet */
         if (seq <= r->commit_seq) {
             replica_fail_stop(r, "the leader proposes another epoch where one is committed here");
             return TAKEN_NOT;
