@@ -199,6 +199,7 @@ struct replica {
     uint64_t base_seq, base_term, base_time_us;
     struct wire_hash base_hash, base_result_hash;
     uint64_t last_seq, held_seq, acked_seq, matched, commit_seq, delivered_seq, exec_seq;
+    uint64_t learned_seq; /* of what was committed here not on its leader's word, the newest */
     uint64_t append_position, stable_position;
     /* commit_seq as epoch records note it: in a stable one, in the one that is waited for, in the
      * newest */
