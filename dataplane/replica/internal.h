@@ -54,7 +54,8 @@
 #define LATE_LEAST 4 /* of a heartbeat interval: less is no pause of our own */
 #define PEER_RECENT_NS 1000000000u
 #define RECHECK_RANGE_NS 500000000u
-#define FORSAKEN_SEALS 8 /* times seal_after: an open range is silent for so long */
+#define DENIED_NS 1500000000u /* longer than a gateway waits between two renewals */
+#define FORSAKEN_SEALS 8      /* times seal_after: an open range is silent for so long */
 
 struct chunk {    /* CHUNK_BODIES consecutive offsets of one range */
     uint64_t key; /* id >> CHUNK_SHIFT */
@@ -97,8 +98,10 @@ struct range {
     bool in_use : 1;
     bool sealed_executed : 1; /* the SEAL was executed: final */
     bool open_waiting : 1, seal_waiting : 1;
-    bool restored : 1; /* named by the snapshot that is being restored */
-    bool purging : 1;  /* until they are gone no body of the range is taken */
+    bool restored : 1;         /* named by the snapshot that is being restored */
+    bool purging : 1;          /* until they are gone no body of the range is taken */
+    uint32_t denied_mark : 24; /* claims the range, and the arbiter said no: counts for nothing
+                                  until check_at_ns. 0: nobody */
 };
 static_assert(sizeof(struct range) == 152, "one of many: docs/performance.md, row M2");
 
@@ -349,7 +352,8 @@ uint64_t replica_range_word(const struct range *g);
 /* `id` is executed, of a holding that is not the asker's: then he is told. */
 bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
-void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned,
+                           uint32_t start);
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);
 void replica_ranges_tick(struct replica *r);
 void replica_ranges_reset(struct replica *r);
