@@ -109,7 +109,8 @@ int journal_open(const struct journal_config *config, journal_replay_fn *replay,
  * is allowed. Blocking. */
 int journal_close(struct journal *journal);
 
-/* One line for the log: writer and why, O_DIRECT or why not, segments, positions, what was cut. */
+/* One line for the log: writer and why, O_DIRECT or why not, segments, positions, what was cut and
+ * where (file, offset). */
 const char *journal_describe(const struct journal *journal);
 
 const struct journal_identity *journal_identity(const struct journal *journal);

@@ -4,6 +4,7 @@
 
 #include "dataplane/journal/journal_format.h"
 #include "dataplane/journal/journal_keeper.h"
+#include "dataplane/journal/journal_recover.h"
 #include "dataplane/journal/journal_writer.h"
 
 #define JOURNAL_KINDS 8
@@ -45,6 +46,7 @@ struct journal {
     int error;
     int created;
     char text[JOURNAL_TEXT_BYTES];
+    char torn[JOURNAL_TORN_BYTES]; /* where the tail was cut at open; empty: nowhere */
     char description[JOURNAL_TEXT_BYTES];
     struct journal_counters counters; /* each field stored relaxed by the producer */
 };

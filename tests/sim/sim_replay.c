@@ -31,7 +31,7 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
     }
     SIM_TRACE(sim, sim_name(node->index), "replay kind %d id %llx", record->kind,
               (unsigned long long)record->id);
-    sim->replays++;
+    SIM_COUNT(sim, replayed);
     sim_node_step(sim, node, &event);
 }
 
@@ -107,5 +107,5 @@ void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_nod
         SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)seq);
         sim_node_step(sim, node, &event);
     }
-    sim->learned++;
+    SIM_COUNT(sim, learned);
 }
