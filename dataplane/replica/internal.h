@@ -199,6 +199,7 @@ struct replica {
     uint64_t base_seq, base_term, base_time_us;
     struct wire_hash base_hash, base_result_hash;
     uint64_t last_seq, held_seq, acked_seq, matched, commit_seq, delivered_seq, exec_seq;
+    uint64_t learned_seq; /* of what was committed here not on its leader's word, the newest */
     uint64_t append_position, stable_position;
     /* commit_seq as epoch records note it: in a stable one, in the one that is waited for, in the
      * newest */
@@ -235,7 +236,8 @@ struct replica {
     uint64_t leader_time_us, leader_time_ns; /* logical clock, and when it was read */
     struct wire_control controls[CONTROLS_WAITING_MAX];
     uint32_t control_head, control_count;
-    uint64_t progress; /* of adoption, for preparing heartbeats */
+    uint64_t progress;          /* of adoption, for preparing heartbeats */
+    uint64_t able_seq, able_ns; /* leading: held_seq, and when it last grew or lacked nothing */
 
     /* leadership */
     uint8_t leader;      /* who leads promised_term; REPLICA_NODE_NONE: not known */

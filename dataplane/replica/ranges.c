@@ -467,9 +467,10 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         if (g->hello_owner == b->owner)
             g->hello_ns = r->now_ns; /* it speaks */
         g->gateway = b->gateway;
-    } else if (!r->replaying && offset >= g->named && b->owner != replica_range_word(g) &&
-               !MUTANT(peer_owner_ignored)) {
-        refuse(r, b, WIRE_DROP_NOT_OWNER); /* no digest would tell: perhaps of a sealed owner */
+    } else if (!r->replaying && offset >= g->named &&
+               (!b->owner || b->owner != replica_range_word(g)) && !MUTANT(peer_owner_ignored)) {
+        /* no digest would tell: perhaps of a sealed owner; and two that know nobody do not agree */
+        refuse(r, b, WIRE_DROP_NOT_OWNER);
         return;
     }
     if (offset < g->executed) {

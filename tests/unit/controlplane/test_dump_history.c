@@ -316,6 +316,42 @@ static void test_who_dumps_next_needs_no_memory(void **state) {
     journal_close(log.journal);
 }
 
+/* A dump that failed after it had read the journal: the next one reads the same epochs again. */
+static void test_a_failed_dump_loses_no_epoch(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct dump_report report;
+    struct seen seen;
+    uint64_t seq;
+    char text[DUMP_TEXT_BYTES], command[300];
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 60);
+    dumping_open(&d);
+    assert_int_equal(dump_at(&d, &log, 20).epochs, 20);
+    /* The place of manifests is taken: all else has been put by then. */
+    snprintf(command, sizeof command, "cd %s/objects && mv manifests away && touch manifests",
+             here.dir);
+    assert_int_equal(system(command), 0);
+    write_snapshot(&log, 50);
+    assert_int_not_equal(dump_fixture_write(&here, &d.writer, &report, text), 0);
+    snprintf(command, sizeof command, "cd %s/objects && rm manifests && mv away manifests",
+             here.dir);
+    assert_int_equal(system(command), 0);
+    report = dump_at(&d, &log, 40);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 20);
+    /* The pointer is set back to an older dump: the journal is read from its beginning again. */
+    d.journal.place = journal_next(log.journal);
+    report = dump_at(&d, &log, 60);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 20);
+    dumping_close(&d);
+    assert_int_equal(read_back(0, &genesis, 60, &seen, &seq, text), 0);
+    assert_int_equal(seen.count, 60);
+    journal_close(log.journal);
+}
+
 /* A journal that was cut, and none at all: the dump is made and says what it lacks. */
 static void test_a_gap_is_said(void **state) {
     (void)state;
@@ -438,6 +474,78 @@ static void test_clusters_are_not_mixed(void **state) {
     journal_close(other.journal);
 }
 
+/* What a reader of the running node's journal gets. */
+
+struct got {
+    uint64_t first_seq, last_seq;
+    struct wire_hash last_hash;
+};
+
+static int get(void *context, uint64_t seq, const struct wire_hash *hash, const void *record,
+               size_t count) {
+    struct got *got = context;
+    (void)record, (void)count;
+    got->first_seq = got->first_seq ? got->first_seq : seq;
+    got->last_seq = seq;
+    got->last_hash = *hash;
+    return 0;
+}
+
+static struct got read_journal(const char *where, uint64_t after_seq, uint64_t to_seq,
+                               const struct wire_hash *to_hash) {
+    struct got got = {0};
+    char text[DUMP_TEXT_BYTES];
+    struct dump_journal journal = {0};
+    struct dump_journal_span span = {
+        .after_seq = after_seq, .to_seq = to_seq, .to_hash = *to_hash, .digest_key = digest_key};
+    snprintf(journal.directory, sizeof journal.directory, "%s", where);
+    (void)dump_journal_read(&journal, &span, get, &got, text);
+    return got;
+}
+
+/* A leader that was cut off wrote epochs 20 to 29, never committed; a snapshot of epoch 24 took it
+ * over them, and it goes on after the others' 24. */
+static void test_a_branch_that_a_snapshot_replaced_is_not_handed_out(void **state) {
+    (void)state;
+    static struct log log;
+    char where[128];
+    struct wire_hash others = {{24}}, others_29 = {{29}};
+    snprintf(where, sizeof where, "%s/branches", here.dir);
+    log_new(&log, where, 0);
+    log_fill(&log, 19);
+    assert_int_equal(log.committed, 16);
+    struct got got = read_journal(where, 10, 19, &log.hashes[19]);
+    assert_int_equal(got.first_seq, 11);
+    assert_int_equal(got.last_seq, 19);
+    struct wire_hash previous = log.hash;
+    for (uint64_t seq = 20; seq < 30; seq++, previous = log.hash) {
+        put_epoch(&log, seq, &previous, 52, false);
+        log_advance(&log);
+    }
+    log_settle(&log);
+    got = read_journal(where, 10, 24, &others); /* the snapshot has just been restored */
+    assert_int_equal(got.last_seq, 16);
+    got = read_journal(where, 10, 29, &others_29);
+    assert_int_equal(got.last_seq, 16);
+    log.committed = 24;
+    previous = others;
+    for (uint64_t seq = 25; seq < 40; seq++, previous = log.hash) {
+        put_epoch(&log, seq, &previous, 53, false);
+        log_advance(&log);
+        log.committed = seq;
+    }
+    log_settle(&log);
+    got = read_journal(where, 10, 39, &log.hash);
+    assert_int_equal(got.last_seq, 16);
+    got = read_journal(where, 18, 39, &log.hash); /* nothing, rather than what nobody committed */
+    assert_int_equal(got.last_seq, 0);
+    got = read_journal(where, 24, 39, &log.hash);
+    assert_int_equal(got.first_seq, 25);
+    assert_int_equal(got.last_seq, 39);
+    assert_memory_equal(&got.last_hash, &log.hash, sizeof log.hash);
+    journal_close(log.journal);
+}
+
 int main(void) {
     if (sodium_init() < 0)
         return 1;
@@ -445,8 +553,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_epoch_comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_who_dumps_next_needs_no_memory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_failed_dump_loses_no_epoch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_gap_is_said, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_clusters_are_not_mixed, set_up, tear_down)};
+        cmocka_unit_test_setup_teardown(test_clusters_are_not_mixed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_branch_that_a_snapshot_replaced_is_not_handed_out,
+                                        set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
