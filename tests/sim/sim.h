@@ -277,7 +277,7 @@ enum sim_request_kind {
 };
 
 struct sim_arbiter_range {
-    uint64_t range, owner, nonce, lease_until_ns;
+    uint64_t range, owner, asker, nonce, lease_until_ns;
     uint32_t end;
     bool sealed;
 };
@@ -292,7 +292,7 @@ struct sim_key {
 struct sim_request {
     enum sim_request_kind kind;
     uint8_t node, gateway;
-    uint64_t attempt, revision, token, range, owner, nonce;
+    uint64_t attempt, revision, token, range, owner, nonce, held_by;
     uint64_t sent_at;            /* newest revision that its node had seen */
     uint64_t seen_at, term_base; /* of the arbiter as it answered */
     uint32_t end, outcome;
@@ -324,8 +324,8 @@ struct sim_arbiter {
     bool went_back;    /* restored, and no operator has raised term_base */
     uint64_t raise_ns; /* when he will look after it */
     uint64_t restores;
-    uint64_t granted; /* ranges, ever */
-    uint64_t given;   /* greatest incarnation, ever */
+    uint64_t granted, holdings; /* ranges, ever; grants of any, ever */
+    uint64_t given;             /* greatest incarnation, ever */
 };
 
 /* ---- nodes ---- */
