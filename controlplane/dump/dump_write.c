@@ -243,6 +243,7 @@ static int write_stretches(struct writing *w, const struct snapshot_head *head,
         return 0;
     }
     span.to_seq = head->seq;
+    span.to_hash = head->epoch_hash;
     for (int i = 0; i < JOURNAL_TRIES && error == MRN_ERR_UNAVAILABLE; i++) {
         if (i)
             usleep(JOURNAL_PAUSE_US);

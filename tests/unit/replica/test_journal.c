@@ -9,9 +9,8 @@
 
 #include <cmocka.h>
 
-#include "dataplane/replica/replica.h"
+#include "follower.h"
 
-#define MS UINT64_C(1000000)
 #define TERM 100
 #define RANGE 5
 #define OWNER 77
@@ -21,9 +20,8 @@
 #define SEAL_AFTER (50 * MS)
 
 struct world {
-    struct replica *replica;
-    struct replica_actions actions;
-    uint64_t now_ns, seq, executed, position;
+    struct follower node;
+    uint64_t seq, delivered, executed, position;
     struct wire_hash previous;
     uint32_t free_slots[SLOTS + 1], free_count;
     /* of the steps since `forget` */
@@ -35,51 +33,44 @@ static void forget(struct world *w) {
     w->drops = w->commits = w->freed = w->pool_full = w->conflicts = 0;
 }
 
-static void step(struct world *w, struct replica_event *event) {
-    event->now_ns = w->now_ns;
-    event->wall_us = w->now_ns / 1000;
-    w->actions.count = 0;
-    replica_step(w->replica, event, &w->actions);
-    for (uint32_t i = 0; i < w->actions.count; i++) {
-        const struct replica_action *a = &w->actions.items[i];
-        assert_int_not_equal(a->kind, REPLICA_ACTION_FAIL_STOP);
-        if (a->kind == REPLICA_ACTION_APPEND_BODY || a->kind == REPLICA_ACTION_APPEND_EPOCH ||
-            a->kind == REPLICA_ACTION_APPEND_PROMISE || a->kind == REPLICA_ACTION_APPEND_DROP ||
-            a->kind == REPLICA_ACTION_APPEND_COMMIT)
-            assert_int_equal(w->position++, a->position);
-        if (a->kind == REPLICA_ACTION_APPEND_DROP) {
-            assert_int_equal(0, w->freed); /* told before anything of it is used again */
-            w->drops++;
-            w->drop = *a;
-        } else if (a->kind == REPLICA_ACTION_APPEND_COMMIT) {
-            w->commits++;
-            w->commit = *a;
-        } else if (a->kind == REPLICA_ACTION_FREE_SLOTS) {
-            w->freed += a->slot_count;
-            for (uint32_t k = 0; k < a->slot_count; k++)
-                w->free_slots[w->free_count++] = a->slots[k];
-        } else if (a->kind == REPLICA_ACTION_DROPPED) {
-            w->pool_full += a->outcome == WIRE_DROP_BODY_POOL;
-            w->conflicts += a->outcome == WIRE_DROP_CONFLICT;
-        }
+static void see(void *context, const struct replica_action *a) {
+    struct world *w = context;
+    assert_int_not_equal(a->kind, REPLICA_ACTION_FAIL_STOP);
+    if (a->kind == REPLICA_ACTION_APPEND_BODY || a->kind == REPLICA_ACTION_APPEND_EPOCH ||
+        a->kind == REPLICA_ACTION_APPEND_PROMISE || a->kind == REPLICA_ACTION_APPEND_DROP ||
+        a->kind == REPLICA_ACTION_APPEND_COMMIT)
+        assert_int_equal(w->position++, a->position);
+    if (a->kind == REPLICA_ACTION_APPEND_DROP) {
+        assert_int_equal(0, w->freed); /* told before anything of it is used again */
+        w->drops++;
+        w->drop = *a;
+    } else if (a->kind == REPLICA_ACTION_APPEND_COMMIT) {
+        w->commits++;
+        w->commit = *a;
+    } else if (a->kind == REPLICA_ACTION_FREE_SLOTS) {
+        w->freed += a->slot_count;
+        for (uint32_t k = 0; k < a->slot_count; k++)
+            w->free_slots[w->free_count++] = a->slots[k];
+    } else if (a->kind == REPLICA_ACTION_DROPPED) {
+        w->pool_full += a->outcome == WIRE_DROP_BODY_POOL;
+        w->conflicts += a->outcome == WIRE_DROP_CONFLICT;
+    } else if (a->kind == REPLICA_ACTION_DELIVER) {
+        w->delivered = a->seq;
     }
-    assert_null(replica_check(w->replica));
+}
+
+static void step(struct world *w, struct replica_event *event) {
+    follower_step(&w->node, event);
 }
 
 /* Everything is stable and executed at once. */
 static void pass(struct world *w, uint64_t ns) {
-    for (uint64_t end = w->now_ns + ns; w->now_ns < end;) {
-        w->now_ns += MS / 4;
+    for (uint64_t end = w->node.now_ns + ns; w->node.now_ns < end;) {
         struct replica_event event = {.kind = REPLICA_EVENT_STABLE};
         event.stable.position = w->position;
         step(w, &event);
-        event = (struct replica_event){.kind = REPLICA_EVENT_TICK};
-        step(w, &event);
-        uint64_t seq = 0;
-        for (uint32_t i = 0; i < w->actions.count; i++)
-            if (w->actions.items[i].kind == REPLICA_ACTION_DELIVER)
-                seq = w->actions.items[i].seq;
-        while (w->executed < seq) {
+        follower_tick(&w->node, MS / 4);
+        while (w->executed < w->delivered) {
             event = (struct replica_event){.kind = REPLICA_EVENT_EXECUTED};
             event.executed.seq = ++w->executed;
             step(w, &event);
@@ -120,26 +111,12 @@ static void propose(struct world *w, uint64_t commit_seq, uint32_t first, uint32
     memcpy(bytes, &propose, sizeof propose);
     uint32_t length = epoch_bytes(epoch, ++w->seq, TERM, &w->previous, first, count);
     w->previous = wire_hash_blake2b(epoch, length);
-    struct replica_event event = {.kind = REPLICA_EVENT_FRAME};
-    event.frame = (struct replica_event_frame){.peer = 0,
-                                               .kind = WIRE_PROPOSE,
-                                               .length_bytes = (uint16_t)(sizeof propose + length),
-                                               .payload = bytes,
-                                               .incarnation = 1,
-                                               .stage = WIRE_STAGE_GOSSIP};
-    step(w, &event);
+    follower_hear(&w->node, 0, WIRE_PROPOSE, 0, bytes, (uint16_t)(sizeof propose + length));
 }
 
 static void heartbeat(struct world *w) {
     struct wire_heartbeat beat = {.term = TERM, .last_seq = w->seq, .commit_seq = w->seq};
-    struct replica_event event = {.kind = REPLICA_EVENT_FRAME};
-    event.frame = (struct replica_event_frame){.peer = 0,
-                                               .kind = WIRE_HEARTBEAT,
-                                               .length_bytes = sizeof beat,
-                                               .payload = (const uint8_t *)&beat,
-                                               .incarnation = 1,
-                                               .stage = WIRE_STAGE_GOSSIP};
-    step(w, &event);
+    follower_hear(&w->node, 0, WIRE_HEARTBEAT, 0, &beat, sizeof beat);
 }
 
 static void body_of(struct world *w, uint64_t range, uint32_t offset, uint64_t digest,
@@ -160,40 +137,25 @@ static void body(struct world *w, uint64_t range, uint32_t offset) {
 
 static struct replica_facts facts(const struct world *w) {
     struct replica_facts f;
-    replica_facts(w->replica, &f);
+    replica_facts(w->node.replica, &f);
     return f;
 }
 
 static void start(struct world *w, bool amnesiac) {
-    struct replica_config c = {.index = 1,
-                               .node_count = 3,
-                               .quorum = 2,
-                               .ring = {0, 1, 2},
-                               .durable = true,
-                               .amnesiac = amnesiac,
-                               .incarnation = 1,
-                               .configuration_id = 5,
-                               .epochs_in_flight = 1,
-                               .epoch_cap = CAP,
-                               .window = 64,
-                               .ranges_max = 16,
-                               .retired_max = 16,
-                               .log_epochs = 16,
-                               .body_slots = SLOTS,
-                               .deliver_max = 4,
-                               .heartbeat_interval_ns = 100 * MS,
-                               .slice_floor_ns = 1000 * MS,
-                               .slice_max_ns = 1000 * MS,
-                               .vector_interval_ns = MS / 10,
-                               .vector_idle_ns = 5 * MS,
-                               .seal_after_ns = SEAL_AFTER};
+    struct replica_config c = follower_config();
+    c.durable = true;
+    c.amnesiac = amnesiac;
+    c.epochs_in_flight = 1;
+    c.epoch_cap = CAP;
+    c.log_epochs = 16;
+    c.body_slots = SLOTS;
+    c.slice_floor_ns = c.slice_max_ns = 1000 * MS;
+    c.seal_after_ns = SEAL_AFTER;
     memset(w, 0, sizeof *w);
-    w->now_ns = MS;
+    w->node = (struct follower){.now_ns = MS, .see = see, .context = w};
     for (uint32_t i = 0; i < SLOTS; i++)
         w->free_slots[w->free_count++] = i;
-    void *memory = aligned_alloc(64, (replica_size(&c) + 63) & ~(size_t)63);
-    assert_non_null(memory);
-    w->replica = replica_init(memory, &c, w->now_ns);
+    follower_open(&w->node, &c, TERM);
 }
 
 static void end_replay(struct world *w) {
@@ -215,7 +177,7 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     struct world *w = *state;
-    free(w->replica);
+    follower_close(&w->node);
     free(w);
     return 0;
 }
@@ -236,7 +198,7 @@ static void what_leaves_memory_unexecuted_is_told_first(void **state) {
 
 static void a_start_leaves_out_what_no_epoch_names(void **state) {
     struct world *w = *state;
-    free(w->replica);
+    follower_close(&w->node);
     start(w, false);
     end_replay(w);
     assert_int_equal(w->drops, 1);
@@ -268,7 +230,7 @@ static void what_is_committed_is_noted_when_bodies_keep_others_out(void **state)
     heartbeat(w);
     pass(w, MS / 2);
     assert_true(facts(w).exec_seq == 3 && facts(w).base_seq == 2);
-    assert_true(replica_next_deadline_ns(w->replica) <= w->now_ns + MS);
+    assert_true(replica_next_deadline_ns(w->node.replica) <= w->node.now_ns + MS);
     pass(w, 2 * MS);
     assert_int_equal(w->commits, 1);
     assert_int_equal(w->commit.seq, 3);
@@ -326,7 +288,7 @@ static void an_amnesiac_forgets_what_is_not_committed(void **state) {
     uint8_t bytes[512];
     struct wire_hash previous = {{0}};
     for (int amnesiac = 0; amnesiac < 2; amnesiac++) {
-        free(w->replica);
+        follower_close(&w->node);
         start(w, amnesiac);
         struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_EPOCH};
         event.replay_epoch.bytes = bytes;
