@@ -310,8 +310,9 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
         note_asked(&c);
         error = advance(&c);
     }
-    if (!error && c.next <= span->to_seq)
-        error = c.next ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
+    if (!error &&
+        (c.next <= span->to_seq || !c.begun)) /* too little, or only what comes after it */
+        error = c.next && c.next <= span->to_seq ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
     if (!error)
         journal->place = oldest(&c);
     else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])

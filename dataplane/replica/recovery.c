@@ -211,6 +211,7 @@ void replica_recovery_learn(struct replica *r, const uint8_t *bytes, uint32_t le
         }
     }
     replica_log_commit(r, seq);
+    r->learned_seq = seq;
     r->snapshot_wanted = false;
     if (r->epoch_fetch.purpose == FETCH_LEARN)
         r->epoch_fetch.purpose = FETCH_NOTHING; /* begins anew from here */
@@ -370,6 +371,7 @@ void replica_recovery_replay_end(struct replica *r) {
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);
     r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
+    r->learned_seq = r->commit_seq; /* on whose word is not written down */
     if (r->config.durable) { /* what was left out of this replay is left out of the next, too */
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
         a->range = REPLICA_RANGES_ALL;

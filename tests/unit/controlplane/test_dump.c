@@ -454,6 +454,116 @@ static void test_through_a_bad_line_to_s3(void **state) {
     dump_store_close(&store);
 }
 
+/* A store that takes objects and has not got them afterwards, or others: nothing is pointed to that
+ * was not read back. */
+static void test_a_store_that_lies(void **state) {
+    (void)state;
+    if (!have_server)
+        skip();
+    static const char *const lies[] = {"fault lie_up method=PUT match=chunks count=2",
+                                       "fault drop_up method=PUT match=chunks count=2",
+                                       "fault lie_up method=PUT match=indexes count=1",
+                                       "fault drop_up method=PUT match=manifests count=1",
+                                       "fault drop_up method=PUT match=latest count=1"};
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES];
+    uint64_t seq;
+    open_store(&store, "s3://" STORE_BUCKET "/a/lies");
+    begin(&writer, &store);
+    for (uint32_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        for (uint64_t page = i; page < PAGES; page += 3)
+            fill_page(page, 500 + i);
+        write_snapshot(10 * (i + 1), 1);
+        store_fault(&server, lies[i]);
+        uint64_t before = store.lies;
+        assert_int_equal(write_dump(&writer, &report), 0);
+        store_fault(&server, "clear");
+        if (i < 4)
+            assert_true(store.lies > before && store.lie[0]);
+        assert_true(report.checked_bytes + 1000 > report.sent_bytes); /* all but the pointer */
+        expect_back(&store, &no_key, report.path);
+        assert_int_equal(dump_latest(&store, path, &seq, text), 0);
+        assert_string_equal(path, report.path);
+    }
+    /* It goes on lying: the pointer stays where it was, and the words say why. */
+    static const char *const constant[] = {"fault lie_up method=PUT match=chunks",
+                                           "fault drop_up method=PUT match=manifests",
+                                           "fault drop_up method=PUT match=latest"};
+    for (uint32_t i = 0; i < sizeof constant / sizeof *constant; i++) {
+        char again_path[DUMP_NAME_MAX];
+        fill_page(7, 600 + i);
+        write_snapshot(100 + i, 1);
+        store_fault(&server, constant[i]);
+        assert_int_equal(write_dump(&writer, &report), MRN_ERR_CORRUPT);
+        store_fault(&server, "clear");
+        assert_int_equal(dump_latest(&store, again_path, &seq, text), 0);
+        assert_string_equal(again_path, path);
+        assert_int_equal(dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text), 0);
+    }
+    assert_int_equal(write_dump(&writer, &report), 0);
+    expect_back(&store, &no_key, report.path);
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+/* An object of the newest dump is gone, or another one: the next dump does not build on it. */
+static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
+    (void)state;
+    static const char *const harms[] = {"rm $(ls %s/objects/chunks/*/* | head -1)",
+                                        "truncate -s 100 $(ls %s/objects/chunks/*/* | tail -1)",
+                                        "rm $(ls %s/objects/indexes/*/* | head -1)",
+                                        "for f in %s/objects/chunks/*/*; do printf x | dd of=$f "
+                                        "bs=1 seek=200 conv=notrunc status=none; done",
+                                        "for f in %s/objects/indexes/*/*; do printf x | dd of=$f "
+                                        "bs=1 seek=20 conv=notrunc status=none; done",
+                                        "for f in %s/objects/manifests/*; do printf x | dd of=$f "
+                                        "bs=1 seek=60 conv=notrunc status=none; done"};
+    struct dump_report report;
+    struct dump_pruned pruned;
+    char text[DUMP_TEXT_BYTES];
+    uint64_t seq = 1;
+    assert_int_equal(write_once(1, seq, &report), 0);
+    for (uint32_t i = 0; i < sizeof harms / sizeof *harms; i++) {
+        for (int fresh = 0; fresh < 2;
+             fresh++) { /* a writer that knows the dump, and one that loads it */
+            struct dump_store store;
+            struct dump_writer writer;
+            char command[300];
+            open_store(&store, here.url);
+            begin(&writer, &store);
+            fill_page(3, (uint32_t)seq);
+            write_snapshot(++seq, 1);
+            assert_int_equal(write_dump(&writer, &report), 0);
+            uint64_t previous = seq;
+            assert_int_equal(dump_prune(&store, &no_key, 1, 0, "", &pruned, text), 0);
+            snprintf(command, sizeof command, harms[i], here.dir);
+            assert_int_equal(system(command), 0);
+            if (fresh)
+                dump_state_free(&writer.state);
+            fill_page(3, (uint32_t)seq);
+            write_snapshot(++seq, 1);
+            bool unseen =
+                !fresh && i >= 4; /* index and manifest are in memory, and not read again */
+            uint64_t lies = store.lies;
+            assert_int_equal(write_dump(&writer, &report), 0);
+            assert_int_equal(store.lies > lies, !unseen);
+            assert_int_equal(writer.state.manifest.previous_seq, previous);
+            if (unseen) { /* who loads them finds it */
+                dump_state_free(&writer.state);
+                write_snapshot(++seq, 1);
+                assert_int_equal(write_dump(&writer, &report), 0);
+                assert_int_equal(store.lies > lies,
+                                 i == 4); /* that manifest is no part of the new one */
+            }
+            expect_back(&store, &no_key, report.path);
+            dump_state_free(&writer.state);
+            dump_store_close(&store);
+        }
+    }
+}
+
 static void test_the_leader_comes_last(void **state) {
     (void)state;
     assert_int_equal(dumper_patience(1, 0, 3), 1);
@@ -482,6 +592,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_node_fetches_what_is_pointed_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_through_a_bad_line_to_s3, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,
+                                        tear_down),
         cmocka_unit_test(test_the_leader_comes_last),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -316,6 +316,42 @@ static void test_who_dumps_next_needs_no_memory(void **state) {
     journal_close(log.journal);
 }
 
+/* A dump that failed after it had read the journal: the next one reads the same epochs again. */
+static void test_a_failed_dump_loses_no_epoch(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct dump_report report;
+    struct seen seen;
+    uint64_t seq;
+    char text[DUMP_TEXT_BYTES], command[300];
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 60);
+    dumping_open(&d);
+    assert_int_equal(dump_at(&d, &log, 20).epochs, 20);
+    /* The place of manifests is taken: all else has been put by then. */
+    snprintf(command, sizeof command, "cd %s/objects && mv manifests away && touch manifests",
+             here.dir);
+    assert_int_equal(system(command), 0);
+    write_snapshot(&log, 50);
+    assert_int_not_equal(dump_fixture_write(&here, &d.writer, &report, text), 0);
+    snprintf(command, sizeof command, "cd %s/objects && rm manifests && mv away manifests",
+             here.dir);
+    assert_int_equal(system(command), 0);
+    report = dump_at(&d, &log, 40);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 20);
+    /* The pointer is set back to an older dump: the journal is read from its beginning again. */
+    d.journal.place = journal_next(log.journal);
+    report = dump_at(&d, &log, 60);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 20);
+    dumping_close(&d);
+    assert_int_equal(read_back(0, &genesis, 60, &seen, &seq, text), 0);
+    assert_int_equal(seen.count, 60);
+    journal_close(log.journal);
+}
+
 /* A journal that was cut, and none at all: the dump is made and says what it lacks. */
 static void test_a_gap_is_said(void **state) {
     (void)state;
@@ -517,6 +553,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_epoch_comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_who_dumps_next_needs_no_memory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_failed_dump_loses_no_epoch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_gap_is_said, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_clusters_are_not_mixed, set_up, tear_down),
