@@ -484,6 +484,13 @@ static void on_dumped(void *context, uint64_t seq) {
     send_down(context, &message);
 }
 
+static uint64_t executed(void *context) {
+    const struct control *control = context;
+    struct mailbox_facts facts;
+    mailbox_facts_read(mailbox_status(control->mailbox), &facts);
+    return facts.exec_seq;
+}
+
 static int open_dumps(struct control *control) {
     struct control_config *config = &control->config;
     char text[DUMP_TEXT_BYTES] = "";
@@ -510,6 +517,7 @@ static int open_dumps(struct control *control) {
         .snapshot = control->snapshot,
         .arbiter = control->arbiter,
         .dumped = on_dumped,
+        .executed = executed,
         .context = control,
         .node = config->node_index,
         .node_count = config->node_count,
