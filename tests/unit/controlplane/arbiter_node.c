@@ -14,11 +14,12 @@ static void on_leader(void *context, const struct arbiter_leader *leader) {
     node->leader = *leader;
     node->leaders++;
 }
-static void on_campaign(void *context, bool won, const struct arbiter_leader *leader) {
+static void on_campaign(void *context, enum mailbox_campaign result,
+                        const struct arbiter_leader *leader) {
     struct arbiter_node *node = context;
     node->campaigned = true;
-    node->won = won;
-    node->wins += won;
+    node->won = result != MAILBOX_CAMPAIGN_LOST;
+    node->wins += node->won;
     node->campaign = *leader;
 }
 static void on_members(void *context) {
