@@ -204,14 +204,20 @@ void sim_runtime_restore(struct sim_runtime *runtime, const struct sim_runtime *
 
 /* ---- journal ---- */
 
-enum sim_record_kind { SIM_RECORD_PROMISE = 1, SIM_RECORD_EPOCH, SIM_RECORD_BODY };
+enum sim_record_kind {
+    SIM_RECORD_PROMISE = 1,
+    SIM_RECORD_EPOCH,
+    SIM_RECORD_BODY,
+    SIM_RECORD_DROP,
+    SIM_RECORD_COMMIT
+};
 
 struct sim_record {
     enum sim_record_kind kind;
     uint8_t winner;
     uint32_t length_bytes;
-    uint64_t id;               /* body: id. epoch: seq. promise: term */
-    uint64_t token;            /* of a promise; an epoch's: commit_seq as it was appended */
+    uint64_t id;    /* body: id. epoch, commit: seq. promise: term. drop: range */
+    uint64_t token; /* of a promise; an epoch's: commit_seq as it was appended. drop: from */
     struct wire_digest digest; /* of a body, or the first half of an epoch's hash */
     uint8_t *bytes;
 };

@@ -421,15 +421,21 @@ static void tell_result(struct sim *sim, struct sim_node *node, const struct sim
             return;
         won = false;
     }
-    control->campaigning = control->unknown = false;
+    bool late = won && !(control->campaigning && key->token == control->token);
+    if (!late)
+        control->campaigning = control->unknown = false;
     event.campaign.won = won;
+    event.campaign.late = late;
     if (won) {
         control->won_revision = key->revision;
         event.campaign.revision = key->revision;
         event.campaign.term = term;
         event.campaign.token = key->token;
     }
-    SIM_TRACE(sim, sim_name(node->index), "campaign %s, revision %llu", won ? "won" : "lost",
+    SIM_TRACE(sim, sim_name(node->index), "campaign %s, revision %llu",
+              late  ? "won after all"
+              : won ? "won"
+                    : "lost",
               (unsigned long long)key->revision);
     sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
 }

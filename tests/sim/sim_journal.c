@@ -40,7 +40,9 @@ static struct wire_digest half_hash(const struct wire_hash *hash) {
 static void index_record(struct sim_journal *journal, uint64_t number) {
     const struct sim_record *record = sim_journal_record(journal, number);
     switch (record->kind) {
-    case SIM_RECORD_PROMISE: break;
+    case SIM_RECORD_PROMISE:
+    case SIM_RECORD_DROP:
+    case SIM_RECORD_COMMIT: break;
     case SIM_RECORD_EPOCH:
         *sim_map_put(&journal->epochs, record->id) = number + 1;
         journal->top_seq = record->id;
@@ -93,6 +95,13 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
         record.digest = half_hash(&hash);
         record.bytes = copy_bytes(action->tail, action->tail_bytes);
         record.length_bytes = action->tail_bytes;
+    } else if (action->kind == REPLICA_ACTION_APPEND_DROP) {
+        record.kind = SIM_RECORD_DROP;
+        record.id = action->range;
+        record.token = action->end;
+    } else if (action->kind == REPLICA_ACTION_APPEND_COMMIT) {
+        record.kind = SIM_RECORD_COMMIT;
+        record.id = action->seq;
     } else {
         struct sim_slot *slot = &node->slots[action->slot];
         slot->record = journal->next;
@@ -196,7 +205,9 @@ void sim_journal_crash(struct sim *sim, struct sim_node *node) {
 /* Is this record of no use once the snapshot is there? */
 static bool covered(const struct sim_record *record, struct sim_runtime *snapshot) {
     switch (record->kind) {
-    case SIM_RECORD_PROMISE: return true; /* the newest is kept apart */
+    case SIM_RECORD_PROMISE: /* the newest is kept apart */
+    case SIM_RECORD_DROP:    /* of what is before it */
+    case SIM_RECORD_COMMIT: return true;
     case SIM_RECORD_EPOCH: return record->id <= snapshot->exec_seq;
     case SIM_RECORD_BODY: {
         const struct sim_runtime_range *range =

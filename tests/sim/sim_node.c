@@ -397,6 +397,8 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
         sim_journal_append(sim, node, a);
         break;
     case REPLICA_ACTION_APPEND_PROMISE:
+    case REPLICA_ACTION_APPEND_DROP:
+    case REPLICA_ACTION_APPEND_COMMIT:
     case REPLICA_ACTION_APPEND_EPOCH: sim_journal_append(sim, node, a); break;
     case REPLICA_ACTION_DELIVER: act_deliver(sim, node, a->seq); break;
     case REPLICA_ACTION_FREE_SLOTS:
