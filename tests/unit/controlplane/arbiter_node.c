@@ -1,5 +1,6 @@
 #include "arbiter_node.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,8 +27,8 @@ static void on_members(void *context) {
 }
 static void on_grant(void *context, const struct arbiter_grant *grant) {
     struct arbiter_node *node = context;
-    if (node->grant_count < NODE_GRANTS_MAX)
-        node->grants[node->grant_count++] = *grant;
+    assert(node->grant_count < NODE_GRANTS_MAX);
+    node->grants[node->grant_count++] = *grant;
 }
 static void on_checked(void *context, uint64_t range, uint64_t owner, bool owned) {
     struct arbiter_node *node = context;
