@@ -7,7 +7,6 @@
 #include "dataplane/journal/journal_recover.h"
 #include "dataplane/journal/journal_writer.h"
 
-#define JOURNAL_KINDS 8
 #define JOURNAL_POSITION_NONE UINT64_MAX
 
 /* One write. Batches are numbered; number modulo batch_count gives the buffer.
