@@ -53,22 +53,27 @@ static int check_members(struct config *config, char *error) {
     return 0;
 }
 
-static int check_arbiter(struct config *config, char *error) {
+static int check_etcd(struct config *config, char *error) {
     bool endpoints = config->etcd_endpoints[0] != '\0';
     if (config->arbiter == CONFIG_ARBITER_AUTO)
         config->arbiter = endpoints ? CONFIG_ARBITER_ETCD : CONFIG_ARBITER_EMBEDDED;
     if (config->arbiter == CONFIG_ARBITER_ETCD && !endpoints)
         return refuse(error, "arbiter = etcd needs etcd-endpoints, as in "
                              "--etcd-endpoints http://127.0.0.1:2379");
-    if (config->arbiter == CONFIG_ARBITER_EMBEDDED && config->node_count > 1)
-        return refuse(error,
-                      "%" PRIu32 " nodes need etcd to agree on a leader: set etcd-endpoints "
-                      "(the embedded arbiter is for a single node)",
-                      config->node_count);
     if ((config->etcd_certificate_file[0] == '\0') != (config->etcd_key_file[0] == '\0'))
         return refuse(error, "etcd-certificate-file and etcd-key-file are set together or not at "
                              "all");
     return 0;
+}
+
+static int check_arbiter(struct config *config, char *error) {
+    int code = check_etcd(config, error);
+    if (code == 0 && config->arbiter == CONFIG_ARBITER_EMBEDDED && config->node_count > 1)
+        return refuse(error,
+                      "%" PRIu32 " nodes need etcd to agree on a leader: set etcd-endpoints "
+                      "(the embedded arbiter is for a single node)",
+                      config->node_count);
+    return code;
 }
 
 static int check_store(const struct config *config, char *error) {
@@ -219,8 +224,8 @@ static int check_gateway(struct config *config, char *error) {
 }
 
 static int check_ctl(struct config *config, char *error) {
-    int code = check_store(config, error);
-    if (code != 0)
+    int code = check_etcd(config, error);
+    if (code != 0 || (code = check_store(config, error)) != 0)
         return code;
     config->node_count =
         (uint32_t)config_urls_parse(config->node_urls, config->node, CONFIG_NODES_MAX);

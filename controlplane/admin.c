@@ -209,7 +209,8 @@ static enum MHD_Result get_stretch(struct admin *admin, struct request *request)
         facts.role == MAILBOX_ROLE_QUARANTINED)
         return reply_message(request->connection, MHD_HTTP_NOT_FOUND, "no such epochs here");
     request->stretch = true;
-    stretches_want(admin->setup.stretches, after, facts.exec_seq, snapshot_answered, request);
+    stretches_want(admin->setup.stretches, after, facts.exec_seq, &facts.exec_hash,
+                   snapshot_answered, request);
     if (request->answered)
         return reply_snapshot(request);
     request->suspended = true;

@@ -41,6 +41,8 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     number(object, "lastChangedPages", status.last_changed_pages);
     number(object, "lastSentBytes", status.last_sent_bytes);
     number(object, "lastSkippedBytes", status.last_skipped_bytes);
+    number(object, "lastCheckedBytes", status.last_checked_bytes);
+    number(object, "lies", status.lies);
     number(object, "lastEpochs", status.last_epochs);
     (void)json_object_set_new(object, "lastGap", json_boolean(status.last_gap));
     (void)json_object_set_new(
@@ -100,6 +102,9 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
         {"dump_last_duration_ms", "gauge", "of the last one made here", status.last_duration_ms},
         {"dump_last_changed_pages", "gauge", "pages that it brought", status.last_changed_pages},
         {"dump_last_sent_bytes", "gauge", "objects that it sent", status.last_sent_bytes},
+        {"dump_last_checked_bytes", "gauge", "that it read back", status.last_checked_bytes},
+        {"dump_lies_total", "counter", "objects that the store lost or changed, found in time",
+         status.lies},
         {"dump_last_epochs", "gauge", "of the journal that it brought", status.last_epochs},
         {"dump_last_gap", "gauge", "1: it lacks the epochs since the dump before", status.last_gap},
         {"store_requests_total", "counter", "requests to the store", status.counters.requests},
@@ -131,5 +136,11 @@ bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALAR
                  ", for want of room (retain-bytes): up to epoch %" PRIu64
                  " this node can add no epochs to a dump",
                  status.latest_seq, cut_seq);
-    return status.error || hole;
+    bool lie = !status.error && !hole && status.last_lie;
+    if (lie)
+        snprintf(
+            ret_text, ADMIN_ALARM_BYTES,
+            "the store does not keep what it is given: %.300s; the last dump put it there anew",
+            status.lie);
+    return status.error || hole || lie;
 }

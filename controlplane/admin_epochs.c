@@ -43,8 +43,8 @@ json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts
     if (atomic_load(&status->idempotency_keys) * 10 >=
             atomic_load(&status->idempotency_keys_max) * 9 &&
         atomic_load(&status->idempotency_keys_max))
-        add(array, "nearly all idempotency keys are taken, then new ones are refused: raise "
-                   "idempotency-keys, or shorten idempotency-span-s");
+        add(array, "nearly all idempotency keys are taken; then new ones get 429 until the oldest "
+                   "is idempotency-span-s old: send fewer requests with one");
     if (facts->role == MAILBOX_ROLE_QUARANTINED)
         add(array, "this node's results differ from those of k others");
     if (facts->role == MAILBOX_ROLE_LOST)

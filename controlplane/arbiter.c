@@ -162,6 +162,24 @@ static bool differs(const char *what, uint64_t ours, uint64_t theirs) {
     return true;
 }
 
+/* Kept in genesis from the first version on that knew it; `key` as it is configured. */
+static bool limit_differs(const char *key, uint64_t ours, uint64_t theirs) {
+    if (ours == theirs)
+        return false;
+    if (theirs)
+        mrn_log_error("configuration_mismatch",
+                      "what=%s ours=%" PRIu64 " cluster=%" PRIu64 " do=\"start with --%s %" PRIu64
+                      ": a cluster keeps the value it was made with; or make a new cluster name\"",
+                      key, ours, theirs, key, theirs);
+    else
+        mrn_log_error("configuration_mismatch",
+                      "what=%s ours=%" PRIu64 " cluster=not_recorded do=\"an earlier version made "
+                      "this cluster and did not record its %s: run that version, or make a new "
+                      "cluster name\"",
+                      key, ours, key);
+    return true;
+}
+
 static void hex(const uint8_t key[CONTROL_KEY_BYTES], char ret[2 * CONTROL_KEY_BYTES + 1]) {
     for (int i = 0; i < CONTROL_KEY_BYTES; i++)
         snprintf(ret + 2 * i, 3, "%02x", key[i]);
@@ -175,8 +193,8 @@ int arbiter_check_genesis(const struct arbiter_setup *setup,
         differs("durable", config->durable, genesis->durable) ||
         differs("protocol_version", WIRE_VERSION, genesis->protocol_version))
         return MRN_ERR_MISMATCH;
-#define CONTROL_LIMIT(field, name, key)                            \
-    if (differs(key, config->limits.field, genesis->limits.field)) \
+#define CONTROL_LIMIT(field, name, key)                                  \
+    if (limit_differs(key, config->limits.field, genesis->limits.field)) \
         return MRN_ERR_MISMATCH;
 #include "controlplane/control_limits.def"
 #undef CONTROL_LIMIT

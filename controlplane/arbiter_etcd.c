@@ -412,17 +412,10 @@ struct arbiter *arbiter_etcd_open(const struct arbiter_setup *setup) {
     arbiter->range_ttl_s = config->range_ttl_s ? config->range_ttl_s : 10;
     arbiter->next_range = 1;
     snprintf(arbiter->prefix, sizeof arbiter->prefix, "/maroon/%s/", config->cluster);
-    struct etcd_config etcd_config = {
-        .endpoints = config->etcd_endpoints,
-        .ca_file = config->etcd_ca_file,
-        .certificate_file = config->etcd_certificate_file,
-        .key_file = config->etcd_key_file,
-        .user = config->etcd_user,
-        .password = config->etcd_password,
-        /* Below a third of the lease, and low enough that a cluster that lost its leader while
-         * etcd was away has one within 2 s of its return. */
-        .backoff_max_ms = arbiter->lease_ttl_s < 2 ? arbiter->lease_ttl_s * 250 : 500,
-    };
+    struct etcd_config etcd_config = config->etcd;
+    /* Below a third of the lease, and low enough that a cluster that lost its leader while etcd was
+     * away has one within 2 s of its return. */
+    etcd_config.backoff_max_ms = arbiter->lease_ttl_s < 2 ? arbiter->lease_ttl_s * 250 : 500;
     arbiter->etcd = etcd_create(setup->loop, setup->http, &etcd_config);
     if (!arbiter->etcd) {
         free(arbiter);

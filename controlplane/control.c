@@ -350,7 +350,8 @@ static int check_config(const struct control_config *config) {
         return refuse("data_dir: not set");
     if (config->arbiter == CONTROL_ARBITER_EMBEDDED && config->node_count != 1)
         return refuse("arbiter: embedded is for one node; a cluster needs etcd");
-    if (config->arbiter == CONTROL_ARBITER_ETCD && !config->etcd_endpoints[0])
+    if (config->arbiter == CONTROL_ARBITER_ETCD &&
+        (!config->etcd.endpoints || !config->etcd.endpoints[0]))
         return refuse("etcd_endpoints: not set");
     if (config->arbiter != CONTROL_ARBITER_EMBEDDED && config->arbiter != CONTROL_ARBITER_ETCD)
         return refuse("arbiter: embedded or etcd");

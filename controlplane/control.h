@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "controlplane/etcd.h"
 #include "controlplane/store/object_store.h"
 #include "dataplane/stages/mailbox.h"
 #include "proto/wire.h"
@@ -69,10 +70,8 @@ struct control_config {
     uint8_t member_keys[WIRE_NODES_MAX][CONTROL_KEY_BYTES];
 
     enum control_arbiter arbiter;
-    char etcd_endpoints[512]; /* "http://a:2379,http://b:2379"; https too */
-    char etcd_ca_file[MAILBOX_PATH_MAX], etcd_certificate_file[MAILBOX_PATH_MAX],
-        etcd_key_file[MAILBOX_PATH_MAX];
-    char etcd_user[64], etcd_password[128];
+    struct etcd_config etcd;  /* its strings stay the caller's, as those of `store`; endpoints NULL
+                                 or "": not set */
     uint32_t lease_ttl_s;     /* of the leader key; 2..3600, default 5 when 0 */
     uint32_t range_ttl_s;     /* of range-leases; default 10 when 0 */
     uint32_t publish_tick_us; /* least time between two publications; default 62,500 when 0 */

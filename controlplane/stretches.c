@@ -21,6 +21,7 @@
 struct job {
     struct job *next;
     uint64_t after_seq, to_seq;
+    struct wire_hash to_hash;
     stretches_ready ready;
     void *context;
     int error;
@@ -70,8 +71,10 @@ static int write_record(void *context, uint64_t seq, const struct wire_hash *has
 }
 
 static void do_job(struct stretches *s, struct job *job) {
-    struct dump_journal_span span = {
-        .after_seq = job->after_seq, .to_seq = job->to_seq, .digest_key = s->setup.digest_key};
+    struct dump_journal_span span = {.after_seq = job->after_seq,
+                                     .to_seq = job->to_seq,
+                                     .to_hash = job->to_hash,
+                                     .digest_key = s->setup.digest_key};
     struct writing w = {s, job, NULL};
     snprintf(job->path, sizeof job->path, "%.440s/stretch-%" PRIu64, s->dir, s->number++);
     w.file = fopen(job->path, "we");
@@ -167,15 +170,18 @@ static void on_done(void *context, int fd, uint32_t events) {
     answer_done(context);
 }
 
-void stretches_want(struct stretches *s, uint64_t after_seq, uint64_t to_seq, stretches_ready ready,
-                    void *context) {
+void stretches_want(struct stretches *s, uint64_t after_seq, uint64_t to_seq,
+                    const struct wire_hash *to_hash, stretches_ready ready, void *context) {
     struct job *job = s->waiting < WAITING_MAX ? calloc(1, sizeof *job) : NULL;
     if (!job) {
         ready(context, s->waiting < WAITING_MAX ? MRN_ERR_NO_MEMORY : MRN_ERR_FULL, NULL, 0);
         return;
     }
-    *job =
-        (struct job){.after_seq = after_seq, .to_seq = to_seq, .ready = ready, .context = context};
+    *job = (struct job){.after_seq = after_seq,
+                        .to_seq = to_seq,
+                        .to_hash = *to_hash,
+                        .ready = ready,
+                        .context = context};
     s->waiting++;
     pthread_mutex_lock(&s->lock);
     *s->end = job;

@@ -30,10 +30,10 @@ struct stretches *stretches_create(const struct stretches_setup *setup);
 /* Who waits is told CLOSED. NULL is allowed. */
 void stretches_destroy(struct stretches *stretches);
 
-/* Epochs above `after_seq` up to `to_seq`, which is executed here. `ready` comes later, never from
- * within the call, unless it is FULL or NO_MEMORY. */
+/* Epochs above `after_seq` up to `to_seq`, which is executed here under `to_hash`. `ready` comes
+ * later, never from within the call, unless it is FULL or NO_MEMORY. */
 void stretches_want(struct stretches *stretches, uint64_t after_seq, uint64_t to_seq,
-                    stretches_ready ready, void *context);
+                    const struct wire_hash *to_hash, stretches_ready ready, void *context);
 
 struct stretches_counters {
     uint64_t served, failed, bytes;

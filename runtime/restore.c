@@ -1,4 +1,6 @@
 /* Reading a snapshot: into a region of its own, checked, then exchanged for the runtime's. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/internal.h"
@@ -47,6 +49,51 @@ static bool hash_equal(const struct wire_hash *a, const struct wire_hash *b) {
     return memcmp(a, b, sizeof *a) == 0;
 }
 
+static bool value_differs(const char *key, uint64_t ours, uint64_t theirs, char *text) {
+    if (ours != theirs)
+        snprintf(text, RUNTIME_TEXT_BYTES,
+                 "%s is %" PRIu64 " here and %" PRIu64
+                 " in the snapshot; a state keeps the value it "
+                 "was made with: start with %s = %" PRIu64,
+                 key, ours, theirs, key, theirs);
+    return ours != theirs;
+}
+
+bool runtime_snapshot_differs(const struct runtime *runtime, const struct snapshot_head *head,
+                              char ret_text[RUNTIME_TEXT_BYTES]) {
+    const struct runtime_config *c = &runtime->config;
+    const struct snapshot_sizes *s = &head->sizes;
+    if (value_differs("state-bytes", c->state_bytes, s->state_bytes, ret_text) ||
+        value_differs("ranges-max", c->ranges_max, s->ranges_max, ret_text) ||
+        value_differs("ranges-retired-max", c->retired_max, s->retired_max, ret_text) ||
+        value_differs("results-kept", c->results_kept, s->results_kept, ret_text) ||
+        value_differs("idempotency-keys", c->idempotency_slots, s->idempotency_slots, ret_text) ||
+        value_differs("idempotency-bytes", c->idempotency_bytes, s->idempotency_bytes, ret_text) ||
+        value_differs("idempotency-span-s", c->idempotency_span_us / 1000000,
+                      s->idempotency_span_us / 1000000, ret_text) ||
+        value_differs("max-transaction-bytes", c->max_transaction_bytes, s->max_transaction_bytes,
+                      ret_text))
+        return true;
+    if (!hash_equal(&head->origin, &c->origin_hash))
+        snprintf(ret_text, RUNTIME_TEXT_BYTES,
+                 "the snapshot is of a cluster that began with another state");
+    else if (!hash_equal(&head->identity, &runtime->identity))
+        snprintf(ret_text, RUNTIME_TEXT_BYTES,
+                 "its applications, or their tables, are others: start the program that wrote it");
+    else if (head->configuration_id != c->configuration_id)
+        snprintf(ret_text, RUNTIME_TEXT_BYTES,
+                 "the snapshot is of configuration %016" PRIx64 ", this node of %016" PRIx64
+                 ": of another cluster, or of other nodes",
+                 head->configuration_id, c->configuration_id);
+    else if (head->region_bytes != runtime->layout.length_bytes ||
+             head->page_bytes != STATE_PAGE_BYTES)
+        snprintf(ret_text, RUNTIME_TEXT_BYTES,
+                 "this program lays the state out otherwise: start the program that wrote it");
+    else
+        return false;
+    return true;
+}
+
 /* Magic and version come first: a newer head may have another length and checksum. */
 static int head_check(const struct runtime *runtime, const struct snapshot_head *head) {
     if (memcmp(head->magic, SNAPSHOT_MAGIC, sizeof head->magic) != 0)
@@ -57,12 +104,8 @@ static int head_check(const struct runtime *runtime, const struct snapshot_head 
     if (head->head_bytes != sizeof *head || !hash_equal(&sum, &head->checksum) ||
         head->reserved != 0)
         return MRN_ERR_CORRUPT;
-    if (head->configuration_id != runtime->config.configuration_id ||
-        !hash_equal(&head->origin, &runtime->config.origin_hash) ||
-        !hash_equal(&head->identity, &runtime->identity) ||
-        head->region_bytes != runtime->layout.length_bytes || head->page_bytes != STATE_PAGE_BYTES)
-        return MRN_ERR_MISMATCH;
-    return 0;
+    char text[RUNTIME_TEXT_BYTES];
+    return runtime_snapshot_differs(runtime, head, text) ? MRN_ERR_MISMATCH : 0;
 }
 
 static int pages_read(struct reader *reader, struct state *state, uint64_t *ret_count) {

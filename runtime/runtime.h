@@ -261,9 +261,16 @@ void runtime_snapshot_abandon(struct runtime *runtime);
 int runtime_snapshot_write(struct runtime *runtime, runtime_write_callback write, void *user,
                            struct runtime_snapshot_info *ret_info);
 
+#define RUNTIME_TEXT_BYTES 256
+
+/* Whether this runtime cannot take the snapshot of this head, whose checksum is right. Then
+ * `ret_text` says in what the two differ, with both values, and what to do. */
+bool runtime_snapshot_differs(const struct runtime *runtime, const struct snapshot_head *head,
+                              char ret_text[RUNTIME_TEXT_BYTES]);
+
 /* Replaces the state by a snapshot's, all or nothing: it is read into a region of its own and
  * checked first. Also leaves the stopped state. UNSUPPORTED: another format version. MISMATCH:
- * another configuration id, origin or identity. CORRUPT: a checksum or hash differs, or it ends
+ * runtime_snapshot_differs. CORRUPT: a checksum or hash differs, or it ends
  * early or late. NO_MEMORY; an error of the callback; EXISTS: a snapshot is under way. */
 int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *user,
                     struct runtime_snapshot_info *ret_info);

@@ -11,6 +11,7 @@
 #include "controlplane/ctl/ctl_dump.h"
 #include "controlplane/dump/dump_history.h"
 #include "controlplane/dump/dump_show.h"
+#include "controlplane/from_config.h"
 #include "controlplane/restore/restore_cluster.h"
 #include "controlplane/store/from_config.h"
 #include "maroon/error.h"
@@ -205,9 +206,9 @@ static int read_dump(struct dump_command *c, const char *path, const char *file,
 static int compare_signer(struct dump_command *c, const struct dump_manifest *manifest) {
     static struct control_config config;
     uint8_t key[CONTROL_KEY_BYTES];
-    if (!c->config->etcd_endpoints[0])
+    control_cluster_from_config(c->config, &config);
+    if (config.arbiter != CONTROL_ARBITER_ETCD)
         return 0;
-    ctl_etcd_config(c->config, &config);
     int error = restore_cluster_signer(&config, manifest->node, key, c->text);
     if (!error && memcmp(key, manifest->public_key, sizeof key) != 0) {
         snprintf(c->text, sizeof c->text,

@@ -30,10 +30,6 @@ void ctl_tell(void *show, const struct dump_progress *done);
  * etcd is named; UNAVAILABLE: etcd does not answer. */
 int ctl_etcd_pointer(const struct config *config, char *ret_text, size_t room);
 
-/* Name, arbiter and etcd of the cluster that the keys name. */
-struct control_config;
-void ctl_etcd_config(const struct config *from, struct control_config *config);
-
 int ctl_restore(struct dump_command *command); /* restore DATA-DIR... */
 int ctl_cat(struct dump_command *command);     /* dump cat */
 

@@ -3,6 +3,7 @@
 
 #include "controlplane/ctl/ctl_dump.h"
 #include "controlplane/etcd.h"
+#include "controlplane/from_config.h"
 #include "controlplane/log.h"
 #include "maroon/error.h"
 
@@ -29,14 +30,9 @@ static void on_read(void *context, const struct etcd_answer *answer) {
 int ctl_etcd_pointer(const struct config *config, char *ret_text, size_t room) {
     struct reading reading = {.text = ret_text, .room = room};
     char key[ETCD_KEY_MAX + 1];
-    if (!config->etcd_endpoints[0])
+    struct etcd_config to;
+    if (!etcd_from_config(config, &to))
         return MRN_ERR_NOT_FOUND;
-    struct etcd_config to = {.endpoints = config->etcd_endpoints,
-                             .ca_file = config->etcd_ca_file,
-                             .certificate_file = config->etcd_certificate_file,
-                             .key_file = config->etcd_key_file,
-                             .user = config->etcd_user,
-                             .password = config->etcd_password};
     struct loop *loop = loop_create();
     struct http_client *http = loop ? http_client_create(loop) : NULL;
     struct etcd *etcd = http ? etcd_create(loop, http, &to) : NULL;

@@ -8,6 +8,7 @@
 
 #include "controlplane/ctl/ctl.h"
 #include "controlplane/ctl/ctl_dump.h"
+#include "controlplane/from_config.h"
 #include "controlplane/restore/restore_cluster.h"
 #include "maroon/error.h"
 
@@ -23,21 +24,9 @@ struct restoring {
     uint64_t epochs;
 };
 
-void ctl_etcd_config(const struct config *from, struct control_config *config) {
-    snprintf(config->cluster, sizeof config->cluster, "%s", from->cluster);
-    config->arbiter = from->etcd_endpoints[0] ? CONTROL_ARBITER_ETCD : CONTROL_ARBITER_EMBEDDED;
-    snprintf(config->etcd_endpoints, sizeof config->etcd_endpoints, "%s", from->etcd_endpoints);
-    snprintf(config->etcd_ca_file, sizeof config->etcd_ca_file, "%s", from->etcd_ca_file);
-    snprintf(config->etcd_certificate_file, sizeof config->etcd_certificate_file, "%s",
-             from->etcd_certificate_file);
-    snprintf(config->etcd_key_file, sizeof config->etcd_key_file, "%s", from->etcd_key_file);
-    snprintf(config->etcd_user, sizeof config->etcd_user, "%s", from->etcd_user);
-    snprintf(config->etcd_password, sizeof config->etcd_password, "%s", from->etcd_password);
-}
-
 static void configure(struct restoring *r) {
     struct control_config *config = &r->config;
-    ctl_etcd_config(r->c->config, config);
+    control_cluster_from_config(r->c->config, config);
     config->node_count = (uint8_t)(r->c->word_count - 1);
     config->quorum =
         r->c->quorum == UINT64_MAX ? (uint8_t)(config->node_count / 2 + 1) : (uint8_t)r->c->quorum;

@@ -23,6 +23,7 @@ struct held_epoch {
     uint8_t *bytes; /* NULL: none yet */
     uint32_t length_bytes;
     uint64_t place;
+    struct wire_hash hash;
 };
 
 struct collecting {
@@ -129,14 +130,22 @@ static int window_grow(struct collecting *c, uint32_t count) {
     return 0;
 }
 
+static bool continues(const struct collecting *c, const struct wire_epoch_head *head) {
+    if (head->seq > c->next + c->window_count)
+        return false;
+    return head->seq <= c->next || !memcmp(head->previous_hash, &window_at(c, head->seq - 1)->hash,
+                                           sizeof head->previous_hash);
+}
+
 /* "A seq at or below the last one replaces it and all above." */
 static int window_put(struct collecting *c, const uint8_t *epoch, uint32_t length_bytes) {
     uint64_t seq = ((const struct wire_epoch_head *)epoch)->seq;
     if (c->next && seq < c->next && c->passed)
-        return 0;                                     /* settled */
-    if (c->next && seq > c->next + c->window_count) { /* a snapshot was restored in between */
+        return 0;                                        /* settled */
+    if (c->next && !continues(c, (const void *)epoch)) { /* a snapshot was restored in between */
         if (c->begun)
             return MRN_ERR_NOT_FOUND;
+        window_cut(c, 0);
         c->passed = false;
         c->next = 0;
     }
@@ -152,7 +161,8 @@ static int window_put(struct collecting *c, const uint8_t *epoch, uint32_t lengt
     if (!copy)
         return no_memory(c);
     memcpy(copy, epoch, length_bytes);
-    *window_at(c, seq) = (struct held_epoch){copy, length_bytes, c->place};
+    *window_at(c, seq) =
+        (struct held_epoch){copy, length_bytes, c->place, wire_hash_blake2b(copy, length_bytes)};
     return 0;
 }
 
@@ -252,6 +262,14 @@ static int take_record(void *context, enum journal_kind kind, uint64_t place, co
     return error ? error : advance(c);
 }
 
+/* What was asked for is executed, so committed, if that is what lies here under its number. */
+static void note_asked(struct collecting *c) {
+    uint64_t to_seq = c->span->to_seq;
+    if (c->next && to_seq >= c->next && to_seq < c->next + c->window_count &&
+        !memcmp(&window_at(c, to_seq)->hash, &c->span->to_hash, sizeof c->span->to_hash))
+        c->committed = to_seq > c->committed ? to_seq : c->committed;
+}
+
 /* Where the next reading must begin: at the oldest of what still waits. */
 static uint64_t oldest(const struct collecting *c) {
     uint64_t place = c->place;
@@ -288,12 +306,13 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
         return no_memory(&c);
     text[0] = '\0';
     int error = journal_follow(journal->directory, journal->place, take_record, &c, words);
-    if (!error) { /* what was asked for is executed, so committed */
-        c.committed = span->to_seq > c.committed ? span->to_seq : c.committed;
+    if (!error) {
+        note_asked(&c);
         error = advance(&c);
     }
-    if (!error && c.next <= span->to_seq)
-        error = c.next ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
+    if (!error &&
+        (c.next <= span->to_seq || !c.begun)) /* too little, or only what comes after it */
+        error = c.next && c.next <= span->to_seq ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
     if (!error)
         journal->place = oldest(&c);
     else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])

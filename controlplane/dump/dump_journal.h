@@ -4,6 +4,10 @@
  *   journal records --> epochs (a later one replaces it and all above), bodies by id
  *      --next in order, known committed, all its bodies here under its digest--> record
  *
+ * Committed is what a later record notes, while the chain from it to there is whole: a node that a
+ * snapshot took over epochs that were never committed leaves those in its journal, and does not
+ * continue them.
+ *
  * Memory: what lies between an epoch's first body and the epoch, not the journal's size.
  * Threads: one. Errors, with words: NOT_FOUND when the journal begins too late for what is asked
  * for; UNAVAILABLE when something of it is not written yet, or is gone; what `emit` returned; IO,
@@ -22,6 +26,7 @@ struct dump_journal {
 /* What follows which epoch, up to which. */
 struct dump_journal_span {
     uint64_t after_seq, to_seq;  /* to_seq: executed here */
+    struct wire_hash to_hash;    /* of epoch to_seq */
     struct wire_hash after_hash; /* all zero: not known, the receiver checks */
     struct wire_digest_key digest_key;
 };

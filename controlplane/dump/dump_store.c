@@ -9,11 +9,15 @@
 
 #define PASS_MS 50
 #define FRESH_MS (30 * 60 * 1000)
+#define PUTS_MAX 3 /* of one object that the store does not give back */
 
 struct dump_put {
     struct dump_put *next, *previous;
     struct dump_store *store;
     struct dump_bytes bytes;
+    unsigned how;
+    uint32_t puts; /* so far */
+    bool found;    /* it was there */
     char name[OBJECT_NAME_MAX];
 };
 
@@ -76,25 +80,82 @@ static bool is_fresh(const struct dump_store *store, uint64_t modified_ms) {
     return modified_ms + store->fresh_ms > (uint64_t)time(NULL) * 1000;
 }
 
+static void on_put(void *context, struct object_store_answer *answer);
+
+/* Sends it, whatever is there. */
+static void put_again(struct dump_put *put) {
+    struct dump_store *store = put->store;
+    if (object_store_put(store->store, put->name, put->bytes.at, put->bytes.count, false, on_put,
+                         put) == 0) {
+        store->open++;
+        return;
+    }
+    note(store, MRN_ERR_NO_MEMORY, "no memory");
+    put_free(put);
+}
+
+static void put_done(struct dump_put *put) {
+    if (put->found)
+        put->store->skipped_bytes += put->bytes.count;
+    else
+        put->store->sent_bytes += put->bytes.count;
+    put_free(put);
+}
+
+/* What makes a store a liar, and not just one that cannot be had. */
+static const char *lie_of(const struct dump_put *put, const struct object_store_answer *answer) {
+    if (answer->error == MRN_ERR_NOT_FOUND)
+        return "is not there, though the store had taken it";
+    bool other = answer->error == MRN_ERR_CORRUPT || answer->error == MRN_ERR_TOO_LARGE;
+    if (!answer->error)
+        other = answer->size_bytes != put->bytes.count ||
+                memcmp(answer->bytes, put->bytes.at, put->bytes.count) != 0;
+    return other ? "comes back with other bytes than were put" : NULL;
+}
+
+static void on_back(void *context, struct object_store_answer *answer) {
+    struct dump_put *put = context;
+    struct dump_store *store = put->store;
+    const char *lie = lie_of(put, answer);
+    store->open--;
+    if (!lie && !answer->error) {
+        store->checked_bytes += put->bytes.count;
+        put_done(put);
+        return;
+    }
+    if (lie) {
+        store->lies++;
+        snprintf(store->lie, sizeof store->lie, "%.100s %s", put->name, lie);
+        if (put->puts < PUTS_MAX && !store->error) {
+            put->found = false;
+            put_again(put);
+            return;
+        }
+    }
+    note(store, lie ? MRN_ERR_CORRUPT : answer->error, lie ? store->lie : answer->text);
+    put_free(put);
+}
+
 static void on_put(void *context, struct object_store_answer *answer) {
     struct dump_put *put = context;
     struct dump_store *store = put->store;
     store->open--;
-    if (answer->error == MRN_ERR_EXISTS && !is_fresh(store, answer->modified_ms)) {
-        if (object_store_put(store->store, put->name, put->bytes.at, put->bytes.count, false,
-                             on_put, put) == 0) {
-            store->open++;
-            return;
-        }
-        note(store, MRN_ERR_NO_MEMORY, "no memory");
-    } else if (answer->error == MRN_ERR_EXISTS) {
-        store->skipped_bytes += put->bytes.count;
-    } else if (answer->error) {
+    put->found = answer->error == MRN_ERR_EXISTS;
+    put->puts++;
+    if (put->found && !is_fresh(store, answer->modified_ms)) {
+        put->puts--;
+        put_again(put);
+    } else if (answer->error && !put->found) {
         note(store, answer->error, answer->text);
+        put_free(put);
+    } else if (!(put->how & DUMP_PUT_CHECK)) {
+        put_done(put);
+    } else if (object_store_get(store->store, put->name, put->bytes.count, on_back, put) == 0) {
+        store->open++;
     } else {
-        store->sent_bytes += put->bytes.count;
+        note(store, MRN_ERR_NO_MEMORY, "no memory");
+        put_free(put);
     }
-    put_free(put);
 }
 
 void dump_store_drain(struct dump_store *store, uint32_t below) {
@@ -105,7 +166,7 @@ void dump_store_drain(struct dump_store *store, uint32_t below) {
 }
 
 int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes *bytes,
-                   bool skip) {
+                   unsigned how) {
     dump_store_drain(store, DUMP_TRANSFERS);
     struct dump_put *put = store->error ? NULL : calloc(1, sizeof *put);
     if (!put) {
@@ -114,6 +175,7 @@ int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes
         return store->error;
     }
     put->store = store;
+    put->how = how;
     put->bytes = *bytes;
     *bytes = (struct dump_bytes){0};
     snprintf(put->name, sizeof put->name, "%s", name);
@@ -121,8 +183,8 @@ int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes
     if (put->next)
         put->next->previous = put;
     store->puts = put;
-    int error =
-        object_store_put(store->store, name, put->bytes.at, put->bytes.count, skip, on_put, put);
+    int error = object_store_put(store->store, name, put->bytes.at, put->bytes.count,
+                                 (how & DUMP_PUT_SKIP) != 0, on_put, put);
     if (error) {
         note(store, error, mrn_error_text(error));
         put_free(put);

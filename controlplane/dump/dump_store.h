@@ -1,5 +1,11 @@
 /* dump_store: an object store for a thread that may wait: calls block, many transfers at once.
  *
+ *   put --stored, or found there--> read back --the same bytes--> done
+ *                                      '--other bytes, or none--> put again, at most twice
+ *
+ * A store that answers 200 has promised nothing yet: what a dump consists of is read back while its
+ * bytes are still here, and compared with them.
+ *
  * Threads: one, the opener's; *stop may be set by any and stays set: nothing runs any more then,
  * only dump_store_close is left. Errors: those of the object store, with its words in `text`;
  * CLOSED when stopped. After an error of a put nothing more is put until dump_store_wait has told
@@ -26,8 +32,10 @@ struct dump_store {
     uint64_t fresh_ms;      /* objects found there count when put within this time */
     uint64_t skipped_bytes; /* found there and not sent */
     uint64_t sent_bytes;
+    uint64_t checked_bytes; /* read back and found the same */
+    uint64_t lies;          /* read back and found missing or different; of `lie` the newest */
     int error;
-    char text[DUMP_TEXT_BYTES];
+    char text[DUMP_TEXT_BYTES], lie[DUMP_TEXT_BYTES];
 };
 
 /* 0, or INVALID, NO_MEMORY with words in store->text. */
@@ -35,11 +43,19 @@ int dump_store_open(struct dump_store *store, const struct object_store_config *
                     const _Atomic bool *stop);
 void dump_store_close(struct dump_store *store);
 
+enum dump_put_how {
+    /* An object with the same bytes that was put lately is left as it is. One that is older is put
+     * again, so that a prune, which spares young objects only, cannot take it away from a dump that
+     * is not complete yet. */
+    DUMP_PUT_SKIP = 1,
+    /* Read back, also when it was skipped. CORRUPT when the store does not give it back. */
+    DUMP_PUT_CHECK = 2,
+};
+
 /* Takes `bytes` over (freed, emptied) and starts to put it; blocks while DUMP_TRANSFERS are under
- * way. `skip`: an object with the same bytes that was put lately is left as it is. One that is
- * older is put again, so that a prune, which spares young objects only, cannot take it away from a
- * dump that is not complete yet. Returns the first error so far. */
-int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes *bytes, bool skip);
+ * way. `how`: of enum dump_put_how. Returns the first error so far. */
+int dump_store_put(struct dump_store *store, const char *name, struct dump_bytes *bytes,
+                   unsigned how);
 bool dump_store_stopped(const struct dump_store *store);
 /* Until nothing is under way. Returns and forgets the first error; text stays. */
 int dump_store_wait(struct dump_store *store);

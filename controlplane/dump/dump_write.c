@@ -8,12 +8,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "controlplane/dump/dump_base.h"
 #include "controlplane/dump/dump_stretch.h"
 #include "maroon/error.h"
 
 #define READ_BYTES (1u << 20)
 #define JOURNAL_TRIES 40 /* the newest epochs may be executed before they are written */
 #define JOURNAL_PAUSE_US 50000
+#define POINTER_TRIES 4 /* the last one only looks */
 
 /* A chunk being filled. */
 struct filling {
@@ -25,6 +27,7 @@ struct filling {
 struct writing {
     struct dump_writer *writer;
     FILE *file;
+    struct dump_base base;
     struct wire_hash *leaves;
     struct filling filling;
     struct dump_bytes payload, object;
@@ -51,7 +54,7 @@ static int put_object(struct writing *w, enum dump_kind kind, struct wire_hash *
         return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
     *ret_bytes = w->object.count;
     dump_object_path(kind, ret_name, path);
-    int error = dump_store_put(w->writer->store, path, &w->object, true);
+    int error = dump_store_put(w->writer->store, path, &w->object, DUMP_PUT_SKIP | DUMP_PUT_CHECK);
     return error ? store_told(w, error) : 0;
 }
 
@@ -243,10 +246,16 @@ static int write_stretches(struct writing *w, const struct snapshot_head *head,
         return 0;
     }
     span.to_seq = head->seq;
+    span.to_hash = head->epoch_hash;
     for (int i = 0; i < JOURNAL_TRIES && error == MRN_ERR_UNAVAILABLE; i++) {
         if (i)
             usleep(JOURNAL_PAUSE_US);
         error = dump_store_stopped(writer->store) ? MRN_ERR_CLOSED : stretches_try(w, &span);
+        if (error == MRN_ERR_NOT_FOUND &&
+            writer->journal->place) { /* what was handed out is wanted again */
+            writer->journal->place = 0;
+            error = MRN_ERR_UNAVAILABLE;
+        }
     }
     if (!error && memcmp(&manifest->stretches[manifest->stretch_count - 1].last_hash,
                          &head->epoch_hash, sizeof head->epoch_hash) != 0)
@@ -261,52 +270,44 @@ static int write_stretches(struct writing *w, const struct snapshot_head *head,
     return error;
 }
 
-static int prepare_state(struct writing *w, const struct snapshot_head *head) {
-    struct dump_writer *writer = w->writer;
-    char path[DUMP_NAME_MAX];
-    uint64_t seq;
-    int error = dump_latest(writer->store, path, &seq, w->text);
-    if (error && error != MRN_ERR_NOT_FOUND)
-        return error;
-    if (error || strcmp(path, writer->state.path) != 0) {
-        dump_state_free(&writer->state);
-        if (!error)
-            error = dump_state_load(writer->store, writer->key, path, &writer->state, w->text);
-        else
-            error = dump_state_new(head->region_bytes / DUMP_PAGE_BYTES, &writer->state);
-        if (error)
-            return error;
-    }
-    const struct dump_manifest *old = &writer->state.manifest;
-    if (!writer->state.path[0])
-        return 0;
-    if (old->head.configuration_id != head->configuration_id) {
-        snprintf(w->text, DUMP_TEXT_BYTES,
-                 "the store holds dumps of another cluster (%.63s, configuration %016" PRIx64
-                 "): give each cluster a prefix of its own",
-                 old->cluster, old->head.configuration_id);
-        return MRN_ERR_MISMATCH;
-    }
-    if (old->head.seq >= head->seq)
-        return wrong(w, MRN_ERR_EXISTS, "a dump of this epoch or a later one is there");
-    if (old->head.region_bytes != head->region_bytes) {
-        dump_state_free(&writer->state);
-        return dump_state_new(head->region_bytes / DUMP_PAGE_BYTES, &writer->state);
-    }
-    return 0;
+/* What the stretches follow: the dump before, or the cluster's beginning. */
+static struct dump_journal_span span_begin(const struct writing *w) {
+    const struct dump_writer *writer = w->writer;
+    bool first = !w->base.there;
+    return (struct dump_journal_span){.digest_key = writer->digest_key,
+                                      .after_seq = first ? writer->begin_seq : w->base.seq,
+                                      .after_hash =
+                                          first ? writer->genesis_hash : w->base.epoch_hash};
 }
 
-/* What the stretches follow: the dump before, or the cluster's beginning. */
-static struct dump_journal_span span_begin(const struct dump_writer *writer) {
-    const struct dump_manifest *old = &writer->state.manifest;
-    struct dump_journal_span span = {.digest_key = writer->digest_key,
-                                     .after_seq = writer->begin_seq,
-                                     .after_hash = writer->genesis_hash};
-    if (writer->state.path[0]) {
-        span.after_seq = old->head.seq;
-        span.after_hash = old->head.epoch_hash;
+/* Forward only, as far as can be seen: another node may have come further meanwhile, and its
+ * pointer may be written over by ours at the same time, or ours by an older one. Then it is written
+ * again. */
+static int point(struct writing *w, uint64_t own_seq) {
+    struct dump_writer *writer = w->writer;
+    char path[DUMP_NAME_MAX];
+    for (int i = 0; i < POINTER_TRIES; i++) {
+        uint64_t seq = 0;
+        int error = dump_latest(writer->store, path, &seq, w->text);
+        if (error && error != MRN_ERR_NOT_FOUND)
+            return error;
+        if (!error && strcmp(path, writer->state.path) == 0)
+            return 0;
+        if (!error && seq >= own_seq)
+            return i ? 0 : wrong(w, MRN_ERR_EXISTS, "another node's dump is newer");
+        char *text = dump_pointer_text(&writer->state.manifest, writer->state.path);
+        struct dump_bytes pointer = {(uint8_t *)text, text ? strlen(text) : 0, 0};
+        if (!text)
+            return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
+        (void)dump_store_put(writer->store, "latest", &pointer, 0);
+        error = dump_store_wait(writer->store);
+        if (error)
+            return store_told(w, error);
     }
-    return span;
+    (void)wrong(w, MRN_ERR_CORRUPT, "the store does not keep the pointer `latest`");
+    writer->store->lies++;
+    memcpy(writer->store->lie, w->text, sizeof writer->store->lie);
+    return MRN_ERR_CORRUPT;
 }
 
 static int publish(struct writing *w, const struct snapshot_head *head,
@@ -316,11 +317,8 @@ static int publish(struct writing *w, const struct snapshot_head *head,
     struct timespec now;
     struct wire_hash name;
     clock_gettime(CLOCK_REALTIME, &now);
-    memset(&manifest->previous, 0, sizeof manifest->previous);
-    manifest->previous_seq = 0;
-    if (writer->state.path[0])
-        (void)dump_manifest_path_read(writer->state.path, &manifest->previous_seq,
-                                      &manifest->previous);
+    manifest->previous = w->base.manifest;
+    manifest->previous_seq = w->base.seq;
     snprintf(manifest->cluster, sizeof manifest->cluster, "%s", writer->cluster);
     manifest->cluster_id = writer->cluster_id;
     manifest->head = *head;
@@ -337,25 +335,11 @@ static int publish(struct writing *w, const struct snapshot_head *head,
                          &name))
         return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
     dump_manifest_path(head->seq, &name, writer->state.path);
-    (void)dump_store_put(writer->store, writer->state.path, &w->object, false);
+    (void)dump_store_put(writer->store, writer->state.path, &w->object, DUMP_PUT_CHECK);
     int error = dump_store_wait(writer->store);
     if (error)
         return store_told(w, error);
-    /* Another node may have come further meanwhile. */
-    char path[DUMP_NAME_MAX];
-    uint64_t seq = 0;
-    error = dump_latest(writer->store, path, &seq, w->text);
-    if (error && error != MRN_ERR_NOT_FOUND)
-        return error;
-    if (!error && seq >= head->seq)
-        return wrong(w, MRN_ERR_EXISTS, "another node's dump is newer");
-    char *text = dump_pointer_text(manifest, writer->state.path);
-    struct dump_bytes pointer = {(uint8_t *)text, text ? strlen(text) : 0, 0};
-    if (!text)
-        return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
-    (void)dump_store_put(writer->store, "latest", &pointer, false);
-    error = dump_store_wait(writer->store);
-    return error ? store_told(w, error) : 0;
+    return point(w, head->seq);
 }
 
 static int write_all(struct writing *w) {
@@ -365,12 +349,13 @@ static int write_all(struct writing *w) {
         return wrong(w, MRN_ERR_CORRUPT, "the snapshot is cut short");
     int error = dump_snapshot_head_check(&head, w->text);
     if (!error)
-        error = prepare_state(w, &head);
+        error = dump_base_load(w->writer->store, w->writer->key, w->writer->cluster, &head,
+                               &w->writer->check_next, &w->writer->state, &w->base, w->text);
     if (!error)
         error = choose_sparse(w);
     if (error)
         return error;
-    const struct dump_journal_span span = span_begin(w->writer);
+    const struct dump_journal_span span = span_begin(w);
     uint64_t pages = head.region_bytes / DUMP_PAGE_BYTES;
     w->leaves = calloc(pages, sizeof *w->leaves);
     w->filling.pages = malloc((size_t)DUMP_CHUNK_PAGES * DUMP_PAGE_BYTES);
@@ -403,6 +388,8 @@ int dump_write(struct dump_writer *writer, int snapshot_fd, struct dump_report *
     struct writing w = {.writer = writer, .text = text};
     struct dump_store *store = writer->store;
     uint64_t sent = store->sent_bytes, skipped = store->skipped_bytes;
+    uint64_t checked = store->checked_bytes;
+    uint64_t place = writer->journal ? writer->journal->place : 0;
     int fd = dup(snapshot_fd);
     text[0] = '\0';
     w.file = fd >= 0 ? fdopen(fd, "re") : NULL;
@@ -417,9 +404,12 @@ int dump_write(struct dump_writer *writer, int snapshot_fd, struct dump_report *
     if (error) {
         (void)dump_store_wait(store); /* what was started ends before its memory does */
         dump_state_free(&writer->state);
+        if (writer->journal)
+            writer->journal->place = place; /* its epochs are in no dump yet */
     } else {
         w.report.sent_bytes = store->sent_bytes - sent;
         w.report.skipped_bytes = store->skipped_bytes - skipped;
+        w.report.checked_bytes = store->checked_bytes - checked;
         snprintf(w.report.path, sizeof w.report.path, "%s", writer->state.path);
         *ret_report = w.report;
     }

@@ -3,8 +3,9 @@
  *   file --> pages that changed --> chunks, indexes --> manifest --> pointer
  *   journal --> epochs since the dump before, with their bodies --> stretches ---^
  *
- * The pointer moves only when all below it is stored, and never back. The file is checked on the
- * way: pages, state hash, tail. Of two writers at once both dumps are whole, and one is pointed to.
+ * The pointer moves only when all below it is stored and was read back, and never back. The file is
+ * checked on the way: pages, state hash, tail. Of two writers at once both dumps are whole, and one
+ * is pointed to.
  *
  * Threads: one that may wait. Errors, with words in `text` (DUMP_TEXT_BYTES): EXISTS (a dump of
  * this epoch or a later one is there), MISMATCH (the store holds dumps of another cluster), CORRUPT
@@ -31,11 +32,12 @@ struct dump_writer {
     uint64_t begin_seq;            /* the cluster's first epoch is the one after */
     struct wire_hash genesis_hash; /* which this precedes */
     struct dump_state state; /* of the newest dump; empty at first, dump_state_free at the end */
+    uint32_t check_next;     /* dump_check's */
 };
 
 struct dump_report {
     uint64_t seq, pages, changed_pages;
-    uint64_t sent_bytes, skipped_bytes; /* of objects */
+    uint64_t sent_bytes, skipped_bytes, checked_bytes; /* of objects; checked: read back */
     uint32_t chunks, stretches;
     uint64_t epochs;           /* in the stretches */
     char gap[DUMP_TEXT_BYTES]; /* why there are no stretches; "": there are */

@@ -100,7 +100,7 @@ static void dump(struct dumper *dumper, int fd) {
     struct dump_report report = {0};
     char text[DUMP_TEXT_BYTES] = "";
     struct timespec wall;
-    uint64_t since_ns = now_ns();
+    uint64_t since_ns = now_ns(), lies = dumper->store.lies;
     int error = dump_write(&dumper->writer, fd, &report, text);
     close(fd);
     uint64_t took_ms = (now_ns() - since_ns) / 1000000;
@@ -110,6 +110,9 @@ static void dump(struct dumper *dumper, int fd) {
     struct dumper_status *status = &dumper->status;
     status->dumping = false;
     status->counters = *object_store_counters(dumper->store.store);
+    status->last_lie = dumper->store.lies > lies;
+    status->lies = dumper->store.lies;
+    memcpy(status->lie, dumper->store.lie, sizeof status->lie);
     bool newer = error == MRN_ERR_EXISTS; /* another node was faster: as good */
     if (!error) {
         status->dumps++;
@@ -118,6 +121,7 @@ static void dump(struct dumper *dumper, int fd) {
         status->last_wall_ms = (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000;
         status->last_sent_bytes = report.sent_bytes;
         status->last_skipped_bytes = report.skipped_bytes;
+        status->last_checked_bytes = report.checked_bytes;
         status->last_pages = report.pages;
         status->last_changed_pages = report.changed_pages;
         status->last_epochs = report.epochs;
@@ -127,13 +131,19 @@ static void dump(struct dumper *dumper, int fd) {
     note_outcome(dumper, false, newer ? 0 : error, text);
     pthread_mutex_unlock(&dumper->lock);
     free(pointer);
+    if (dumper->store.lies > lies)
+        mrn_log_warning("dump_store_lies", "count=%" PRIu64 " mended=%s what=%s",
+                        dumper->store.lies - lies, error ? "no" : "yes",
+                        mrn_log_quote(dumper->store.lie));
     if (!error)
         mrn_log_info("dumped",
                      "seq=%" PRIu64 " pages=%" PRIu64 " changed=%" PRIu64 " sent_bytes=%" PRIu64
-                     " skipped_bytes=%" PRIu64 " epochs=%" PRIu64 " ms=%" PRIu64 " manifest=%s%s%s",
+                     " skipped_bytes=%" PRIu64 " checked_bytes=%" PRIu64 " epochs=%" PRIu64
+                     " ms=%" PRIu64 " manifest=%s%s%s",
                      report.seq, report.pages, report.changed_pages, report.sent_bytes,
-                     report.skipped_bytes, report.epochs, took_ms, report.path,
-                     report.gap[0] ? " gap=" : "", report.gap[0] ? mrn_log_quote(report.gap) : "");
+                     report.skipped_bytes, report.checked_bytes, report.epochs, took_ms,
+                     report.path, report.gap[0] ? " gap=" : "",
+                     report.gap[0] ? mrn_log_quote(report.gap) : "");
 }
 
 static void fetched_some(void *context, uint64_t seq, const struct dump_progress *progress) {

@@ -59,6 +59,10 @@ struct dumper_status {
     char pointer[DUMPER_POINTER_MAX];      /* the store's pointer to it; "" when there is none */
     uint64_t dumps, failures;              /* of this process */
     uint64_t last_seq, last_duration_ms, last_wall_ms, last_sent_bytes, last_skipped_bytes;
+    uint64_t last_checked_bytes; /* read back from the store */
+    uint64_t lies;               /* objects that the store lost or changed, found in time */
+    bool last_lie;               /* the last dump found one; `lie` says which */
+    char lie[DUMP_TEXT_BYTES];
     uint64_t last_pages, last_changed_pages, last_epochs;
     bool last_gap; /* the last dump does not have the epochs that lead to it */
     int error;     /* what stands in the way of dumps now; 0: nothing */

@@ -209,13 +209,8 @@ static void talk_close(struct etcd_talk *talk) {
 }
 
 static int talk_open(struct etcd_talk *talk, const struct control_config *config, char *text) {
-    const struct etcd_config etcd = {.endpoints = config->etcd_endpoints,
-                                     .ca_file = config->etcd_ca_file,
-                                     .certificate_file = config->etcd_certificate_file,
-                                     .key_file = config->etcd_key_file,
-                                     .user = config->etcd_user,
-                                     .password = config->etcd_password,
-                                     .backoff_max_ms = 500};
+    struct etcd_config etcd = config->etcd;
+    etcd.backoff_max_ms = 500;
     *talk = (struct etcd_talk){0};
     talk->loop = loop_create();
     talk->http = talk->loop ? http_client_create(talk->loop) : NULL;

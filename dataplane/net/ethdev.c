@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dataplane/net/internal.h"
 #include <maroon/error.h>
@@ -12,6 +13,8 @@
 
 #define ARP_ASK_US 100000   /* between two questions for one address */
 #define ARP_AGE_US 60000000 /* asked again after it, used until answered */
+#define PROBE_MS 60         /* for which we listen whether our address is somebody else's */
+#define PROBE_AGAIN_MS 20
 #define HEADERS_BYTES \
     (sizeof(struct rte_ether_hdr) + sizeof(struct rte_ipv4_hdr) + sizeof(struct rte_udp_hdr))
 
@@ -30,7 +33,7 @@ static struct net_arp *arp_find(struct net *net, uint32_t ipv4) {
 }
 
 static void arp_send(struct net *net, const struct net_port *port, uint16_t operation,
-                     const struct rte_ether_addr *to_mac, uint32_t to_ipv4) {
+                     uint32_t from_ipv4, const struct rte_ether_addr *to_mac, uint32_t to_ipv4) {
     struct rte_mbuf *m = rte_pktmbuf_alloc(net->pool);
     if (!m)
         return;
@@ -50,7 +53,7 @@ static void arp_send(struct net *net, const struct net_port *port, uint16_t oper
     frame->arp.arp_plen = 4;
     frame->arp.arp_opcode = htons(operation);
     frame->arp.arp_data.arp_sha = port->mac;
-    frame->arp.arp_data.arp_sip = htonl(net->config.ipv4);
+    frame->arp.arp_data.arp_sip = htonl(from_ipv4);
     frame->arp.arp_data.arp_tip = htonl(to_ipv4);
     if (rte_eth_tx_burst(port->id, 0, &m, 1) != 1)
         rte_pktmbuf_free(m);
@@ -63,20 +66,37 @@ static bool neighbour(const struct net *net, uint32_t ipv4) {
            ((ipv4 & mask) == (net->config.ipv4 & mask) || ipv4 == net->config.gateway_ipv4);
 }
 
+/* Whether the frame is well-formed ARP. */
+static bool arp_read(const struct rte_mbuf *m, struct rte_arp_hdr *ret_arp) {
+    if (rte_pktmbuf_data_len(m) < sizeof(struct rte_ether_hdr) + sizeof *ret_arp)
+        return false;
+    memcpy(ret_arp, rte_pktmbuf_mtod_offset(m, void *, sizeof(struct rte_ether_hdr)),
+           sizeof *ret_arp);
+    return ret_arp->arp_hardware == htons(RTE_ARP_HRD_ETHER) &&
+           ret_arp->arp_protocol == htons(RTE_ETHER_TYPE_IPV4) &&
+           ret_arp->arp_hlen == RTE_ETHER_ADDR_LEN && ret_arp->arp_plen == 4 &&
+           rte_is_valid_assigned_ether_addr(&ret_arp->arp_data.arp_sha);
+}
+
+/* On af_packet the kernel sees the question, too, and answers. */
+static void arp_answer(struct net *net, const struct net_port *port,
+                       const struct rte_arp_hdr *asked) {
+    if (ntohs(asked->arp_opcode) == RTE_ARP_OP_REQUEST &&
+        net->config.fabric != NET_FABRIC_AF_PACKET)
+        arp_send(net, port, RTE_ARP_OP_REPLY, net->config.ipv4, &asked->arp_data.arp_sha,
+                 ntohl(asked->arp_data.arp_sip));
+}
+
 /* Learns from what is meant for us only; whoever else speaks here can't push known ones out. */
 static void arp_take(struct net *net, const struct net_port *port, const struct rte_mbuf *m) {
     struct rte_arp_hdr arp;
-    if (rte_pktmbuf_data_len(m) < sizeof(struct rte_ether_hdr) + sizeof arp) {
-        net->endpoints[0].counters.drops[WIRE_DROP_NOT_OURS]++;
+    bool good = arp_read(m, &arp) && ntohl(arp.arp_data.arp_tip) == net->config.ipv4;
+    uint32_t sender = good ? ntohl(arp.arp_data.arp_sip) : 0;
+    if (good && !sender) { /* RFC 5227: who would use our address asks whether it is free */
+        arp_answer(net, port, &arp);
         return;
     }
-    memcpy(&arp, rte_pktmbuf_mtod_offset(m, void *, sizeof(struct rte_ether_hdr)), sizeof arp);
-    uint32_t sender = ntohl(arp.arp_data.arp_sip);
-    if (ntohl(arp.arp_data.arp_tip) != net->config.ipv4 ||
-        arp.arp_hardware != htons(RTE_ARP_HRD_ETHER) ||
-        arp.arp_protocol != htons(RTE_ETHER_TYPE_IPV4) || arp.arp_hlen != RTE_ETHER_ADDR_LEN ||
-        arp.arp_plen != 4 || !rte_is_valid_assigned_ether_addr(&arp.arp_data.arp_sha) ||
-        !neighbour(net, sender)) {
+    if (!good || !neighbour(net, sender)) {
         net->endpoints[0].counters.drops[WIRE_DROP_NOT_OURS]++;
         return;
     }
@@ -84,9 +104,7 @@ static void arp_take(struct net *net, const struct net_port *port, const struct 
     a->mac = arp.arp_data.arp_sha;
     a->known = true;
     a->heard_us = net->now_us;
-    /* On af_packet the kernel sees the question, too, and answers. */
-    if (ntohs(arp.arp_opcode) == RTE_ARP_OP_REQUEST && net->config.fabric != NET_FABRIC_AF_PACKET)
-        arp_send(net, port, RTE_ARP_OP_REPLY, &a->mac, sender);
+    arp_answer(net, port, &arp);
 }
 
 /* MAC of the next hop, or NULL while it is being asked for. */
@@ -100,9 +118,46 @@ static const struct rte_ether_addr *arp_resolve(struct net *net, const struct ne
     bool old = a->known && net->now_us - a->heard_us > ARP_AGE_US;
     if ((!a->known || old) && (!a->asked_us || net->now_us - a->asked_us >= ARP_ASK_US)) {
         a->asked_us = net->now_us;
-        arp_send(net, port, RTE_ARP_OP_REQUEST, NULL, ipv4);
+        arp_send(net, port, RTE_ARP_OP_REQUEST, net->config.ipv4, NULL, ipv4);
     }
     return a->known ? &a->mac : NULL;
+}
+
+/* Whether one of the frames that came says that our address is its sender's. The frames are freed:
+ * nobody waits for any yet. */
+static bool heard_our_address(const struct net *net, const struct net_port *port,
+                              struct rte_ether_addr *ret_mac) {
+    struct rte_mbuf *burst[NET_BURST_COUNT];
+    struct rte_arp_hdr arp;
+    bool heard = false;
+    uint16_t count = rte_eth_rx_burst(port->id, 0, burst, NET_BURST_COUNT);
+    for (uint16_t i = 0; i < count; i++) {
+        const struct rte_ether_hdr *ether = rte_pktmbuf_mtod(burst[i], void *);
+        if (ether->ether_type == htons(RTE_ETHER_TYPE_ARP) && arp_read(burst[i], &arp) &&
+            ntohl(arp.arp_data.arp_sip) == net->config.ipv4 &&
+            !rte_is_same_ether_addr(&arp.arp_data.arp_sha, &port->mac)) {
+            *ret_mac = arp.arp_data.arp_sha;
+            heard = true;
+        }
+    }
+    rte_pktmbuf_free_bulk(burst, count);
+    return heard;
+}
+
+bool net_ethdev_address_taken(struct net *net, struct rte_ether_addr *ret_mac) {
+    for (uint32_t p = 0; p < net->port_count; p++) {
+        const struct net_port *port = &net->ports[p];
+        if (port->peer_ipv4 || net->config.fabric == NET_FABRIC_RING)
+            continue; /* between two, or within this process */
+        for (uint32_t ms = 0; ms < PROBE_MS; ms++) {
+            if (ms % PROBE_AGAIN_MS == 0) /* from no address: nobody learns a wrong one */
+                arp_send(net, port, RTE_ARP_OP_REQUEST, 0, NULL, net->config.ipv4);
+            usleep(1000);
+            if (heard_our_address(net, port, ret_mac))
+                return true;
+        }
+    }
+    return false;
 }
 
 /* ---- receive ---- */

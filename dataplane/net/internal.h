@@ -103,6 +103,9 @@ int net_ports_open(struct net *net, char *ret_error);
 void net_ports_close(struct net *net);
 
 /* ethdev.c */
+/* Whether another host of a segment answers to our address (RFC 5227, with less patience: the
+ * hosts are near, and a node that starts again is waited for). Takes 60 ms when none does. */
+bool net_ethdev_address_taken(struct net *net, struct rte_ether_addr *ret_mac);
 uint32_t net_ethdev_poll(struct net *net); /* receives bursts into the endpoints' queues */
 void net_ethdev_send(struct net *net, struct net_endpoint *from, struct net_packet *packets,
                      uint32_t count);

@@ -86,6 +86,18 @@ int net_start(const struct net_config *config, struct net **ret_net, char *ret_e
     }
     if (!error && config->fabric != NET_FABRIC_UDP)
         error = net_ports_open(net, ret_error);
+    struct rte_ether_addr other;
+    if (!error && net_ethdev_address_taken(net, &other)) {
+        char mac[RTE_ETHER_ADDR_FMT_SIZE];
+        uint32_t own = net->config.ipv4;
+        rte_ether_format_addr(mac, sizeof mac, &other);
+        net_text(
+            ret_error,
+            "another host has our address %u.%u.%u.%u: its MAC is %s. Give each host an address "
+            "of its own",
+            own >> 24, own >> 16 & 255, own >> 8 & 255, own & 255, mac);
+        error = MRN_ERR_EXISTS;
+    }
     for (uint32_t i = 0; !error && i < config->endpoint_count; i++) {
         net->endpoints[i].net = net;
         net->endpoints[i].config = config->endpoints[i];

@@ -153,7 +153,8 @@ struct net_endpoint;
 
 /* Starts ports, pool and endpoints; starts EAL first if it does not run. The config is not kept.
  * Returns 0 and *ret_net, or MRN_ERR_INVALID, NO_MEMORY, UNAVAILABLE (device), DENIED, EXISTS (UDP
- * port taken), IO, with a sentence in `ret_error` (NET_TEXT_BYTES) and everything given back. */
+ * port taken; on a segment: another host answers to our address), IO, with a sentence in
+ * `ret_error` (NET_TEXT_BYTES) and everything given back. */
 int net_start(const struct net_config *config, struct net **ret_net, char *ret_error);
 
 /* Gives everything back except EAL. No thread may use it any more. Returns the number of packets

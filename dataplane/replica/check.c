@@ -56,7 +56,7 @@ static const char *check_ranges(const struct replica *r) {
         const struct range *g = &r->ranges[i];
         const struct retired *retired = replica_retired_find(r, g->range);
         used_places += g->in_use;
-        if (g->in_use && replica_range_find((struct replica *)(uintptr_t)r, g->range) != g)
+        if (g->in_use && replica_range_find(r, g->range) != g)
             return "I8 ranges in use are found";
         if (g->in_use && retired && g->logged < retired_end(retired))
             return "I8 no range ends below where it was retired";

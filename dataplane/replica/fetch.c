@@ -51,7 +51,7 @@ void replica_fetch_vector_frame(struct replica *r, const struct replica_event_fr
                               : replica_range_get(r, entries[i].range);
         if (!g)
             continue;
-        g->peer_received[frame->peer] = entries[i].received;
+        range_peers(r, g)[frame->peer] = entries[i].received;
         if (entries[i].received > g->received && !g->behind &&
             !(g->state == RANGE_SEALED && g->received >= g->logged))
             replica_fetch_want(r, g, r->now_ns + replica_fetch_wait_ns(r));
@@ -122,7 +122,7 @@ static uint32_t fetch_target(const struct replica *r, const struct range *g) {
     if (g->state != RANGE_SEALED)
         for (uint32_t i = 0; i < peers_count(r); i++)
             if (is_peer(r, i))
-                target = max_u32(target, g->peer_received[i]);
+                target = max_u32(target, range_peers(r, g)[i]);
     uint64_t limit = (uint64_t)g->logged + r->config.window;
     return (uint32_t)min_u64(target, max_u64(g->named, limit));
 }
@@ -137,7 +137,7 @@ static uint8_t fetch_from(struct replica *r, const struct range *g, uint32_t off
         for (uint32_t i = 0; i < peers_count(r); i++) {
             uint8_t peer = (uint8_t)((first + i) % peers_count(r));
             if (is_peer(r, peer) && !(g->gone_mask >> peer & 1) &&
-                (pass || g->peer_received[peer] > offset))
+                (pass || range_peers(r, g)[peer] > offset))
                 return peer;
         }
     return REPLICA_NODE_NONE;
@@ -268,8 +268,8 @@ void replica_fetch_not_yet_frame(struct replica *r, const struct replica_event_f
         replica_dropped(r, WIRE_DROP_STALE);
         return;
     }
-    g->peer_received[frame->peer] =
-        min_u32(g->peer_received[frame->peer], wire_tx_offset(not_yet->above_id));
+    uint32_t *theirs = &range_peers(r, g)[frame->peer];
+    *theirs = min_u32(*theirs, wire_tx_offset(not_yet->above_id));
     g->fetch_at_ns = min_u64(g->fetch_at_ns, r->now_ns + replica_hop_ns(r));
     r->next_fetch_ns = min_u64(r->next_fetch_ns, g->fetch_at_ns);
 }
@@ -347,7 +347,10 @@ static void learn_epoch(struct replica *r, uint64_t peer_commit, const uint8_t *
         return;
     }
     switch (replica_log_append(r, bytes, length)) {
-    case LOG_OK: replica_log_commit(r, r->last_seq); break;
+    case LOG_OK:
+        replica_log_commit(r, r->last_seq);
+        r->learned_seq = r->last_seq;
+        break;
     case LOG_FULL: break;
     case LOG_IMPOSSIBLE:
         replica_fail_stop(r, "a committed epoch does not continue its ranges");

@@ -76,10 +76,11 @@ struct range {
     uint64_t hello_owner; /* who showed it to us; 0: nobody */
     uint64_t hello_ns;
     uint64_t fetch_at_ns, check_at_ns;
-    uint32_t gateway;  /* handle of hello_owner's session */
-    uint32_t received; /* position: bodies held without a gap */
-    uint32_t complete; /* position: end of the last whole transaction in them */
-    uint32_t tx_end;   /* position: end of the transaction that holds `received` */
+    uint64_t held_from; /* restoring: owner of the bodies above `logged`, as it was before */
+    uint32_t gateway;   /* handle of hello_owner's session */
+    uint32_t received;  /* position: bodies held without a gap */
+    uint32_t complete;  /* position: end of the last whole transaction in them */
+    uint32_t tx_end;    /* position: end of the transaction that holds `received` */
     uint32_t logged, committed, executed, released;
     uint32_t open_at;    /* position: end of previous_owner's holding */
     uint32_t highest;    /* position: above the highest body held */
@@ -89,17 +90,17 @@ struct range {
     uint32_t fetch_first;          /* start of the fetch under way */
     uint32_t fetch_end;            /* position: end of the fetch under way */
     uint32_t hot_chunk;            /* chunk of the last access */
-    uint32_t peer_received[WIRE_NODES_MAX];
-    uint8_t state;     /* enum range_state */
+    bool waiting, vector_dirty, progress_dirty, behind; /* stands in the queue of this name */
     uint8_t gone_mask; /* peers that no longer keep what we fetch */
     uint8_t fetch_peer, fetch_tries;
-    bool sealed_executed; /* the SEAL was executed: final */
-    bool waiting, vector_dirty, progress_dirty, behind, open_waiting, seal_waiting;
-    bool restored;      /* named by the snapshot that is being restored */
-    uint64_t held_from; /* restoring: owner of the bodies above `logged`, as it was before */
-    bool purging;       /* until they are gone no body of the range is taken */
-    bool in_use;
+    uint8_t state; /* enum range_state */
+    bool in_use : 1;
+    bool sealed_executed : 1; /* the SEAL was executed: final */
+    bool open_waiting : 1, seal_waiting : 1;
+    bool restored : 1; /* named by the snapshot that is being restored */
+    bool purging : 1;  /* until they are gone no body of the range is taken */
 };
+static_assert(sizeof(struct range) == 152, "one of many: docs/performance.md, row M2");
 
 struct queue { /* of range places, each at most once (the place's flag says so) */
     uint32_t *items;
@@ -198,6 +199,7 @@ struct replica {
     uint64_t base_seq, base_term, base_time_us;
     struct wire_hash base_hash, base_result_hash;
     uint64_t last_seq, held_seq, acked_seq, matched, commit_seq, delivered_seq, exec_seq;
+    uint64_t learned_seq; /* of what was committed here not on its leader's word, the newest */
     uint64_t append_position, stable_position;
     /* commit_seq as epoch records note it: in a stable one, in the one that is waited for, in the
      * newest */
@@ -208,10 +210,12 @@ struct replica {
 
     /* ranges and bodies */
     struct range *ranges;
+    uint32_t *peers_received; /* of a range, node_count in a row: range_peers */
     uint32_t *range_index;
     uint32_t range_index_mask;
-    uint32_t range_places; /* more than ranges_max by what the log may be ahead of retiring */
-    uint32_t range_count;  /* places that were ever taken */
+    uint32_t range_index_shift; /* of a 64-bit hash, so that the index is left */
+    uint32_t range_places;      /* more than ranges_max by what the log may be ahead of retiring */
+    uint32_t range_count;       /* places that were ever taken */
     uint32_t ranges_used, range_free; /* of them in use; first free one, INDEX_NONE: none */
     uint32_t retire_place;
     bool sealed_kept, sealed_kept_now; /* a sealed range waits for the release of its bodies */
@@ -232,7 +236,8 @@ struct replica {
     uint64_t leader_time_us, leader_time_ns; /* logical clock, and when it was read */
     struct wire_control controls[CONTROLS_WAITING_MAX];
     uint32_t control_head, control_count;
-    uint64_t progress; /* of adoption, for preparing heartbeats */
+    uint64_t progress;          /* of adoption, for preparing heartbeats */
+    uint64_t able_seq, able_ns; /* leading: held_seq, and when it last grew or lacked nothing */
 
     /* leadership */
     uint8_t leader;      /* who leads promised_term; REPLICA_NODE_NONE: not known */
@@ -300,11 +305,29 @@ void replica_dropped(struct replica *r, enum wire_drop reason);
 void replica_fail_stop(struct replica *r, const char *reason);
 
 /* ---- ranges.c ---- */
-struct range *replica_range_find(struct replica *r, uint64_t range);
+/* Where it stands in range_index, or would. Many times for each interval: Fibonacci hashing (Knuth
+ * 6.4), since ranges are handed out one after the other. */
+static inline uint32_t range_home(const struct replica *r, uint64_t range) {
+    return (uint32_t)(range * UINT64_C(0x9e3779b97f4a7c15) >> r->range_index_shift);
+}
+static inline uint32_t range_probe(const struct replica *r, uint64_t range) {
+    uint32_t at = range_home(r, range);
+    while (r->range_index[at] != INDEX_NONE && r->ranges[r->range_index[at]].range != range)
+        at = (at + 1) & r->range_index_mask;
+    return at;
+}
+static inline struct range *replica_range_find(const struct replica *r, uint64_t range) {
+    uint32_t place = r->range_index[range_probe(r, range)];
+    return place == INDEX_NONE ? NULL : &r->ranges[place];
+}
 struct range *replica_range_get(struct replica *r,
                                 uint64_t range); /* makes it; NULL when the table is full */
 static inline uint32_t range_place(const struct replica *r, const struct range *g) {
     return (uint32_t)(g - r->ranges);
+}
+/* Positions that the peers say they hold up to, by index. */
+static inline uint32_t *range_peers(const struct replica *r, const struct range *g) {
+    return r->peers_received + (size_t)range_place(r, g) * r->config.node_count;
 }
 /* The same for an epoch of the log, which may take any place that is not the log's. */
 struct range *replica_range_get_for_log(struct replica *r, uint64_t range);

@@ -260,10 +260,12 @@ static void established(struct replica *r) {
     r->takeovers++;
     r->control_count = 0;
     r->next_heartbeat_ns = r->now_ns;
+    r->able_seq = r->held_seq;
+    r->able_ns = r->now_ns;
     clock_start(r);
     for (uint32_t i = 0; i < peers_count(r); i++) {
         struct peer *p = &r->peers[i];
-        p->acked = MUTANT(old_acks_counted) ? min_u64(p->acked, r->last_seq) : 0;
+        p->acked = MUTANT(old_acks_kept) ? p->acked : 0;
         p->sent = r->commit_seq;
         p->repeat_ns = max_u64(4 * p->rtt_ns, REPEAT_MIN_NS);
         p->repeat_at_ns = r->now_ns + p->repeat_ns;
@@ -504,6 +506,18 @@ static void leader_contact(struct replica *r) {
     r->leader_heard_ns = r->now_ns;
 }
 
+/* "Or a follower could acknowledge all of it and it can't, it hands over": bodies of what a quorum
+ * acknowledged do not come here, so nothing is executed and nobody is answered. */
+static void leader_able(struct replica *r) {
+    if (r->held_seq > r->able_seq || r->held_seq >= r->commit_seq) {
+        r->able_seq = r->held_seq;
+        r->able_ns = r->now_ns;
+    } else if (r->now_ns - r->able_ns > 4 * r->turn_ns) {
+        replica_lead_handover(r);
+        r->able_ns = r->now_ns; /* again, should it get lost */
+    }
+}
+
 void replica_lead_tick(struct replica *r) {
     replica_slice_update(r);
     if (r->promise_due && promise_stable(r)) {
@@ -524,8 +538,10 @@ void replica_lead_tick(struct replica *r) {
     if (r->role == REPLICA_ROLE_PREPARING)
         preparing_tick(r);
     else if (r->role == REPLICA_ROLE_LEADER) {
-        if (peers_count(r) > 1)
+        if (peers_count(r) > 1) {
+            leader_able(r);
             leader_contact(r);
+        }
         if (r->role == REPLICA_ROLE_LEADER && r->key_known && r->key_revision == 0 &&
             !r->campaigning)
             campaign(r, true); /* the key is gone: take it again, as a new term */

@@ -11,18 +11,6 @@ uint64_t replica_mix(uint64_t x) { /* splitmix64's finalizer (Steele, Lea, Flood
     return x ^ x >> 31;
 }
 
-static uint32_t range_probe(const struct replica *r, uint64_t range) {
-    uint32_t at = (uint32_t)replica_mix(range) & r->range_index_mask;
-    while (r->range_index[at] != INDEX_NONE && r->ranges[r->range_index[at]].range != range)
-        at = (at + 1) & r->range_index_mask;
-    return at;
-}
-
-struct range *replica_range_find(struct replica *r, uint64_t range) {
-    uint32_t place = r->range_index[range_probe(r, range)];
-    return place == INDEX_NONE ? NULL : &r->ranges[place];
-}
-
 /* A free place, blank but for the queues that it still stands in. */
 static struct range *place_take(struct replica *r) {
     uint32_t place = r->range_free;
@@ -37,24 +25,22 @@ static struct range *place_take(struct replica *r) {
     return &r->ranges[place];
 }
 
-static void place_blank(struct range *g) {
+static void place_blank(struct replica *r, struct range *g) {
     struct range blank = {.hot_chunk = INDEX_NONE,
                           .fetch_peer = REPLICA_NODE_NONE,
                           .waiting = g->waiting,
                           .vector_dirty = g->vector_dirty,
                           .progress_dirty = g->progress_dirty};
     *g = blank;
+    memset(range_peers(r, g), 0, r->config.node_count * sizeof(uint32_t));
 }
 
 static struct range *range_make(struct replica *r, uint64_t range, bool for_log) {
-    uint32_t at = range_probe(r, range);
-    if (r->range_index[at] != INDEX_NONE)
-        return &r->ranges[r->range_index[at]];
     if (r->ranges_used >= (for_log ? r->range_places : r->config.ranges_max) &&
         !replica_range_make_room(r, for_log))
         return NULL;
     struct range *g = place_take(r);
-    place_blank(g);
+    place_blank(r, g);
     g->range = range;
     g->in_use = true;
     g->hello_ns = r->now_ns;
@@ -74,11 +60,13 @@ static struct range *range_make(struct replica *r, uint64_t range, bool for_log)
 }
 
 struct range *replica_range_get(struct replica *r, uint64_t range) {
-    return range_make(r, range, false);
+    struct range *g = replica_range_find(r, range);
+    return g ? g : range_make(r, range, false);
 }
 
 struct range *replica_range_get_for_log(struct replica *r, uint64_t range) {
-    return range_make(r, range, true);
+    struct range *g = replica_range_find(r, range);
+    return g ? g : range_make(r, range, true);
 }
 
 void replica_range_drop(struct replica *r, struct range *g) {
@@ -86,15 +74,14 @@ void replica_range_drop(struct replica *r, struct range *g) {
     assert(r->range_index[hole] == place && !g->behind);
     for (uint32_t at = (hole + 1) & r->range_index_mask; r->range_index[at] != INDEX_NONE;
          at = (at + 1) & r->range_index_mask) {
-        uint32_t home =
-            (uint32_t)replica_mix(r->ranges[r->range_index[at]].range) & r->range_index_mask;
+        uint32_t home = range_home(r, r->ranges[r->range_index[at]].range);
         if (((at - home) & r->range_index_mask) >= ((at - hole) & r->range_index_mask)) {
             r->range_index[hole] = r->range_index[at];
             hole = at;
         }
     }
     r->range_index[hole] = INDEX_NONE;
-    place_blank(g);
+    place_blank(r, g);
     g->gateway = r->range_free;
     r->range_free = place;
     r->ranges_used--;
@@ -480,9 +467,10 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         if (g->hello_owner == b->owner)
             g->hello_ns = r->now_ns; /* it speaks */
         g->gateway = b->gateway;
-    } else if (!r->replaying && offset >= g->named && b->owner != replica_range_word(g) &&
-               !MUTANT(peer_owner_ignored)) {
-        refuse(r, b, WIRE_DROP_NOT_OWNER); /* no digest would tell: perhaps of a sealed owner */
+    } else if (!r->replaying && offset >= g->named &&
+               (!b->owner || b->owner != replica_range_word(g)) && !MUTANT(peer_owner_ignored)) {
+        /* no digest would tell: perhaps of a sealed owner; and two that know nobody do not agree */
+        refuse(r, b, WIRE_DROP_NOT_OWNER);
         return;
     }
     if (offset < g->executed) {

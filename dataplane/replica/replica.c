@@ -96,10 +96,13 @@ static size_t layout(struct replica *r, uint8_t *base, const struct replica_conf
     r->chunk_count = chunks;
     r->range_places = range_places(c);
     r->range_index_mask = table_size(r->range_places - r->range_places / 3) - 1;
+    r->range_index_shift = (uint32_t)__builtin_clzll(r->range_index_mask);
     r->chunk_index_mask = table_size(chunks) - 1;
     r->epochs = take_memory(base, &at, c->log_epochs * sizeof *r->epochs);
     r->asides = take_memory(base, &at, c->epochs_in_flight * sizeof *r->asides);
     r->ranges = take_memory(base, &at, r->range_places * sizeof *r->ranges);
+    r->peers_received =
+        take_memory(base, &at, (size_t)r->range_places * c->node_count * sizeof(uint32_t));
     r->retired =
         take_memory(base, &at, (size_t)retired_places(c->retired_max) * sizeof *r->retired);
     r->range_index = take_memory(base, &at, (r->range_index_mask + 1) * sizeof *r->range_index);
@@ -164,7 +167,7 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
         p->promise.given = p->answer.given = false;
         p->sent = r->commit_seq;
         for (uint32_t i = 0; i < r->range_count; i++)
-            r->ranges[i].peer_received[frame->peer] = 0;
+            range_peers(r, &r->ranges[i])[frame->peer] = 0;
     }
     p->heard_ns = r->now_ns;
     switch ((enum wire_kind)frame->kind) {
@@ -471,7 +474,7 @@ bool replica_range_next(const struct replica *r, uint32_t *place,
 
 bool replica_range_retired(const struct replica *replica, uint64_t range, uint32_t *ret_end) {
     const struct retired *retired = replica_retired_find(replica, range);
-    if (!retired || replica_range_find((struct replica *)(uintptr_t)replica, range))
+    if (!retired || replica_range_find(replica, range))
         return false;
     *ret_end = retired_end(retired);
     return true;

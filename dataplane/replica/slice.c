@@ -14,6 +14,7 @@ void replica_slice_pass(struct replica *r) {
     if (late < r->config.heartbeat_interval_ns / LATE_LEAST)
         return;
     r->leader_heard_ns = min_u64(r->now_ns, r->leader_heard_ns + late);
+    r->able_ns = min_u64(r->now_ns, r->able_ns + late);
     r->silence.paused_ns += late;
     r->late_ns += late;
     r->late_at_ns = r->now_ns;

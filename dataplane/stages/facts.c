@@ -235,6 +235,7 @@ void stage_facts_poll(struct stage *s) {
     m->leader_revision = f.leader_revision;
     m->logical_time_us = f.logical_time_us;
     m->commit_hash = f.commit_hash;
+    m->exec_hash = f.exec_hash;
     m->result_hash = f.result_hash;
     m->takeover_delay_us = f.takeover_delay_ns / 1000;
     m->slice_us = f.slice_ns / 1000;

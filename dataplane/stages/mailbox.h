@@ -189,6 +189,7 @@ struct mailbox_facts {
     uint64_t leader_revision;
     uint64_t logical_time_us;
     struct wire_hash commit_hash; /* hash of epoch commit_seq */
+    struct wire_hash exec_hash;   /* of epoch exec_seq */
     struct wire_hash result_hash; /* chain at exec_seq */
     uint64_t state_hash_seq;      /* exec_seq that state_hash belongs to */
     struct wire_hash state_hash;

@@ -10,11 +10,12 @@
 
 #include "config/config.h"
 #include "controlplane/control.h"
+#include "controlplane/from_config.h"
 #include "controlplane/log.h"
 #include "controlplane/notify.h"
-#include "controlplane/store/from_config.h"
 #include "dataplane/net/from_config.h"
 #include "dataplane/net/probe.h"
+#include "dataplane/net/telemetry.h"
 #include "dataplane/preflight/preflight.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/telemetry.h"
@@ -35,45 +36,6 @@ static void on_failed(void *context, int error, const char *reason) {
     (void)context;
     mrn_log_error("fail_stop", "error=%s reason=%s", mrn_error_name(error), mrn_log_quote(reason));
     (void)!write(wake_pipe[1], "f", 1);
-}
-
-static void control_configure(const struct config *g, struct control_config *c) {
-    memset(c, 0, sizeof *c);
-    snprintf(c->cluster, sizeof c->cluster, "%s", g->cluster);
-    c->node_index = (uint8_t)g->index;
-    c->node_count = (uint8_t)g->node_count;
-    c->quorum = (uint8_t)g->quorum;
-    c->durable = g->durability == CONFIG_DURABILITY_DISK;
-#define CONTROL_LIMIT(field, name, key) c->limits.field = g->field;
-#include "controlplane/control_limits.def"
-#undef CONTROL_LIMIT
-    snprintf(c->data_dir, sizeof c->data_dir, "%s", g->data_dir);
-    bool etcd = g->arbiter == CONFIG_ARBITER_ETCD ||
-                (g->arbiter == CONFIG_ARBITER_AUTO && g->etcd_endpoints[0]);
-    c->arbiter = etcd ? CONTROL_ARBITER_ETCD : CONTROL_ARBITER_EMBEDDED;
-    snprintf(c->etcd_endpoints, sizeof c->etcd_endpoints, "%s", g->etcd_endpoints);
-    snprintf(c->etcd_ca_file, sizeof c->etcd_ca_file, "%s", g->etcd_ca_file);
-    snprintf(c->etcd_certificate_file, sizeof c->etcd_certificate_file, "%s",
-             g->etcd_certificate_file);
-    snprintf(c->etcd_key_file, sizeof c->etcd_key_file, "%s", g->etcd_key_file);
-    snprintf(c->etcd_user, sizeof c->etcd_user, "%s", g->etcd_user);
-    snprintf(c->etcd_password, sizeof c->etcd_password, "%s", g->etcd_password);
-    c->lease_ttl_s = g->lease_ttl_s;
-    c->range_ttl_s = g->range_ttl_s;
-    c->publish_tick_us = g->publish_tick_us;
-    const struct config_url *own = &g->node[g->index];
-    snprintf(c->address, sizeof c->address, "%u.%u.%u.%u:%u", own->ipv4 >> 24,
-             own->ipv4 >> 16 & 255, own->ipv4 >> 8 & 255, own->ipv4 & 255, own->port);
-    snprintf(c->admin_listen, sizeof c->admin_listen, "%s", g->admin);
-    if (!g->admin[0])
-        snprintf(c->admin_listen, sizeof c->admin_listen, "127.0.0.1:%u", 9100 + g->index);
-    snprintf(c->admin_advertise, sizeof c->admin_advertise, "%s", g->admin_advertise);
-    (void)store_from_config(g, &c->store);
-    c->dump_key_file = g->dump_key_file;
-    c->dump_interval_s = g->dump_interval_s;
-    c->applications = applications_list(&c->application_count);
-    c->failed = on_failed;
-    c->interrupted = &interrupted;
 }
 
 /* ---- who else lives under our index? ---- */
@@ -211,7 +173,7 @@ static int serve(const struct config *g, struct control *control,
         stage_stop(stage);
         pthread_join(thread, NULL);
     }
-    telemetry_stop();
+    net_telemetry_stop();
     control_stop(control);
     stage_close(stage);
     mailbox_destroy(mailbox);
@@ -288,7 +250,10 @@ int main(int argc, char **argv) {
     static struct control_config c;
     static struct control_identity identity;
     struct control *control = NULL;
-    control_configure(&g, &c);
+    control_from_config(&g, &c);
+    c.applications = applications_list(&c.application_count);
+    c.failed = on_failed;
+    c.interrupted = &interrupted;
     (void)mkdir(c.data_dir, 0700);
     forget_store_without_journal(&c);
     struct net *net = NULL;

@@ -95,10 +95,12 @@ void stage_tell_restored(struct stage *s) {
     stage_step(s, &event);
 }
 
-static int load(struct stage *s, const char *path) {
+/* `ret_why` (RUNTIME_TEXT_BYTES): what is wrong with it, and what to do. */
+static int load(struct stage *s, const char *path, char *ret_why) {
     struct runtime_facts facts;
     runtime_facts(s->execute.runtime, &facts);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
+    snprintf(ret_why, RUNTIME_TEXT_BYTES, "%s", mrn_error_text(MRN_ERR_IO));
     if (fd < 0)
         return MRN_ERR_IO;
     struct snapshot_head head;
@@ -108,6 +110,8 @@ static int load(struct stage *s, const char *path) {
                     ? MRN_ERR_EXISTS /* we went further while it came */
                     : runtime_restore(s->execute.runtime, read_some, &fd, &s->execute.restored);
     close(fd);
+    if (error != MRN_ERR_MISMATCH || !runtime_snapshot_differs(s->execute.runtime, &head, ret_why))
+        snprintf(ret_why, RUNTIME_TEXT_BYTES, "%s", mrn_error_text(error));
     return error;
 }
 
@@ -132,7 +136,8 @@ static void restore(struct stage *s) {
     }
     if (!snapshots_idle(x->snapshots))
         return; /* at the next poll */
-    int error = load(s, x->restore.path);
+    char why[RUNTIME_TEXT_BYTES];
+    int error = load(s, x->restore.path, why);
     if (error) {
         struct runtime_facts facts;
         runtime_facts(x->runtime, &facts);
@@ -203,14 +208,17 @@ static int start_from_snapshot(struct stage *s, char *ret_error) {
     uint64_t seq;
     if (!snapshots_newest(s->execute.snapshots, path, &seq))
         return 0;
-    int error = load(s, path);
-    if (error) {
+    char why[RUNTIME_TEXT_BYTES];
+    int error = load(s, path, why);
+    if (error == MRN_ERR_MISMATCH) /* the state is whole, and this node is not what made it */
+        snprintf(ret_error, NET_TEXT_BYTES, "%.160s: %s", path, why);
+    else if (error)
         snprintf(ret_error, NET_TEXT_BYTES,
-                 "%.300s: %s; the journal is cut below it: start in an empty directory to get the "
+                 "%.160s: %s; the journal is cut below it: start in an empty directory to get the "
                  "state from peers",
-                 path, mrn_error_text(error));
+                 path, why);
+    if (error)
         return error;
-    }
     stage_tell_restored(s);
     return atomic_load(&s->failed) ? MRN_ERR_MISMATCH : 0;
 }

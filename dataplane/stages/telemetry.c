@@ -1,22 +1,16 @@
 #include "dataplane/stages/telemetry.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <rte_telemetry.h>
 #include <stdio.h>
-#include <string.h>
 
-#include <maroon/error.h>
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct mailbox *shown; /* under `lock`; NULL: nothing to show */
+#include "dataplane/net/telemetry.h"
 
 static uint64_t read_counter(const _Atomic uint64_t *counter) {
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-static int counters(const struct mailbox_status *page, struct rte_tel_data *out) {
+static int counters(const void *shown, struct rte_tel_data *out) {
+    const struct mailbox_status *page = shown;
     const struct {
         const char *name;
         const _Atomic uint64_t *counter;
@@ -60,7 +54,8 @@ static const char *const drop_labels[] = {
 #undef WIRE_DROP
 };
 
-static int drops(const struct mailbox_status *page, struct rte_tel_data *out) {
+static int drops(const void *shown, struct rte_tel_data *out) {
+    const struct mailbox_status *page = shown;
     int failed = 0;
     for (int i = 0; i < WIRE_DROP_COUNT; i++)
         failed |=
@@ -68,7 +63,8 @@ static int drops(const struct mailbox_status *page, struct rte_tel_data *out) {
     return failed;
 }
 
-static int latency(const struct mailbox_status *page, struct rte_tel_data *out) {
+static int latency(const void *shown, struct rte_tel_data *out) {
+    const struct mailbox_status *page = shown;
     const struct {
         const char *name;
         const struct mailbox_histogram *histogram;
@@ -87,7 +83,8 @@ static int latency(const struct mailbox_status *page, struct rte_tel_data *out) 
     return failed;
 }
 
-static int status(const struct mailbox_status *page, struct rte_tel_data *out) {
+static int status(const void *shown, struct rte_tel_data *out) {
+    const struct mailbox_status *page = shown;
     struct mailbox_facts facts;
     mailbox_facts_read(page, &facts);
     return rte_tel_data_add_dict_u64(out, "node", facts.node_index) |
@@ -105,7 +102,8 @@ static int status(const struct mailbox_status *page, struct rte_tel_data *out) {
            rte_tel_data_add_dict_u64(out, "takeover_delay_us", facts.takeover_delay_us);
 }
 
-static int ranges(const struct mailbox_status *page, struct rte_tel_data *out) {
+static int ranges(const void *shown, struct rte_tel_data *out) {
+    const struct mailbox_status *page = shown;
     struct mailbox_facts facts;
     mailbox_facts_read(page, &facts);
     int failed = 0;
@@ -119,45 +117,15 @@ static int ranges(const struct mailbox_status *page, struct rte_tel_data *out) {
     return failed;
 }
 
-static const struct {
-    const char *command, *help;
-    int (*fill)(const struct mailbox_status *page, struct rte_tel_data *out);
-} commands[] = {
+static const struct net_telemetry_command commands[] = {
     {"/maroon/status", "role, term, positions", status},
     {"/maroon/counters", "counters, as in /metrics", counters},
     {"/maroon/drops", "packets, frames and bodies dropped, by reason", drops},
     {"/maroon/latency", "how many and how long: epochs, gaps of the leader, syncs", latency},
     {"/maroon/ranges", "the first 64 ranges", ranges},
 };
-enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
-
-static int on_command(const char *command, const char *parameters, struct rte_tel_data *out) {
-    (void)parameters;
-    int result = -1;
-    if (rte_tel_data_start_dict(out))
-        return -1;
-    pthread_mutex_lock(&lock);
-    for (int i = 0; shown && i < COMMAND_COUNT; i++)
-        if (strcmp(command, commands[i].command) == 0)
-            result = commands[i].fill(mailbox_status(shown), out) ? -1 : 0;
-    pthread_mutex_unlock(&lock);
-    return result;
-}
 
 int telemetry_start(struct mailbox *mailbox) {
-    pthread_mutex_lock(&lock);
-    shown = mailbox;
-    pthread_mutex_unlock(&lock);
-    for (int i = 0; i < COMMAND_COUNT; i++) {
-        int error = rte_telemetry_register_cmd(commands[i].command, on_command, commands[i].help);
-        if (error)
-            return error == -ENOMEM ? MRN_ERR_NO_MEMORY : MRN_ERR_INVALID;
-    }
-    return 0;
-}
-
-void telemetry_stop(void) {
-    pthread_mutex_lock(&lock);
-    shown = NULL;
-    pthread_mutex_unlock(&lock);
+    return net_telemetry_start(commands, sizeof commands / sizeof commands[0],
+                               mailbox_status(mailbox));
 }

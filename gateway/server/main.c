@@ -11,6 +11,7 @@
 
 #include "controlplane/log.h"
 #include "dataplane/net/from_config.h"
+#include "dataplane/net/telemetry.h"
 #include "proto/wire.h"
 #include <maroon/error.h>
 
@@ -127,7 +128,7 @@ static int serve(struct net *net) {
         mrn_log_warning("telemetry", "error=%s", mrn_error_name(error));
     bool taken = wait_for_end();
     MHD_quiesce_daemon(daemon);
-    server_telemetry_stop();
+    net_telemetry_stop();
     mrn_gateway_close(server.gateway); /* calls every waiting request back */
     monitor_stop(server.monitor);
     MHD_stop_daemon(daemon);

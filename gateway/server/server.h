@@ -74,10 +74,10 @@ void server_status(struct request *r);
 void server_metrics(struct request *r);
 void server_ready(struct request *r);
 
-/* ---- telemetry.c: once per process; main's thread. Commands run on DPDK's own thread ---- */
+/* ---- telemetry.c: once per process; main's thread ---- */
 
-/* Returns 0, MRN_ERR_NO_MEMORY, MRN_ERR_INVALID. Without a socket nobody ever asks. */
-int server_telemetry_start(struct server *server);
-void server_telemetry_stop(void); /* before the gateway is closed */
+/* Shows this server until net_telemetry_stop, which comes before the gateway is closed. Errors of
+ * net_telemetry_start. */
+int server_telemetry_start(const struct server *server);
 
 #endif

@@ -137,6 +137,9 @@ def check_membership(cluster):
     cluster.network.cut("x0", "n1", protocol="tcp")
     refused(cluster, "x0", 1, own["x0"], ["index_taken", f"held_by={cluster.node_addresses[1]}:{c.PORT}", "do="])
     cluster.network.heal()
+    # On a host that has the address of another: nobody but that one can say so. It is asked before anything else is sent.
+    number = int(cluster.node_addresses[1].rpartition(".")[2])
+    refused(cluster, "x2", 1, host_keys(cluster, "x2", number), ["another host has our address", cluster.node_addresses[1], "MAC"])
     cluster.nodes[2].kill()  # its host, with a name that its peers do not have
     refused(cluster, "n2", 2, {"cluster": "tset", "data-dir": cluster.workdir / "tset.data"},
             ["what=cluster", "ours=tset", "cluster=test", "from=10.", "do="])

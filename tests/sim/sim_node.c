@@ -94,6 +94,7 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     node->idle_passes = 0;
     node->crash_in_steps = 0;
     node->forgets = false;
+    node->answers = 0;
     node->pass_at_ns = SIM_NEVER;
     node->pass_token++;
 }

@@ -18,6 +18,8 @@ Faults; each takes count=N (requests it strikes, default all), skip=N (requests 
   cut_down bytes=N              ends it after N bytes of the answer's body
   lose_answer                   forwards, then resets without an answer
   wrong_up, wrong_down          one bit of the body is another one
+  lie_up                        stores another bit than it was given, and answers as if nothing had happened
+  drop_up                       answers 200 to a PUT and stores nothing
 
 With --key it checks every request as S3 does: the signature, the payload's hash, Content-MD5 (the server behind, s3rver, checks
 none of them). With --uploads, s3rver's directory, it answers what s3rver lacks: the lists of unfinished uploads and of their
@@ -178,7 +180,7 @@ class Proxy:
         self.server, self.address, self.key, self.uploads = server, address, key, uploads
         self.lock = threading.Lock()
         self.faults, self.connections = [], set()
-        self.stats = {"requests": {}, "up_bytes": 0, "down_bytes": 0, "faults": {}}
+        self.stats = {"requests": {}, "up_bytes": 0, "down_bytes": 0, "faults": {}, "put_bytes": {}}
         self.listener = None
         self.port = self.listen(port)
 
@@ -256,6 +258,10 @@ class Proxy:
             name, _, value = text.partition(":")
             headers[name.strip().lower()] = value.strip()
         faults = self.struck(method, url)
+        if method == "PUT":  # bytes by the folder of the object, as /bucket/prefix/FOLDER/...
+            folder = (url.partition("?")[0].split("/") + ["", "", ""])[3]
+            with self.lock:
+                self.stats["put_bytes"][folder] = self.stats["put_bytes"].get(folder, 0) + int(headers.get("content-length", 0))
         slow = faults["slow"].number("bytes_per_s") if "slow" in faults else 0
         body = self.read_body(connection, stream, int(headers.get("content-length", 0)), slow, faults)
         if "delay" in faults:
@@ -299,11 +305,20 @@ class Proxy:
         path, _, query = url.partition("?")
         if self.uploads and (own := self.uploads.answer(method, path, query)):
             return own[0], [("content-type", "application/xml"), ("content-length", str(len(own[1])))], own[1]
-        sent = {name: value for name, value in headers.items() if name not in ("connection", "content-length")}
+        etag = f'"{hashlib.md5(body).hexdigest()}"'
+        if "drop_up" in faults and method == "PUT":
+            return 200, [("etag", etag), ("content-length", "0")], b""
+        lies = "lie_up" in faults and method == "PUT" and body
+        if lies:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        sent = {name: value for name, value in headers.items() if name not in ("connection", "content-length")
+                and not (lies and name == "content-md5")}
         upstream.request(method, url, body=body or None, headers={**sent, "content-length": str(len(body))})
         answer = upstream.getresponse()
         content = answer.read()
         kept = [(n, v) for n, v in answer.getheaders() if n.lower() not in ("connection", "transfer-encoding", "keep-alive")]
+        if lies:
+            kept = [(n, etag if n.lower() == "etag" else v) for n, v in kept]
         if not any(n.lower() == "content-length" for n, v in kept) and answer.status != 204:
             kept.append(("content-length", str(len(content))))
         return answer.status, kept, content

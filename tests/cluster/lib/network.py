@@ -52,10 +52,12 @@ class Network:
         self._nft("""
             add table bridge maroon
             add chain bridge maroon cuts
+            add chain bridge maroon ports
             add chain bridge maroon loss
             add chain bridge maroon reorder
             add chain bridge maroon forward { type filter hook forward priority 0; policy accept; }
             add rule bridge maroon forward jump cuts
+            add rule bridge maroon forward jump ports
             add rule bridge maroon forward jump loss
             add rule bridge maroon forward jump reorder
         """)
@@ -133,9 +135,19 @@ class Network:
         self._nft(f'add rule bridge maroon cuts iifname "p-{host}" {match}counter drop\n'
                   f'add rule bridge maroon cuts oifname "p-{host}" {match}counter drop')
 
+    def cut_ports(self, host, ports):
+        """Stops the UDP packets to these ports that come from or go to a host; the rest of its traffic goes on."""
+        match = f"ip protocol udp udp dport {{ {', '.join(map(str, ports))} }} counter drop"
+        for way in ("iifname", "oifname"):
+            self._nft(f'add rule bridge maroon ports {way} "p-{host}" {match}')
+
+    def heal_ports(self):
+        self._nft("flush chain bridge maroon ports")
+
     def heal(self):
         """Takes all cuts back."""
         self._nft("flush chain bridge maroon cuts")
+        self.heal_ports()
 
     def counted(self, chain):
         """Packets that the rules of a chain (cuts, loss, reorder) have hit."""

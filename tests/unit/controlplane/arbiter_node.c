@@ -73,8 +73,7 @@ void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_
     config->arbiter = endpoints ? CONTROL_ARBITER_ETCD : CONTROL_ARBITER_EMBEDDED;
     config->lease_ttl_s = 2;
     config->range_ttl_s = 2;
-    snprintf(config->etcd_endpoints, sizeof config->etcd_endpoints, "%s",
-             endpoints ? endpoints : "");
+    config->etcd.endpoints = endpoints;
     snprintf(config->address, sizeof config->address, "127.0.0.1:%d", 3000 + index);
     for (int i = 0; i < count; i++)
         config->member_keys[i][0] = (uint8_t)(i + 1);

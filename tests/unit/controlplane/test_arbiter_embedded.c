@@ -82,6 +82,56 @@ static void test_damaged_file_is_refused(void **state) {
     free(good);
 }
 
+/* What opening `node` once more, with so many idempotency keys, says on stderr. */
+static void refused_words(struct arbiter_node *node, uint64_t keys, char *ret_text, size_t room) {
+    char path[96];
+    snprintf(path, sizeof path, "%s/words", dir);
+    int kept = dup(2), words = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_true(kept >= 0 && words >= 0);
+    dup2(words, 2);
+    mrn_log_set_level(MRN_LOG_ERROR);
+    arbiter_node_setup(node, NULL, 0, 1);
+    node->config.durable = true;
+    node->config.limits.idempotency_keys = keys;
+    snprintf(node->config.data_dir, sizeof node->config.data_dir, "%s", dir);
+    arbiter_node_open(node, loop, NULL);
+    arbiter_run_until(loop, &node->ready, 1000);
+    mrn_log_set_level(MRN_LOG_ERROR + 1);
+    dup2(kept, 2);
+    ssize_t length = pread(words, ret_text, room - 1, 0);
+    assert_true(length >= 0);
+    ret_text[length] = '\0';
+    close(words);
+    close(kept);
+}
+
+/* A limit that is part of the state cannot be given another value: what differs is said, with both
+ * values, and what helps; also when the cluster is older than the record of that limit. */
+static void test_another_limit_is_refused_in_words(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    char text[1024], *stored;
+    open_node(&node, true);
+    assert_int_equal(node.error, 0);
+    arbiter_node_close(&node);
+    refused_words(&node, 2000, text, sizeof text);
+    assert_int_equal(node.error, MRN_ERR_MISMATCH);
+    arbiter_node_close(&node);
+    assert_non_null(strstr(text, "what=idempotency-keys ours=2000 cluster=1000"));
+    assert_non_null(strstr(text, "start with --idempotency-keys 1000"));
+    assert_int_equal(files_read(dir, "embedded.json", 1 << 20, &stored), 0);
+    char *name = strstr(stored, "idempotencyKeys");
+    assert_non_null(name);
+    memcpy(name, "unknownToItThen", strlen("idempotencyKeys"));
+    assert_int_equal(files_replace(dir, "embedded.json", stored, strlen(stored)), 0);
+    free(stored);
+    refused_words(&node, 1000, text, sizeof text);
+    assert_int_equal(node.error, MRN_ERR_MISMATCH);
+    arbiter_node_close(&node);
+    assert_non_null(strstr(text, "what=idempotency-keys ours=1000 cluster=not_recorded"));
+    assert_non_null(strstr(text, "an earlier version"));
+}
+
 static void test_ranges(void **state) {
     (void)state;
     static struct arbiter_node node;
@@ -182,6 +232,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_disk_cluster_outlives_the_process, start, stop),
         cmocka_unit_test_setup_teardown(test_memory_cluster_is_a_new_one_each_time, start, stop),
         cmocka_unit_test_setup_teardown(test_damaged_file_is_refused, start, stop),
+        cmocka_unit_test_setup_teardown(test_another_limit_is_refused_in_words, start, stop),
         cmocka_unit_test_setup_teardown(test_ranges, start, stop),
         cmocka_unit_test_setup_teardown(test_killed_process_loses_no_grant, start, stop),
     };

@@ -52,7 +52,7 @@ static void setup(struct node *node, uint8_t index, uint8_t count) {
     config->arbiter = count == 1 ? CONTROL_ARBITER_EMBEDDED : CONTROL_ARBITER_ETCD;
     config->lease_ttl_s = config->range_ttl_s = 2;
     snprintf(config->data_dir, sizeof config->data_dir, "%s", node->dir);
-    snprintf(config->etcd_endpoints, sizeof config->etcd_endpoints, "%s", server.endpoint);
+    config->etcd.endpoints = server.endpoint;
     snprintf(config->address, sizeof config->address, "127.0.0.1:%u", 3000u + index);
     snprintf(config->admin_listen, sizeof config->admin_listen, "127.0.0.1:%d",
              fixture_free_port());

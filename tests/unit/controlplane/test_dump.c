@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,13 +19,15 @@
 #include "controlplane/dump/dump_read.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/dump/dumper.h"
+#include "dump_fixture.h"
 #include "fixture.h"
 #include "maroon/error.h"
 #include "store_fixture.h"
 
 #define PAGES 3000 /* of 4 KiB: 12 MB */
 
-static char dir[64], url[96], file[96], again[96];
+static struct dump_fixture here;
+static char again[96];  /* a file: what came back */
 static uint8_t *region; /* PAGES pages, the state that is dumped */
 static struct dump_signer signer;
 static struct dump_key no_key;
@@ -39,56 +40,23 @@ static void fill_page(uint64_t page, uint32_t seed) {
     free(bytes);
 }
 
-/* As the runtime writes it (runtime/SNAPSHOT.md). */
 static void write_snapshot(uint64_t seq, uint64_t configuration_id) {
-    static const uint8_t zeros[DUMP_PAGE_BYTES];
-    struct snapshot_head head = {.format_version = SNAPSHOT_FORMAT_VERSION,
-                                 .head_bytes = sizeof head,
-                                 .configuration_id = configuration_id,
-                                 .seq = seq,
-                                 .region_bytes = (uint64_t)PAGES * DUMP_PAGE_BYTES,
-                                 .page_bytes = DUMP_PAGE_BYTES};
-    struct snapshot_tail tail = {0};
-    struct wire_hash *leaves = calloc(PAGES, sizeof *leaves);
-    memcpy(head.magic, SNAPSHOT_MAGIC, 8);
-    memcpy(tail.magic, SNAPSHOT_TAIL_MAGIC, 8);
-    head.checksum = wire_hash_blake2b(&head, offsetof(struct snapshot_head, checksum));
-    FILE *out = fopen(file, "w");
-    assert_non_null(out);
-    fwrite(&head, sizeof head, 1, out);
-    for (uint64_t page = 0; page < PAGES; page++) {
-        const uint8_t *bytes = region + page * DUMP_PAGE_BYTES;
-        if (memcmp(bytes, zeros, sizeof zeros) == 0)
-            continue;
-        leaves[page] = wire_hash_blake2b(bytes, DUMP_PAGE_BYTES);
-        fwrite(&page, sizeof page, 1, out);
-        fwrite(bytes, DUMP_PAGE_BYTES, 1, out);
-        tail.page_count++;
-    }
-    uint64_t end = SNAPSHOT_PAGE_END;
-    fwrite(&end, sizeof end, 1, out);
-    tail.state_hash = dump_state_hash(leaves, PAGES);
-    tail.checksum =
-        wire_hash_blake2b_pair(&head, sizeof head, &tail, offsetof(struct snapshot_tail, checksum));
-    fwrite(&tail, sizeof tail, 1, out);
-    fclose(out);
-    free(leaves);
+    dump_fixture_snapshot(&here,
+                          (struct snapshot_head){.configuration_id = configuration_id, .seq = seq},
+                          region, PAGES);
 }
 
-static void open_store(struct dump_store *store, const char *at) {
+static void open_store(struct dump_store *store, const char *url) {
     char endpoint[64];
     snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d", server.port);
     struct object_store_config config = {
-        .url = at, .endpoint = endpoint, .retry_first_ms = 10, .retry_max_ms = 100};
+        .url = url, .endpoint = endpoint, .retry_first_ms = 10, .retry_max_ms = 100};
     assert_int_equal(dump_store_open(store, &config, NULL), 0);
 }
 
 static int write_dump(struct dump_writer *writer, struct dump_report *report) {
     char text[DUMP_TEXT_BYTES];
-    int fd = open(file, O_RDONLY);
-    assert_true(fd >= 0);
-    int error = dump_write(writer, fd, report, text);
-    close(fd);
+    int error = dump_fixture_write(&here, writer, report, text);
     if (error && error != MRN_ERR_EXISTS)
         print_message("%s\n", text);
     return error;
@@ -106,19 +74,14 @@ static void expect_back(struct dump_store *store, const struct dump_key *key, co
     int error = dump_read(store, key, path, again, NULL, NULL, NULL, text);
     if (error)
         fail_msg("read: %d %s", error, text);
-    snprintf(command, sizeof command, "cmp %s %s", file, again);
+    snprintf(command, sizeof command, "cmp %s %s", here.snapshot, again);
     assert_int_equal(system(command), 0);
 }
 
 static int set_up(void **state) {
     (void)state;
-    fixture_make_dir(dir, sizeof dir);
-    char objects[80];
-    snprintf(objects, sizeof objects, "%s/objects", dir);
-    assert_int_equal(mkdir(objects, 0755), 0);
-    snprintf(url, sizeof url, "dir:%s", objects);
-    snprintf(file, sizeof file, "%s/snapshot", dir);
-    snprintf(again, sizeof again, "%s/again", dir);
+    dump_fixture_make(&here);
+    snprintf(again, sizeof again, "%s/again", here.dir);
     memset(region, 0, (size_t)PAGES * DUMP_PAGE_BYTES);
     for (uint64_t page = 0; page < PAGES; page += page % 7 == 0 ? 2 : 1)
         fill_page(page, 1);
@@ -127,7 +90,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
-    fixture_remove_dir(dir);
+    dump_fixture_remove(&here);
     return 0;
 }
 
@@ -136,7 +99,7 @@ static void test_there_and_back_incrementally(void **state) {
     struct dump_store store;
     struct dump_writer writer;
     struct dump_report first, second = {0}, third;
-    open_store(&store, url);
+    open_store(&store, here.url);
     begin(&writer, &store);
     write_snapshot(10, 1);
     assert_int_equal(write_dump(&writer, &first), 0);
@@ -168,7 +131,7 @@ static void test_garbage_is_bounded(void **state) {
     struct dump_store store;
     struct dump_writer writer;
     struct dump_report report;
-    open_store(&store, url);
+    open_store(&store, here.url);
     begin(&writer, &store);
     uint64_t stored = 0;
     for (uint32_t round = 1; round <= 8; round++) {
@@ -193,7 +156,7 @@ static void test_sealed(void **state) {
     struct dump_report report;
     char text[DUMP_TEXT_BYTES];
     struct dump_key key = {.set = true, .bytes = {1, 2, 3}}, other = {.set = true, .bytes = {4}};
-    open_store(&store, url);
+    open_store(&store, here.url);
     begin(&writer, &store);
     writer.key = &key;
     write_snapshot(10, 1);
@@ -211,7 +174,7 @@ static void test_sealed(void **state) {
 static int write_once(uint64_t configuration_id, uint64_t seq, struct dump_report *report) {
     struct dump_store store;
     struct dump_writer writer;
-    open_store(&store, url);
+    open_store(&store, here.url);
     begin(&writer, &store);
     write_snapshot(seq, configuration_id);
     int error = write_dump(&writer, report);
@@ -227,9 +190,9 @@ static void test_every_damage_is_found(void **state) {
     struct dump_report report;
     char text[DUMP_TEXT_BYTES], command[200], line[256];
     assert_int_equal(write_once(1, 10, &report), 0);
-    open_store(&store, url);
+    open_store(&store, here.url);
     assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text), 0);
-    snprintf(command, sizeof command, "find %s/objects -type f ! -name latest", dir);
+    snprintf(command, sizeof command, "find %s/objects -type f ! -name latest", here.dir);
     FILE *list = popen(command, "r");
     int objects = 0;
     while (fgets(line, sizeof line, list)) {
@@ -272,15 +235,15 @@ static void test_a_damaged_snapshot_or_another_cluster_is_refused(void **state) 
     assert_int_equal(write_once(1, 10, &report), 0);
     assert_int_equal(write_once(2, 11, &report), MRN_ERR_MISMATCH);
     write_snapshot(12, 1);
-    open_store(&store, url);
+    open_store(&store, here.url);
     begin(&writer, &store);
-    FILE *snapshot = fopen(file, "r+");
+    FILE *snapshot = fopen(here.snapshot, "r+");
     fseek(snapshot, 100000, SEEK_SET);
     fputc('x', snapshot);
     fputc('y', snapshot);
     fclose(snapshot);
     assert_int_equal(write_dump(&writer, &report), MRN_ERR_CORRUPT);
-    assert_int_equal(truncate(file, 50000), 0);
+    assert_int_equal(truncate(here.snapshot, 50000), 0);
     assert_int_equal(write_dump(&writer, &report), MRN_ERR_CORRUPT);
     char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES];
     uint64_t seq;
@@ -301,10 +264,11 @@ static void test_prune(void **state) {
             fill_page(page, (uint32_t)(200 + seq));
         assert_int_equal(write_once(1, seq, &report), 0);
     }
-    open_store(&store, url);
+    open_store(&store, here.url);
     char command[400]; /* what a killed writer left */
     snprintf(command, sizeof command,
-             "mkdir -p %s/objects/chunks/ab && echo x > %s/objects/chunks/ab/ab%062d", dir, dir, 7);
+             "mkdir -p %s/objects/chunks/ab && echo x > %s/objects/chunks/ab/ab%062d", here.dir,
+             here.dir, 7);
     assert_int_equal(system(command), 0);
     assert_int_equal(dump_prune(&store, &no_key, 2, 3600, "", &pruned, text), 0);
     assert_int_equal(pruned.manifests, 3);
@@ -341,7 +305,7 @@ static void test_a_writer_killed_at_any_point(void **state) {
     uint64_t since_ms = fixture_now_ms();
     assert_int_equal(write_once(1, 2, &report), 0);
     uint64_t took_ms = fixture_now_ms() - since_ms;
-    open_store(&store, url);
+    open_store(&store, here.url);
     for (uint32_t round = 3; round <= 11; round++) {
         for (uint64_t page = round % 5; page < PAGES; page += 5)
             fill_page(page, 300 + round);
@@ -350,11 +314,11 @@ static void test_a_writer_killed_at_any_point(void **state) {
         if (pid == 0) {
             struct dump_store own;
             struct dump_writer writer;
-            struct object_store_config config = {.url = url};
+            struct object_store_config config = {.url = here.url};
             if (dump_store_open(&own, &config, NULL))
                 _exit(1);
             begin(&writer, &own);
-            int fd = open(file, O_RDONLY);
+            int fd = open(here.snapshot, O_RDONLY);
             _exit(dump_write(&writer, fd, &report, text) != 0);
         }
         int status;
@@ -388,14 +352,14 @@ static void test_a_fetch_is_taken_up(void **state) {
     struct dump_progress whole = {0}, rest = {0};
     char text[DUMP_TEXT_BYTES], command[256];
     assert_int_equal(write_once(1, 10, &report), 0);
-    open_store(&store, url);
+    open_store(&store, here.url);
     assert_int_equal(
         dump_read(&store, &no_key, report.path, again, count_pages, &whole, NULL, text), 0);
     assert_int_equal(truncate(again, 8000000), 0);
     assert_int_equal(dump_read(&store, &no_key, report.path, again, count_pages, &rest, NULL, text),
                      0);
     assert_true(rest.fetched_bytes > 0 && rest.fetched_bytes < whole.fetched_bytes * 2 / 3);
-    snprintf(command, sizeof command, "cmp %s %s", file, again);
+    snprintf(command, sizeof command, "cmp %s %s", here.snapshot, again);
     assert_int_equal(system(command), 0);
     dump_store_close(&store);
 }
@@ -417,19 +381,22 @@ static void test_a_node_fetches_what_is_pointed_to(void **state) {
     char got[512], text[DUMP_TEXT_BYTES], command[900];
     uint64_t seq;
     assert_int_equal(write_once(1, 10, &first), 0);
-    open_store(&store, url);
+    open_store(&store, here.url);
     char *old = pointer_to(&store, first.path);
     fill_page(5, 2);
     assert_int_equal(write_once(1, 20, &second), 0);
-    struct dump_fetch fetch = {
-        .store = &store, .key = &no_key, .configuration_id = 1, .directory = dir, .pointer = old};
+    struct dump_fetch fetch = {.store = &store,
+                               .key = &no_key,
+                               .configuration_id = 1,
+                               .directory = here.dir,
+                               .pointer = old};
     assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
     assert_int_equal(seq, 10); /* the one that was named */
     fetch.newer_than = 10;
     assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
     assert_int_equal(seq, 20);
-    snprintf(command, sizeof command, "cmp %s %s && test $(ls %s | grep -c fetch-) = 1", file, got,
-             dir);
+    snprintf(command, sizeof command, "cmp %s %s && test $(ls %s | grep -c fetch-) = 1",
+             here.snapshot, got, here.dir);
     assert_int_equal(system(command), 0); /* what the first left is gone */
     fetch.newer_than = 20;
     assert_int_equal(dump_fetch(&fetch, got, &seq, text), MRN_ERR_NOT_FOUND);
@@ -487,6 +454,116 @@ static void test_through_a_bad_line_to_s3(void **state) {
     dump_store_close(&store);
 }
 
+/* A store that takes objects and has not got them afterwards, or others: nothing is pointed to that
+ * was not read back. */
+static void test_a_store_that_lies(void **state) {
+    (void)state;
+    if (!have_server)
+        skip();
+    static const char *const lies[] = {"fault lie_up method=PUT match=chunks count=2",
+                                       "fault drop_up method=PUT match=chunks count=2",
+                                       "fault lie_up method=PUT match=indexes count=1",
+                                       "fault drop_up method=PUT match=manifests count=1",
+                                       "fault drop_up method=PUT match=latest count=1"};
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES];
+    uint64_t seq;
+    open_store(&store, "s3://" STORE_BUCKET "/a/lies");
+    begin(&writer, &store);
+    for (uint32_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        for (uint64_t page = i; page < PAGES; page += 3)
+            fill_page(page, 500 + i);
+        write_snapshot(10 * (i + 1), 1);
+        store_fault(&server, lies[i]);
+        uint64_t before = store.lies;
+        assert_int_equal(write_dump(&writer, &report), 0);
+        store_fault(&server, "clear");
+        if (i < 4)
+            assert_true(store.lies > before && store.lie[0]);
+        assert_true(report.checked_bytes + 1000 > report.sent_bytes); /* all but the pointer */
+        expect_back(&store, &no_key, report.path);
+        assert_int_equal(dump_latest(&store, path, &seq, text), 0);
+        assert_string_equal(path, report.path);
+    }
+    /* It goes on lying: the pointer stays where it was, and the words say why. */
+    static const char *const constant[] = {"fault lie_up method=PUT match=chunks",
+                                           "fault drop_up method=PUT match=manifests",
+                                           "fault drop_up method=PUT match=latest"};
+    for (uint32_t i = 0; i < sizeof constant / sizeof *constant; i++) {
+        char again_path[DUMP_NAME_MAX];
+        fill_page(7, 600 + i);
+        write_snapshot(100 + i, 1);
+        store_fault(&server, constant[i]);
+        assert_int_equal(write_dump(&writer, &report), MRN_ERR_CORRUPT);
+        store_fault(&server, "clear");
+        assert_int_equal(dump_latest(&store, again_path, &seq, text), 0);
+        assert_string_equal(again_path, path);
+        assert_int_equal(dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text), 0);
+    }
+    assert_int_equal(write_dump(&writer, &report), 0);
+    expect_back(&store, &no_key, report.path);
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+/* An object of the newest dump is gone, or another one: the next dump does not build on it. */
+static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
+    (void)state;
+    static const char *const harms[] = {"rm $(ls %s/objects/chunks/*/* | head -1)",
+                                        "truncate -s 100 $(ls %s/objects/chunks/*/* | tail -1)",
+                                        "rm $(ls %s/objects/indexes/*/* | head -1)",
+                                        "for f in %s/objects/chunks/*/*; do printf x | dd of=$f "
+                                        "bs=1 seek=200 conv=notrunc status=none; done",
+                                        "for f in %s/objects/indexes/*/*; do printf x | dd of=$f "
+                                        "bs=1 seek=20 conv=notrunc status=none; done",
+                                        "for f in %s/objects/manifests/*; do printf x | dd of=$f "
+                                        "bs=1 seek=60 conv=notrunc status=none; done"};
+    struct dump_report report;
+    struct dump_pruned pruned;
+    char text[DUMP_TEXT_BYTES];
+    uint64_t seq = 1;
+    assert_int_equal(write_once(1, seq, &report), 0);
+    for (uint32_t i = 0; i < sizeof harms / sizeof *harms; i++) {
+        for (int fresh = 0; fresh < 2;
+             fresh++) { /* a writer that knows the dump, and one that loads it */
+            struct dump_store store;
+            struct dump_writer writer;
+            char command[300];
+            open_store(&store, here.url);
+            begin(&writer, &store);
+            fill_page(3, (uint32_t)seq);
+            write_snapshot(++seq, 1);
+            assert_int_equal(write_dump(&writer, &report), 0);
+            uint64_t previous = seq;
+            assert_int_equal(dump_prune(&store, &no_key, 1, 0, "", &pruned, text), 0);
+            snprintf(command, sizeof command, harms[i], here.dir);
+            assert_int_equal(system(command), 0);
+            if (fresh)
+                dump_state_free(&writer.state);
+            fill_page(3, (uint32_t)seq);
+            write_snapshot(++seq, 1);
+            bool unseen =
+                !fresh && i >= 4; /* index and manifest are in memory, and not read again */
+            uint64_t lies = store.lies;
+            assert_int_equal(write_dump(&writer, &report), 0);
+            assert_int_equal(store.lies > lies, !unseen);
+            assert_int_equal(writer.state.manifest.previous_seq, previous);
+            if (unseen) { /* who loads them finds it */
+                dump_state_free(&writer.state);
+                write_snapshot(++seq, 1);
+                assert_int_equal(write_dump(&writer, &report), 0);
+                assert_int_equal(store.lies > lies,
+                                 i == 4); /* that manifest is no part of the new one */
+            }
+            expect_back(&store, &no_key, report.path);
+            dump_state_free(&writer.state);
+            dump_store_close(&store);
+        }
+    }
+}
+
 static void test_the_leader_comes_last(void **state) {
     (void)state;
     assert_int_equal(dumper_patience(1, 0, 3), 1);
@@ -515,6 +592,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_node_fetches_what_is_pointed_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_through_a_bad_line_to_s3, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,
+                                        tear_down),
         cmocka_unit_test(test_the_leader_comes_last),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

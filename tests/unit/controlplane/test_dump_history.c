@@ -7,25 +7,23 @@
 
 #include <cmocka.h>
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "controlplane/dump/dump_history.h"
 #include "controlplane/dump/dump_write.h"
 #include "dataplane/journal/journal.h"
-#include "fixture.h"
+#include "dump_fixture.h"
 #include "maroon/error.h"
 
 #define PAGES 4
 #define SEGMENT_BYTES (64 << 10) /* many segments */
 #define BODIES 7                 /* of an epoch, about */
 
-static char dir[64], url[96], file[96], journal_dir[96];
+static struct dump_fixture here;
+static char journal_dir[96];
 static struct dump_signer signer;
 static struct dump_key no_key;
 static const struct wire_digest_key digest_key = {{1, 2, 3}};
@@ -53,26 +51,20 @@ static void log_open(struct log *log, const char *where) {
         fail_msg("%s", text);
 }
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void log_put(struct log *log, enum journal_kind kind, const void *a, uint32_t a_bytes,
                     const void *b, uint32_t b_bytes) {
     const struct journal_piece pieces[2] = {{a, a_bytes}, {b, b_bytes}};
-    while (journal_append(log->journal, kind, journal_next(log->journal), pieces, 1, now_ns()) ==
-           MRN_ERR_FULL) {
-        journal_poll(log->journal, now_ns());
+    while (journal_append(log->journal, kind, journal_next(log->journal), pieces, 1,
+                          dump_fixture_now_ns()) == MRN_ERR_FULL) {
+        journal_poll(log->journal, dump_fixture_now_ns());
         usleep(100);
     }
-    journal_poll(log->journal, now_ns());
+    journal_poll(log->journal, dump_fixture_now_ns());
 }
 
 static void log_settle(struct log *log) {
     while (journal_stable(log->journal) < journal_next(log->journal)) {
-        journal_poll(log->journal, now_ns());
+        journal_poll(log->journal, dump_fixture_now_ns());
         usleep(100);
     }
 }
@@ -166,35 +158,13 @@ static void log_new(struct log *log, const char *where, uint64_t begin_seq) {
 /* ---- dumps ---- */
 
 static void write_snapshot(const struct log *log, uint64_t seq) {
-    uint8_t page[DUMP_PAGE_BYTES];
-    struct wire_hash leaves[PAGES];
-    uint64_t end = SNAPSHOT_PAGE_END;
-    struct snapshot_head head = {.format_version = SNAPSHOT_FORMAT_VERSION,
-                                 .head_bytes = sizeof head,
-                                 .configuration_id = 5,
-                                 .seq = seq,
-                                 .epoch_hash = log->hashes[seq],
-                                 .region_bytes = (uint64_t)PAGES * DUMP_PAGE_BYTES,
-                                 .page_bytes = DUMP_PAGE_BYTES};
-    struct snapshot_tail tail = {.page_count = PAGES};
-    memcpy(head.magic, SNAPSHOT_MAGIC, 8);
-    memcpy(tail.magic, SNAPSHOT_TAIL_MAGIC, 8);
-    head.checksum = wire_hash_blake2b(&head, offsetof(struct snapshot_head, checksum));
-    FILE *out = fopen(file, "w");
-    assert_non_null(out);
-    fwrite(&head, sizeof head, 1, out);
-    for (uint64_t i = 0; i < PAGES; i++) {
-        memset(page, (int)(seq + i) | 1, sizeof page);
-        leaves[i] = wire_hash_blake2b(page, sizeof page);
-        fwrite(&i, sizeof i, 1, out);
-        fwrite(page, sizeof page, 1, out);
-    }
-    fwrite(&end, sizeof end, 1, out);
-    tail.state_hash = dump_state_hash(leaves, PAGES);
-    tail.checksum =
-        wire_hash_blake2b_pair(&head, sizeof head, &tail, offsetof(struct snapshot_tail, checksum));
-    fwrite(&tail, sizeof tail, 1, out);
-    fclose(out);
+    static uint8_t region[PAGES * DUMP_PAGE_BYTES];
+    for (uint64_t i = 0; i < PAGES; i++)
+        memset(region + i * DUMP_PAGE_BYTES, (int)(seq + i) | 1, DUMP_PAGE_BYTES);
+    dump_fixture_snapshot(
+        &here,
+        (struct snapshot_head){.configuration_id = 5, .seq = seq, .epoch_hash = log->hashes[seq]},
+        region, PAGES);
 }
 
 struct dumping {
@@ -204,7 +174,7 @@ struct dumping {
 };
 
 static void dumping_open(struct dumping *d) {
-    struct object_store_config config = {.url = url};
+    struct object_store_config config = {.url = here.url};
     memset(d, 0, sizeof *d);
     assert_int_equal(dump_store_open(&d->store, &config, NULL), 0);
     d->writer = (struct dump_writer){.store = &d->store,
@@ -226,10 +196,8 @@ static struct dump_report dump_at(struct dumping *d, const struct log *log, uint
     struct dump_report report;
     char text[DUMP_TEXT_BYTES];
     write_snapshot(log, seq);
-    int fd = open(file, O_RDONLY);
-    if (dump_write(&d->writer, fd, &report, text))
+    if (dump_fixture_write(&here, &d->writer, &report, text))
         fail_msg("dump of %lu: %s", seq, text);
-    close(fd);
     return report;
 }
 
@@ -258,7 +226,7 @@ static int read_back(uint64_t from, const struct wire_hash *hash, uint64_t to, s
                      uint64_t *ret_seq, char *text) {
     struct dump_store store;
     struct dump_history history;
-    struct object_store_config config = {.url = url};
+    struct object_store_config config = {.url = here.url};
     *seen = (struct seen){0};
     assert_int_equal(dump_store_open(&store, &config, NULL), 0);
     int error = dump_history_open(&history, &store, &no_key, 0, from, text);
@@ -271,19 +239,14 @@ static int read_back(uint64_t from, const struct wire_hash *hash, uint64_t to, s
 
 static int set_up(void **state) {
     (void)state;
-    char objects[80];
-    fixture_make_dir(dir, sizeof dir);
-    snprintf(objects, sizeof objects, "%s/objects", dir);
-    assert_int_equal(mkdir(objects, 0755), 0);
-    snprintf(url, sizeof url, "dir:%s", objects);
-    snprintf(file, sizeof file, "%s/snapshot", dir);
-    snprintf(journal_dir, sizeof journal_dir, "%s/journal", dir);
+    dump_fixture_make(&here);
+    snprintf(journal_dir, sizeof journal_dir, "%s/journal", here.dir);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    fixture_remove_dir(dir);
+    dump_fixture_remove(&here);
     return 0;
 }
 
@@ -353,6 +316,42 @@ static void test_who_dumps_next_needs_no_memory(void **state) {
     journal_close(log.journal);
 }
 
+/* A dump that failed after it had read the journal: the next one reads the same epochs again. */
+static void test_a_failed_dump_loses_no_epoch(void **state) {
+    (void)state;
+    static struct log log;
+    struct dumping d;
+    struct dump_report report;
+    struct seen seen;
+    uint64_t seq;
+    char text[DUMP_TEXT_BYTES], command[300];
+    log_new(&log, journal_dir, 0);
+    log_fill(&log, 60);
+    dumping_open(&d);
+    assert_int_equal(dump_at(&d, &log, 20).epochs, 20);
+    /* The place of manifests is taken: all else has been put by then. */
+    snprintf(command, sizeof command, "cd %s/objects && mv manifests away && touch manifests",
+             here.dir);
+    assert_int_equal(system(command), 0);
+    write_snapshot(&log, 50);
+    assert_int_not_equal(dump_fixture_write(&here, &d.writer, &report, text), 0);
+    snprintf(command, sizeof command, "cd %s/objects && rm manifests && mv away manifests",
+             here.dir);
+    assert_int_equal(system(command), 0);
+    report = dump_at(&d, &log, 40);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 20);
+    /* The pointer is set back to an older dump: the journal is read from its beginning again. */
+    d.journal.place = journal_next(log.journal);
+    report = dump_at(&d, &log, 60);
+    assert_string_equal(report.gap, "");
+    assert_int_equal(report.epochs, 20);
+    dumping_close(&d);
+    assert_int_equal(read_back(0, &genesis, 60, &seen, &seq, text), 0);
+    assert_int_equal(seen.count, 60);
+    journal_close(log.journal);
+}
+
 /* A journal that was cut, and none at all: the dump is made and says what it lacks. */
 static void test_a_gap_is_said(void **state) {
     (void)state;
@@ -366,7 +365,7 @@ static void test_a_gap_is_said(void **state) {
     journal_release(log.journal, journal_next(log.journal) - 400);
     struct journal_counters counters = {0};
     for (int i = 0; i < 2000 && !counters.segments_recycled; i++) {
-        journal_poll(log.journal, now_ns());
+        journal_poll(log.journal, dump_fixture_now_ns());
         journal_read_counters(log.journal, &counters);
         usleep(1000);
     }
@@ -414,7 +413,7 @@ static void test_a_store_that_lies(void **state) {
     assert_int_equal(dump_manifest_get(&d.store, &no_key, report.path, &manifest, text), 0);
     assert_int_equal(dump_history_verify(&d.store, &no_key, &manifest, text), 0);
     dump_object_path(DUMP_STRETCH, &manifest.stretches[0].name, name);
-    snprintf(path, sizeof path, "%s/objects/%s", dir, name);
+    snprintf(path, sizeof path, "%s/objects/%s", here.dir, name);
     for (long at = 0; at < 120; at += 7) {
         flip(path, at, 8);
         assert_true(dump_history_verify(&d.store, &no_key, &manifest, text) < 0);
@@ -455,7 +454,7 @@ static void test_clusters_are_not_mixed(void **state) {
     struct seen seen;
     uint64_t seq;
     char text[DUMP_TEXT_BYTES], there[96];
-    snprintf(there, sizeof there, "%s/other", dir);
+    snprintf(there, sizeof there, "%s/other", here.dir);
     log_new(&log, journal_dir, 0);
     log_fill(&log, 30);
     log_new(&other, there, 0);
@@ -475,6 +474,78 @@ static void test_clusters_are_not_mixed(void **state) {
     journal_close(other.journal);
 }
 
+/* What a reader of the running node's journal gets. */
+
+struct got {
+    uint64_t first_seq, last_seq;
+    struct wire_hash last_hash;
+};
+
+static int get(void *context, uint64_t seq, const struct wire_hash *hash, const void *record,
+               size_t count) {
+    struct got *got = context;
+    (void)record, (void)count;
+    got->first_seq = got->first_seq ? got->first_seq : seq;
+    got->last_seq = seq;
+    got->last_hash = *hash;
+    return 0;
+}
+
+static struct got read_journal(const char *where, uint64_t after_seq, uint64_t to_seq,
+                               const struct wire_hash *to_hash) {
+    struct got got = {0};
+    char text[DUMP_TEXT_BYTES];
+    struct dump_journal journal = {0};
+    struct dump_journal_span span = {
+        .after_seq = after_seq, .to_seq = to_seq, .to_hash = *to_hash, .digest_key = digest_key};
+    snprintf(journal.directory, sizeof journal.directory, "%s", where);
+    (void)dump_journal_read(&journal, &span, get, &got, text);
+    return got;
+}
+
+/* A leader that was cut off wrote epochs 20 to 29, never committed; a snapshot of epoch 24 took it
+ * over them, and it goes on after the others' 24. */
+static void test_a_branch_that_a_snapshot_replaced_is_not_handed_out(void **state) {
+    (void)state;
+    static struct log log;
+    char where[128];
+    struct wire_hash others = {{24}}, others_29 = {{29}};
+    snprintf(where, sizeof where, "%s/branches", here.dir);
+    log_new(&log, where, 0);
+    log_fill(&log, 19);
+    assert_int_equal(log.committed, 16);
+    struct got got = read_journal(where, 10, 19, &log.hashes[19]);
+    assert_int_equal(got.first_seq, 11);
+    assert_int_equal(got.last_seq, 19);
+    struct wire_hash previous = log.hash;
+    for (uint64_t seq = 20; seq < 30; seq++, previous = log.hash) {
+        put_epoch(&log, seq, &previous, 52, false);
+        log_advance(&log);
+    }
+    log_settle(&log);
+    got = read_journal(where, 10, 24, &others); /* the snapshot has just been restored */
+    assert_int_equal(got.last_seq, 16);
+    got = read_journal(where, 10, 29, &others_29);
+    assert_int_equal(got.last_seq, 16);
+    log.committed = 24;
+    previous = others;
+    for (uint64_t seq = 25; seq < 40; seq++, previous = log.hash) {
+        put_epoch(&log, seq, &previous, 53, false);
+        log_advance(&log);
+        log.committed = seq;
+    }
+    log_settle(&log);
+    got = read_journal(where, 10, 39, &log.hash);
+    assert_int_equal(got.last_seq, 16);
+    got = read_journal(where, 18, 39, &log.hash); /* nothing, rather than what nobody committed */
+    assert_int_equal(got.last_seq, 0);
+    got = read_journal(where, 24, 39, &log.hash);
+    assert_int_equal(got.first_seq, 25);
+    assert_int_equal(got.last_seq, 39);
+    assert_memory_equal(&got.last_hash, &log.hash, sizeof log.hash);
+    journal_close(log.journal);
+}
+
 int main(void) {
     if (sodium_init() < 0)
         return 1;
@@ -482,8 +553,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_epoch_comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_who_dumps_next_needs_no_memory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_failed_dump_loses_no_epoch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_gap_is_said, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_clusters_are_not_mixed, set_up, tear_down)};
+        cmocka_unit_test_setup_teardown(test_clusters_are_not_mixed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_branch_that_a_snapshot_replaced_is_not_handed_out,
+                                        set_up, tear_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

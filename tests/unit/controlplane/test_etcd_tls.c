@@ -144,13 +144,12 @@ static void test_strangers_are_refused_on_both_sides(void **state) {
 static void test_an_arbiter_leads_over_tls(void **state) {
     (void)state;
     static struct arbiter_node node;
-    arbiter_node_setup(&node, "https://127.0.0.1", 0, 1);
-    snprintf(node.config.etcd_endpoints, sizeof node.config.etcd_endpoints, "https://127.0.0.1:%d/",
-             server.port);
-    snprintf(node.config.etcd_ca_file, sizeof node.config.etcd_ca_file, "%s", file("ca"));
-    snprintf(node.config.etcd_certificate_file, sizeof node.config.etcd_certificate_file, "%s",
-             file("client"));
-    snprintf(node.config.etcd_key_file, sizeof node.config.etcd_key_file, "%s", file("client-key"));
+    char endpoint[48];
+    snprintf(endpoint, sizeof endpoint, "https://127.0.0.1:%d/", server.port);
+    arbiter_node_setup(&node, endpoint, 0, 1);
+    node.config.etcd.ca_file = file("ca");
+    node.config.etcd.certificate_file = file("client");
+    node.config.etcd.key_file = file("client-key");
     arbiter_node_open(&node, loop, http);
     assert_non_null(node.arbiter);
     assert_true(arbiter_run_until(loop, &node.ready, 20000));

@@ -7,25 +7,23 @@
 
 #include <cmocka.h>
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bank/v1/bank.pb-c.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/restore/restore_state.h"
 #include "dataplane/journal/journal.h"
-#include "fixture.h"
+#include "dump_fixture.h"
 #include "maroon/error.h"
 #include "runtime/applications/applications.h"
 
 #define RANGE UINT64_C(3)
 
-static char dir[64], url[96], file[96], base_file[96];
+static struct dump_fixture here;
+static char base_file[96];
 static struct dump_signer signer;
 static struct dump_key no_key;
 static const struct wire_digest_key digest_key = {{1, 2, 3}};
@@ -43,19 +41,14 @@ struct node {
     struct dump_journal from;
 };
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void append(struct node *node, enum journal_kind kind, const void *a, uint32_t a_bytes,
                    const void *b, uint32_t b_bytes) {
     const struct journal_piece pieces[2] = {{a, a_bytes}, {b, b_bytes}};
-    assert_int_equal(
-        journal_append(node->journal, kind, journal_next(node->journal), pieces, 1, now_ns()), 0);
+    assert_int_equal(journal_append(node->journal, kind, journal_next(node->journal), pieces, 1,
+                                    dump_fixture_now_ns()),
+                     0);
     while (journal_stable(node->journal) < journal_next(node->journal)) {
-        journal_poll(node->journal, now_ns());
+        journal_poll(node->journal, dump_fixture_now_ns());
         usleep(50);
     }
 }
@@ -65,7 +58,7 @@ static void node_open(struct node *node, const struct mrn_application *const *ap
     char text[JOURNAL_TEXT_BYTES];
     struct runtime_config config;
     memset(node, 0, sizeof *node);
-    snprintf(node->from.directory, sizeof node->from.directory, "%s/journal", dir);
+    snprintf(node->from.directory, sizeof node->from.directory, "%s/journal", here.dir);
     struct journal_config journal = {.directory = node->from.directory,
                                      .identity = {.incarnation = 5, .configuration_id = 77},
                                      .create = 1,
@@ -81,7 +74,7 @@ static void node_open(struct node *node, const struct mrn_application *const *ap
     config.applications = applications;
     config.application_count = application_count;
     assert_int_equal(runtime_open(&config, &node->runtime), 0);
-    struct object_store_config store = {.url = url};
+    struct object_store_config store = {.url = here.url};
     assert_int_equal(dump_store_open(&node->store, &store, NULL), 0);
     node->writer = (struct dump_writer){.store = &node->store,
                                         .key = &no_key,
@@ -164,20 +157,18 @@ static void dump(struct node *node) {
     struct runtime_snapshot_info info;
     struct dump_report report;
     char text[DUMP_TEXT_BYTES];
-    FILE *out = fopen(file, "w");
+    FILE *out = fopen(here.snapshot, "w");
     assert_int_equal(runtime_snapshot_write(node->runtime, put, out, &info), 0);
     fclose(out);
-    int fd = open(file, O_RDONLY);
-    if (dump_write(&node->writer, fd, &report, text))
+    if (dump_fixture_write(&here, &node->writer, &report, text))
         fail_msg("dump: %s", text);
-    close(fd);
     assert_string_equal(report.gap, "");
 }
 
 static int restore(uint64_t from, uint64_t to, struct wire_hash *ret_hash, char *text) {
     struct dump_store store;
     struct restore_state state;
-    struct object_store_config config = {.url = url};
+    struct object_store_config config = {.url = here.url};
     const struct restore_hooks hooks = {0};
     uint64_t end;
     assert_int_equal(dump_store_open(&store, &config, NULL), 0);
@@ -196,19 +187,14 @@ static int restore(uint64_t from, uint64_t to, struct wire_hash *ret_hash, char 
 
 static int set_up(void **state) {
     (void)state;
-    char objects[80];
-    fixture_make_dir(dir, sizeof dir);
-    snprintf(objects, sizeof objects, "%s/objects", dir);
-    assert_int_equal(mkdir(objects, 0755), 0);
-    snprintf(url, sizeof url, "dir:%s", objects);
-    snprintf(file, sizeof file, "%s/snapshot", dir);
-    snprintf(base_file, sizeof base_file, "%s/base", dir);
+    dump_fixture_make(&here);
+    snprintf(base_file, sizeof base_file, "%s/base", here.dir);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    fixture_remove_dir(dir);
+    dump_fixture_remove(&here);
     return 0;
 }
 

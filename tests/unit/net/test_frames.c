@@ -352,6 +352,14 @@ static void answers_arp(void **state) {
     assert_memory_equal(frame + 6, frame + ETHER + 8, 6); /* its own MAC */
     uint8_t mac[6] = {0};
     assert_memory_not_equal(frame + 6, mac, 6);
+    uint8_t own_mac[6];
+    memcpy(own_mac, frame + 6, 6);
+    inject(frame, arp(frame, 1, router_mac, 0, OWN)); /* is our address free? */
+    assert_int_equal(receive(first, &p), 0);
+    assert_int_equal(sent(frame), ETHER + ARP_BYTES);
+    assert_memory_equal(frame, router_mac, 6);
+    assert_memory_equal(frame + ETHER + 8, own_mac, 6);
+    assert_int_equal(get32(frame + ETHER + 14), OWN);
     uint64_t before = dropped(WIRE_DROP_NOT_OURS);
     static const uint8_t group_mac[6] = {1, 0, 0x5e, 0, 0, 1};
     inject(frame, arp(frame, 1, peer_mac, PEER, OWN + 7)); /* somebody else is asked */

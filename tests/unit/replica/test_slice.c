@@ -9,56 +9,38 @@
 
 #include <cmocka.h>
 
-#include "dataplane/replica/replica.h"
+#include "follower.h"
 
-#define MS UINT64_C(1000000)
 #define TERM 100
 #define HEARTBEAT (2 * MS)
 #define FLOOR (10 * MS)
 #define SLICE_MAX (100 * MS)
 
 struct world {
-    struct replica *replica;
-    struct replica_actions actions;
-    uint64_t now_ns;
+    struct follower node;
     uint32_t campaigns, resigned;
     bool peer_hears; /* what node 2 answers to a PING */
     bool answers;
     uint64_t pings[64], ping_count; /* to node 2, not yet answered */
 };
 
-static void step(struct world *w, struct replica_event *event) {
-    event->now_ns = w->now_ns;
-    event->wall_us = w->now_ns / 1000;
-    w->actions.count = 0;
-    replica_step(w->replica, event, &w->actions);
-    for (uint32_t i = 0; i < w->actions.count; i++) {
-        const struct replica_action *a = &w->actions.items[i];
-        struct wire_ping ping;
-        if (a->kind == REPLICA_ACTION_CAMPAIGN)
-            w->campaigns++;
-        if (a->kind == REPLICA_ACTION_RESIGN)
-            w->resigned++;
-        if (a->kind == REPLICA_ACTION_SEND && a->frame_kind == WIRE_PING && a->peer == 2 &&
-            w->ping_count < 64) {
-            memcpy(&ping, a->payload, sizeof ping);
-            w->pings[w->ping_count++] = ping.sent_ns;
-        }
+static void see(void *context, const struct replica_action *a) {
+    struct world *w = context;
+    struct wire_ping ping;
+    if (a->kind == REPLICA_ACTION_CAMPAIGN)
+        w->campaigns++;
+    if (a->kind == REPLICA_ACTION_RESIGN)
+        w->resigned++;
+    if (a->kind == REPLICA_ACTION_SEND && a->frame_kind == WIRE_PING && a->peer == 2 &&
+        w->ping_count < 64) {
+        memcpy(&ping, a->payload, sizeof ping);
+        w->pings[w->ping_count++] = ping.sent_ns;
     }
-    assert_null(replica_check(w->replica));
 }
 
 static void frame(struct world *w, uint8_t peer, enum wire_kind kind, uint8_t flags,
                   const void *payload, uint16_t bytes) {
-    struct replica_event event = {.kind = REPLICA_EVENT_FRAME};
-    event.frame = (struct replica_event_frame){.peer = peer,
-                                               .kind = (uint8_t)kind,
-                                               .flags = flags,
-                                               .length_bytes = bytes,
-                                               .payload = payload,
-                                               .incarnation = 1,
-                                               .stage = WIRE_STAGE_GOSSIP};
-    step(w, &event);
+    follower_hear(&w->node, peer, kind, flags, payload, bytes);
 }
 
 static void heartbeat(struct world *w, uint8_t peer, uint64_t term) {
@@ -74,8 +56,7 @@ static void answer_pings(struct world *w, bool hears) {
 }
 
 static void tick(struct world *w) {
-    struct replica_event event = {.kind = REPLICA_EVENT_TICK};
-    step(w, &event);
+    follower_tick(&w->node, 0);
 }
 
 static void pass(struct world *w) {
@@ -86,8 +67,8 @@ static void pass(struct world *w) {
 
 /* Our loop goes on, a pass each 0.5 ms. */
 static void quiet(struct world *w, uint64_t ns) {
-    for (uint64_t end = w->now_ns + ns; w->now_ns < end;) {
-        w->now_ns += MS / 2;
+    for (uint64_t end = w->node.now_ns + ns; w->node.now_ns < end;) {
+        w->node.now_ns += MS / 2;
         pass(w);
     }
 }
@@ -103,39 +84,20 @@ static void led(struct world *w, uint32_t beats) {
 
 static struct replica_facts facts(const struct world *w) {
     struct replica_facts f;
-    replica_facts(w->replica, &f);
+    replica_facts(w->node.replica, &f);
     return f;
 }
 
 static int setup(void **state) {
-    static const struct replica_config config = {.index = 1,
-                                                 .node_count = 3,
-                                                 .quorum = 2,
-                                                 .ring = {0, 1, 2},
-                                                 .incarnation = 1,
-                                                 .epochs_in_flight = 8,
-                                                 .epoch_cap = 16,
-                                                 .window = 64,
-                                                 .ranges_max = 16,
-                                                 .retired_max = 16,
-                                                 .log_epochs = 64,
-                                                 .body_slots = 256,
-                                                 .deliver_max = 8,
-                                                 .heartbeat_interval_ns = HEARTBEAT,
-                                                 .slice_floor_ns = FLOOR,
-                                                 .slice_max_ns = SLICE_MAX,
-                                                 .pass_interval_ns = MS,
-                                                 .vector_interval_ns = MS,
-                                                 .vector_idle_ns = 5 * MS,
-                                                 .seal_after_ns = 1000 * MS};
+    struct replica_config config = follower_config();
+    config.heartbeat_interval_ns = HEARTBEAT;
+    config.slice_floor_ns = FLOOR;
+    config.slice_max_ns = SLICE_MAX;
+    config.pass_interval_ns = config.vector_interval_ns = MS;
     struct world *w = calloc(1, sizeof *w);
-    w->now_ns = 1000 * MS;
+    w->node = (struct follower){.now_ns = 1000 * MS, .see = see, .context = w};
     w->answers = true;
-    w->replica = replica_init(aligned_alloc(64, (replica_size(&config) + 63) & ~(size_t)63),
-                              &config, w->now_ns);
-    struct replica_event event = {.kind = REPLICA_EVENT_LEADER_KEY};
-    event.leader_key.revision = event.leader_key.term = TERM;
-    step(w, &event); /* node 0 holds it */
+    follower_open(&w->node, &config, TERM);
     heartbeat(w, 0, TERM);
     tick(w);
     *state = w;
@@ -144,7 +106,7 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     struct world *w = *state;
-    free(w->replica);
+    follower_close(&w->node);
     free(w);
     return 0;
 }
@@ -197,12 +159,12 @@ static void our_own_pauses_are_no_gaps_of_the_leader(void **state) {
     struct world *w = *state;
     for (uint32_t i = 0; i < 20; i++) {
         led(w, 20);
-        w->now_ns += 40 * MS;  /* we stand still */
-        heartbeat(w, 0, TERM); /* this was here all the time */
+        w->node.now_ns += 40 * MS; /* we stand still */
+        heartbeat(w, 0, TERM);     /* this was here all the time */
         pass(w);
     }
     assert_true(facts(w).slice_ns == FLOOR);
-    w->now_ns += 40 * MS; /* nothing of the leader is here when we go on: it gets its slice */
+    w->node.now_ns += 40 * MS; /* nothing of the leader is here when we go on: it gets its slice */
     pass(w);
     assert_true(facts(w).hears_leader);
     quiet(w, FLOOR / 2);
@@ -213,11 +175,11 @@ static void our_own_pauses_are_no_gaps_of_the_leader(void **state) {
 static void the_leader_is_silent_while_we_sleep(void **state) {
     struct world *w = *state;
     led(w, 50);
-    w->now_ns += MS / 2;
+    w->node.now_ns += MS / 2;
     tick(w);
     for (uint32_t i = 0; i < 5; i++) {
-        replica_sleeps(w->replica, w->now_ns + 4 * MS);
-        w->now_ns += 4 * MS;
+        replica_sleeps(w->node.replica, w->node.now_ns + 4 * MS);
+        w->node.now_ns += 4 * MS;
         pass(w);
     }
     assert_false(facts(w).hears_leader);
@@ -232,7 +194,7 @@ static void answers_from_before_our_pause_do_not_count(void **state) {
     w->answers = false;
     quiet(w, 3 * FLOOR); /* asks, and is not answered */
     assert_true(w->ping_count > 0 && w->campaigns == 0);
-    w->now_ns += 40 * MS;
+    w->node.now_ns += 40 * MS;
     answer_pings(w, false);
     tick(w);
     assert_int_equal(w->campaigns, 0);
@@ -248,7 +210,7 @@ static void lead(struct world *w) {
     event.campaign.revision = event.campaign.term = TERM + 10;
     event.campaign.token = 7;
     event.campaign.won = true;
-    step(w, &event);
+    follower_step(&w->node, &event);
     tick(w);
     struct wire_promise promise = {
         .term = TERM + 10, .token = 7, .promised_term = TERM + 10, .incarnations = {1, 1, 1}};
@@ -292,7 +254,7 @@ static void a_take_over_for_no_reason_is_learnt_from(void **state) {
         frame(w, 2, WIRE_PREPARE, 0, &prepare, sizeof prepare);
         struct wire_ping ping = {.sent_ns = 1};
         frame(w, 0, WIRE_PING, 0, &ping, sizeof ping); /* it lives */
-        struct wire_pong pong = {.sent_ns = w->now_ns, .term = term};
+        struct wire_pong pong = {.sent_ns = w->node.now_ns, .term = term};
         frame(w, 0, WIRE_PONG, WIRE_PONG_HEARS_LEADER, &pong, sizeof pong);
         term++;
     }
@@ -304,7 +266,7 @@ static void a_slow_etcd_delays_only_those_behind_the_first(void **state) {
     struct world *w = *state;
     struct replica_event event = {.kind = REPLICA_EVENT_ETCD_LATENCY};
     event.etcd.latency_ns = 50 * MS;
-    step(w, &event);
+    follower_step(&w->node, &event);
     led(w, 50);
     assert_true(facts(w).ring_distance == 1 && facts(w).takeover_delay_ns == FLOOR);
     heartbeat(w, 2, TERM + 1);
@@ -316,22 +278,22 @@ static void the_steps_of_a_take_over_are_noted(void **state) {
     struct world *w = *state;
     struct replica_takeover t;
     led(w, 50);
-    uint64_t heard_ns = w->now_ns;
+    uint64_t heard_ns = w->node.now_ns;
     quiet(w, 2 * FLOOR);
-    replica_takeover(w->replica, &t);
+    replica_takeover(w->node.replica, &t);
     assert_true(t.committed_ns == 0 && t.won_ns == 0);
     assert_in_range(t.silent_ns, heard_ns + FLOOR, heard_ns + FLOOR + MS);
     assert_in_range(t.alone_ns, t.silent_ns, t.campaign_ns);
     assert_in_range(t.campaign_ns, t.alone_ns, heard_ns + 2 * FLOOR);
     lead(w);
     struct wire_ack ack = {.term = TERM + 10, .seq = 1};
-    w->now_ns += MS / 2;
+    w->node.now_ns += MS / 2;
     frame(w, 2, WIRE_ACK, 0, &ack, sizeof ack);
     tick(w);
-    replica_takeover(w->replica, &t);
+    replica_takeover(w->node.replica, &t);
     assert_true(t.term == TERM + 10 && t.heard_ns == heard_ns && t.won_ns &&
                 t.promised_ns >= t.won_ns && t.established_ns >= t.promised_ns &&
-                t.committed_ns == w->now_ns);
+                t.committed_ns == w->node.now_ns);
     assert_true(t.distance == 1 && t.slice_ns == FLOOR && t.floor_ns == FLOOR);
 }
 

@@ -306,7 +306,16 @@ static void test_another_configuration_is_refused(void **state) {
     feed_run(feed);
     assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
     feed_free(feed);
-    for (int which = 0; which < 4; which++) {
+    const struct snapshot_head *head = (const void *)file.bytes;
+    static const char *const why[] = {
+        "",
+        "is of configuration",
+        "results-kept is 4095 here and 4096 in the snapshot",
+        "applications",
+        "idempotency-keys is 1048577 here and 1048576 in the snapshot; a state keeps the value it "
+        "was made with: start with idempotency-keys = 1048576",
+        "idempotency-span-s is 7 here and 86400 in the snapshot"};
+    for (int which = 0; which < 6; which++) {
         struct runtime_config other = small_config();
         struct mrn_application bank = bank_application;
         const struct mrn_application *list[] = {&bank, &echo_application, &probe_application};
@@ -317,7 +326,15 @@ static void test_another_configuration_is_refused(void **state) {
             other.results_kept--;
         if (which == 3)
             bank.version++;
+        if (which == 4)
+            other.idempotency_slots++;
+        if (which == 5)
+            other.idempotency_span_us = 7000000;
         feed = feed_new(&other);
+        char text[RUNTIME_TEXT_BYTES] = "";
+        assert_int_equal(runtime_snapshot_differs(feed->runtime, head, text), which != 0);
+        if (!strstr(text, why[which]))
+            fail_msg("\"%s\" does not say \"%s\"", text, why[which]);
         assert_int_equal(restore(feed->runtime, &file, &info), which == 0 ? 0 : MRN_ERR_MISMATCH);
         feed_free(feed);
     }

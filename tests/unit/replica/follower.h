@@ -1,0 +1,34 @@
+/* follower: a replica in a test's hands, node 1 of three whose leader is node 0; time and frames
+ * are the test's. replica_check is asserted after each step. */
+#ifndef MAROON_TEST_FOLLOWER_H
+#define MAROON_TEST_FOLLOWER_H
+
+#include "dataplane/replica/replica.h"
+
+#define US UINT64_C(1000)
+#define MS UINT64_C(1000000)
+
+struct follower {
+    struct replica *replica;
+    struct replica_actions actions; /* of the last step */
+    uint64_t now_ns;
+    /* Called for each action of each step, in order. */
+    void (*see)(void *context, const struct replica_action *action);
+    void *context;
+};
+
+/* Heartbeats each 2 ms, slices of 10 to 100 ms; the rest as the tests like it. */
+struct replica_config follower_config(void);
+
+/* Makes the replica at time now_ns and tells it that node 0 holds the leader key as `term`. `see`
+ * and `context` are set before. */
+void follower_open(struct follower *follower, const struct replica_config *config, uint64_t term);
+void follower_close(struct follower *follower);
+
+void follower_step(struct follower *follower, struct replica_event *event);
+void follower_tick(struct follower *follower, uint64_t later_ns);
+/* A frame of the gossip stage. */
+void follower_hear(struct follower *follower, uint8_t peer, enum wire_kind kind, uint8_t flags,
+                   const void *payload, uint16_t bytes);
+
+#endif
