@@ -90,8 +90,20 @@ void runtime_config_defaults(struct runtime_config *ret_config);
 
 struct runtime;
 
-/* Greatest number of bytes the runtime may come to use: reserved, not resident. 0: not allowed. */
-uint64_t runtime_size(const struct runtime_config *config);
+/* What a runtime may come to use: reserved at once, resident as it is used. */
+struct runtime_memory {
+    uint64_t state_bytes;       /* tables of the applications */
+    uint64_t results_bytes;     /* results kept for gateways that ask again */
+    uint64_t idempotency_bytes; /* keys and their results */
+    uint64_t ranges_bytes;      /* active and sealed ones */
+    uint64_t copies_bytes;      /* all of these once more: pages that change while a snapshot is
+                                   written, or the state that a snapshot brings */
+    uint64_t other_bytes;       /* hashes and marks of pages, undo log, one transaction */
+    uint64_t most_bytes;        /* the sum */
+};
+
+/* Pure. INVALID: a bound; NO_MEMORY. */
+int runtime_memory_plan(const struct runtime_config *config, struct runtime_memory *ret_memory);
 
 /* Opens an empty state (exec_seq 0). The config is copied; the applications must outlive the
  * runtime. INVALID (a bound, a method without handler, two equal service or method ids), NO_MEMORY.
@@ -153,6 +165,7 @@ struct runtime_result {
     uint32_t method_key;   /* wire_method_key of the call, so that any gateway can print it */
     uint32_t length_bytes; /* of the whole result */
     const uint8_t *bytes;  /* NULL from runtime_result_find */
+    uint64_t owner;        /* of the range when it was executed; 0 from runtime_result_find */
 };
 
 typedef void (*runtime_result_callback)(void *user, const struct runtime_result *result);

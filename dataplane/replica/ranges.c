@@ -280,6 +280,18 @@ uint32_t replica_slots_room(const struct replica *r) {
            min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
 }
 
+static const struct epoch *next_to_hold(const struct replica *r) {
+    return r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
+}
+
+/* The last slots are for the epoch that is held next: with them it is committed, executed and
+ * released, whatever else is here. Others of the log come later. */
+static bool far_from_held(const struct replica *r, uint64_t id) {
+    const struct epoch *next = next_to_hold(r);
+    return r->slots_used >= r->config.body_slots - r->config.epoch_cap &&
+           (!next || !replica_epoch_names(next, id));
+}
+
 static void refuse(struct replica *r, const struct replica_event_body *b, enum wire_drop reason) {
     slot_free(r, b->slot);
     replica_dropped(r, reason);
@@ -347,7 +359,32 @@ static bool gateway_refused(struct replica *r, struct range *g,
     return false;
 }
 
-static void want_result(struct replica *r, uint64_t id, uint32_t gateway) {
+/* Ids of a pinned range above a SEAL are its next owner's. An owner who asks for an executed id of
+ * his is never given what another did under it: he is told where his holding ended, or that the
+ * range is not his. */
+bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway) {
+    uint64_t range = wire_tx_range(id);
+    struct range *g = replica_range_find(r, range);
+    const struct retired *retired = g ? NULL : replica_retired_find(r, range);
+    uint32_t mark = retired_mark(asker);
+    uint32_t last = g ? retired_mark(g->executed_owner) : retired ? retired_owner_mark(retired) : 0;
+    if (!last || last == mark || MUTANT(result_of_anybody))
+        return false;
+    if (g && mark == retired_mark(g->previous_owner) && wire_tx_offset(id) < g->open_at)
+        return false;
+    if (g) {
+        answer_not_owner(r, g, g->executed_owner, asker, gateway);
+        return true;
+    }
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
+    a->range = range;
+    a->gateway = gateway;
+    return true;
+}
+
+static void want_result(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway) {
+    if (replica_range_others_result(r, id, owner, gateway))
+        return;
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
     a->id = id;
     a->gateway = gateway;
@@ -362,7 +399,7 @@ static bool retired_refused(struct replica *r, const struct replica_event_body *
         return false;
     if (wire_tx_offset(b->id) < retired_end(retired)) {
         if (!r->replaying && !replica_quarantined(r))
-            want_result(r, b->id, b->gateway);
+            want_result(r, b->id, b->owner, b->gateway);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return true;
     }
@@ -389,7 +426,11 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
-    const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
+    const struct epoch *wrong = next_to_hold(r);
+    if (!r->replaying && wrong && wrong->repairing && wrong->wrong_at != r->bodies_changed) {
+        replica_log_advance(r); /* perhaps the body before this one has put it right */
+        wrong = next_to_hold(r);
+    }
     bool repairing = b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing &&
                      replica_epoch_names(wrong, b->id);
     if (r->replaying) /* the later record replaced the earlier, unless this one is right */
@@ -475,7 +516,7 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     }
     if (offset < g->executed) {
         if (from_gateway && !replica_quarantined(r))
-            want_result(r, b->id, b->gateway);
+            want_result(r, b->id, b->owner, b->gateway);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
@@ -493,6 +534,10 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     if (offset <
         g->received) { /* held once, dropped since: only what an epoch names is taken again */
         refuse(r, b, WIRE_DROP_STALE);
+        return;
+    }
+    if (offset < g->named && !r->replaying && far_from_held(r, b->id)) {
+        refuse(r, b, WIRE_DROP_BODY_POOL);
         return;
     }
     if (offset >= g->named && !r->replaying) {
@@ -689,11 +734,20 @@ void replica_range_purge(struct replica *r, struct range *g) {
     if (g->highest <= g->logged || r->loading ||
         MUTANT(seal_keeps_bodies)) /* a replay ends with a purge of its own */
         return;
+    g->drop_due |= r->config.durable && (!g->purging || g->logged < g->purge_from);
     g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
     g->purging = true;
     if (g->received > g->purge_from) /* it begins anew: no transaction stays half */
         g->received = g->complete = g->tx_end = g->purge_from;
     r->purge_place = 0;
+}
+
+/* A replay that took what memory had dropped might need more slots than there are. */
+static void drop_note(struct replica *r, const struct range *g) {
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
+    a->range = g->range;
+    a->end = g->purge_from;
+    a->position = r->append_position++;
 }
 
 static void purge_tick(struct replica *r) {
@@ -704,6 +758,10 @@ static void purge_tick(struct replica *r) {
             if (budget-- == 0)
                 return;
             replica_body_free(r, g, g->below_from++);
+        }
+        if (g->drop_due) {
+            g->drop_due = false;
+            drop_note(r, g);
         }
         while (g->purging && g->highest > g->purge_from) {
             if (budget-- == 0)

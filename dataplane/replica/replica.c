@@ -203,14 +203,16 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
     }
 }
 
-static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32_t offset_bytes,
-                        uint32_t length_bytes) {
+static void query_event(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway,
+                        uint32_t offset_bytes, uint32_t length_bytes) {
     struct range *g = replica_range_find(r, wire_tx_range(id));
     const struct retired *retired = g ? NULL : replica_retired_find(r, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
     if (replica_quarantined(r))
         return; /* it answers nobody */
     if ((g && offset < g->executed) || (retired && offset < retired_end(retired))) {
+        if (owner && replica_range_others_result(r, id, owner, gateway))
+            return;
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
         a->id = id;
         a->gateway = gateway;
@@ -268,6 +270,8 @@ static void replay(struct replica *r, const struct replica_event *event) {
     r->replaying = true;
     if (event->kind == REPLICA_EVENT_REPLAY_BODY)
         replica_body_event(r, &event->replay_body);
+    else if (event->kind == REPLICA_EVENT_REPLAY_COMMIT)
+        replica_log_replay_commit(r, event->replay_commit.commit_seq);
     else
         replica_recovery_replay_epoch(r, event->replay_epoch.bytes,
                                       event->replay_epoch.length_bytes,
@@ -295,8 +299,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
             frame_event(r, &event->frame);
         break;
     case REPLICA_EVENT_QUERY:
-        query_event(r, event->query.id, event->query.gateway, event->query.offset_bytes,
-                    event->query.length_bytes);
+        query_event(r, event->query.id, event->query.owner, event->query.gateway,
+                    event->query.offset_bytes, event->query.length_bytes);
         break;
     case REPLICA_EVENT_STABLE:
         r->stable_position = max_u64(r->stable_position, event->stable.position);
@@ -312,7 +316,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
         break;
     case REPLICA_EVENT_CAMPAIGN_RESULT:
         replica_lead_campaign_result(r, event->campaign.revision, event->campaign.term,
-                                     event->campaign.token, event->campaign.won);
+                                     event->campaign.token, event->campaign.won,
+                                     event->campaign.late);
         break;
     case REPLICA_EVENT_INCARNATIONS: incarnations_event(r, event->incarnations.newest); break;
     case REPLICA_EVENT_ETCD_LATENCY: r->etcd_latency_ns = event->etcd.latency_ns; break;
@@ -345,6 +350,7 @@ void replica_step(struct replica *r, const struct replica_event *event,
         }
         break;
     case REPLICA_EVENT_REPLAY_EPOCH:
+    case REPLICA_EVENT_REPLAY_COMMIT:
     case REPLICA_EVENT_REPLAY_BODY: replay(r, event); break;
     case REPLICA_EVENT_REPLAY_END: replica_recovery_replay_end(r); break;
     }
@@ -480,6 +486,20 @@ bool replica_range_retired(const struct replica *replica, uint64_t range, uint32
     return true;
 }
 
+enum replica_range_life replica_range_end(const struct replica *replica, uint64_t range,
+                                          uint32_t *ret_end) {
+    const struct range *g = replica_range_find((struct replica *)(uintptr_t)replica, range);
+    if (!g)
+        return replica_range_retired(replica, range, ret_end) ? REPLICA_RANGE_ENDED
+                                                              : REPLICA_RANGE_UNKNOWN;
+    if (g->state == RANGE_UNOPENED)
+        return REPLICA_RANGE_UNKNOWN;
+    if (g->state == RANGE_OPEN || !g->sealed_executed)
+        return REPLICA_RANGE_OPEN;
+    *ret_end = g->logged;
+    return REPLICA_RANGE_ENDED;
+}
+
 const uint8_t *replica_epoch(const struct replica *r, uint64_t seq, uint32_t *ret_bytes,
                              struct wire_hash *ret_hash) {
     if (seq <= r->base_seq || seq > r->last_seq)
@@ -504,6 +524,7 @@ uint64_t replica_next_deadline_ns(const struct replica *r) {
         at = min_u64(at, min_u64(r->forced_vector_ns, r->next_fetch_ns));
     if (r->range_count)
         at = min_u64(at, r->next_rotate_ns);
+    at = min_u64(at, replica_log_note_ns(r));
     if (r->role == REPLICA_ROLE_LEADER || r->role == REPLICA_ROLE_PREPARING)
         at = min_u64(at, r->next_heartbeat_ns);
     if (r->epoch_fetch.purpose != FETCH_NOTHING)
