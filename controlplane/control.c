@@ -148,11 +148,12 @@ static void on_leader(void *context, const struct arbiter_leader *leader) {
     send_down(context, &message);
 }
 
-static void on_campaign(void *context, bool won, const struct arbiter_leader *leader) {
+static void on_campaign(void *context, enum mailbox_campaign result,
+                        const struct arbiter_leader *leader) {
     struct mailbox_down message = {
         .kind = MAILBOX_DOWN_CAMPAIGN_RESULT,
-        .campaign = won ? MAILBOX_CAMPAIGN_WON : MAILBOX_CAMPAIGN_LOST,
-        .ours = won,
+        .campaign = result,
+        .ours = result != MAILBOX_CAMPAIGN_LOST,
         .node = leader->node,
         .revision = leader->revision,
         .term = leader->term,

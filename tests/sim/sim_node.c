@@ -39,6 +39,7 @@ void sim_node_create(struct sim *sim, struct sim_node *node) {
     node->ppm = 1000000;
     if (sim->config.faults >> SIM_FAULT_CLOCK & 1)
         node->ppm = sim_random_between(random, 999500, 1000500);
+    sim->tally[SIM_TALLY_clock_skew] += node->ppm != 1000000;
     node->wall_offset_us = (int64_t)sim_random_below(random, 400000) - 200000;
     node->slots = calloc(sim->config.replica.body_slots, sizeof *node->slots);
     node->free_slots = malloc(sim->config.replica.body_slots * sizeof *node->free_slots);
@@ -396,6 +397,8 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
         sim_journal_append(sim, node, a);
         break;
     case REPLICA_ACTION_APPEND_PROMISE:
+    case REPLICA_ACTION_APPEND_DROP:
+    case REPLICA_ACTION_APPEND_COMMIT:
     case REPLICA_ACTION_APPEND_EPOCH: sim_journal_append(sim, node, a); break;
     case REPLICA_ACTION_DELIVER: act_deliver(sim, node, a->seq); break;
     case REPLICA_ACTION_FREE_SLOTS:
@@ -637,7 +640,7 @@ static void snapshot_item(struct sim *sim, struct sim_node *node,
     if (snapshot->exec_seq <= node->runtime->exec_seq ||
         node->seen.facts.role == REPLICA_ROLE_QUARANTINED)
         return;
-    sim->snapshots++;
+    SIM_COUNT(sim, snapshot);
     if (sim->config.replica.durable)
         sim_journal_snapshot(&node->journal, snapshot);
     sim_node_restore(sim, node, snapshot);
@@ -676,9 +679,9 @@ static void execute_next(struct sim *sim, struct sim_node *node) {
         return;
     node->executing = true;
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    uint64_t mean = node->slow_until_ns > sim->now_ns && sim_faulty(sim, SIM_FAULT_SLOW)
-                        ? sim->config.execute_slow_ns
-                        : sim->config.execute_ns;
+    bool slow = node->slow_until_ns > sim->now_ns && sim_faulty(sim, SIM_FAULT_SLOW);
+    uint64_t mean = slow ? sim->config.execute_slow_ns : sim->config.execute_ns;
+    sim->tally[SIM_TALLY_slow] += slow;
     sim_at(sim, sim->now_ns + sim_random_exponential(random, mean), SIM_EVENT_EXECUTE, node->index,
            node->life, 0, NULL);
 }
@@ -718,6 +721,7 @@ uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtim
     sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, each, context);
     if (node->diverges) { /* the state, not the results: gateways must not be told wrong ones */
         node->diverges = false;
+        SIM_COUNT(sim, diverged);
         node->runtime->chain[0] ^= 1;
     }
     sim_check_executed(sim, node);
@@ -788,6 +792,7 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
         item(sim, node, &it);
         if (node->crash_in_steps && --node->crash_in_steps == 0 &&
             (sim->config.replica.durable || sim_loss_allowed(sim, node))) {
+            SIM_COUNT(sim, crash_inside);
             sim_node_crash(sim, node, false);
             return;
         }
@@ -857,7 +862,9 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
     if (sim_node_differs(sim, node))
         sim->diverged_ns = sim->now_ns;
     SIM_TRACE(sim, sim_name(node->index), "CRASH%s", wipe ? ", disk lost" : "");
-    sim->crashes++;
+    SIM_COUNT(sim, crash);
+    sim->tally[SIM_TALLY_bit_error] += node->rotten;
+    sim->tally[SIM_TALLY_memory_lost] += !sim->config.replica.durable;
     node->up = node->starting = false;
     node->life++;
     node->diverges = false;
@@ -865,7 +872,7 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
     if (sim->config.replica.durable)
         sim_journal_crash(sim, node);
     if (wipe) {
-        sim->wipes++;
+        SIM_COUNT(sim, disk_lost);
         sim_journal_wipe(&node->journal);
         node->wiped = true;
         node->rotten = false;
@@ -883,7 +890,12 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
 }
 
 void sim_node_pause(struct sim *sim, struct sim_node *node, uint64_t until_ns, bool control) {
-    (void)sim;
+    const struct replica_config *c = &sim->config.replica;
+    uint64_t longest_ns = sim->config.lease_ns;
+    longest_ns = longest_ns > 4 * c->slice_max_ns ? longest_ns : 4 * c->slice_max_ns;
+    longest_ns = longest_ns > c->seal_after_ns ? longest_ns : c->seal_after_ns;
+    sim->tally[SIM_TALLY_pause] += node->up;
+    sim->tally[SIM_TALLY_pause_long] += node->up && until_ns > sim->now_ns + longest_ns;
     node->paused_until_ns = until_ns;
     node->control_paused = control;
 }

@@ -1,7 +1,12 @@
 /* What a process does with its journal before the first TICK (replica.h says how). */
 #include "tests/sim/sim.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include <maroon/error.h>
+
+#include "dataplane/stages/replay_plan.h"
 
 static void replay_record(struct sim *sim, struct sim_node *node, const struct sim_record *record,
                           uint64_t number) {
@@ -28,39 +33,44 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
                      (unsigned long long)record->id);
         node->slots[event.replay_body.slot].record = number;
         break;
+    case SIM_RECORD_COMMIT:
+        event.kind = REPLICA_EVENT_REPLAY_COMMIT;
+        event.replay_commit.commit_seq = record->id;
+        break;
+    case SIM_RECORD_DROP: return;
     }
     SIM_TRACE(sim, sim_name(node->index), "replay kind %d id %llx", record->kind,
               (unsigned long long)record->id);
-    sim->replays++;
+    SIM_COUNT(sim, replayed);
     sim_node_step(sim, node, &event);
 }
 
-/* Position up to which epochs of the journal name bodies, per range. */
-static void names(const struct sim_journal *journal, uint64_t end, struct sim_map *named) {
-    for (uint64_t i = journal->first; i < end; i++) {
+/* Which bodies it takes: as storage does it. */
+static struct replay_plan *plan_of(const struct sim_journal *journal) {
+    struct replay_plan *plan = replay_plan_new();
+    int error = plan ? 0 : MRN_ERR_NO_MEMORY;
+    for (uint64_t i = journal->first; i < journal->next && !error; i++) {
         const struct sim_record *record = sim_journal_record(journal, i);
-        if (record->kind != SIM_RECORD_EPOCH)
-            continue;
-        const struct wire_epoch_head *head = (const void *)record->bytes;
-        const struct wire_interval *v = wire_epoch_intervals(record->bytes);
-        for (uint32_t k = 0; k < head->interval_count; k++) {
-            uint64_t *at = sim_map_put(named, wire_tx_range(v[k].first_id));
-            uint64_t to = (uint64_t)wire_tx_offset(v[k].first_id) + v[k].count;
-            *at = to > *at ? to : *at;
+        switch (record->kind) {
+        case SIM_RECORD_PROMISE:
+        case SIM_RECORD_COMMIT: break;
+        case SIM_RECORD_EPOCH: error = replay_plan_epoch(plan, record->bytes); break;
+        case SIM_RECORD_BODY: error = replay_plan_body(plan, record->id); break;
+        case SIM_RECORD_DROP:
+            error = replay_plan_dropped(plan, i, record->id, (uint32_t)record->token);
+            break;
         }
     }
+    if (error)
+        abort();
+    return plan;
 }
 
-/* Is this a body that no epoch of the journal names, so never acknowledged, or one with a newer
- * record? This process may have dropped many of both: they would need more slots than it had. */
-static bool skipped(const struct sim_journal *journal, const struct sim_map *named,
+/* Is this a record that a replay does not step? */
+static bool skipped(const struct replay_plan *plan, const struct sim_record *record,
                     uint64_t number) {
-    const struct sim_record *record = sim_journal_record(journal, number);
-    if (record->kind != SIM_RECORD_BODY)
-        return false;
-    const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
-    return !end || wire_tx_offset(record->id) >= *end ||
-           *sim_map_get(&journal->bodies, record->id) != number + 1;
+    return record->kind == SIM_RECORD_DROP ||
+           (record->kind == SIM_RECORD_BODY && !replay_plan_takes(plan, number, record->id));
 }
 
 static void execute(struct sim *sim, struct sim_node *node) {
@@ -74,20 +84,18 @@ static void execute(struct sim *sim, struct sim_node *node) {
 
 void sim_replay(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    struct sim_map named;
-    sim_map_init(&named);
-    names(journal, journal->next, &named);
+    struct replay_plan *plan = plan_of(journal);
     uint64_t end = journal->next; /* restoring may append */
     if (journal->snapshot)
         sim_node_restore(sim, node, journal->snapshot);
     if (journal->promise_kept)
         replay_record(sim, node, &journal->promise, 0);
     for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(journal, &named, i)) {
+        if (!skipped(plan, sim_journal_record(journal, i), i)) {
             replay_record(sim, node, sim_journal_record(journal, i), i);
             execute(sim, node);
         }
-    sim_map_free(&named);
+    replay_plan_free(plan);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     sim_node_step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;
@@ -107,5 +115,5 @@ void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_nod
         SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)seq);
         sim_node_step(sim, node, &event);
     }
-    sim->learned++;
+    SIM_COUNT(sim, learned);
 }
