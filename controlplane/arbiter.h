@@ -71,8 +71,8 @@ struct arbiter_leader {
 };
 
 struct arbiter_grant {
-    uint64_t nonce, owner, range, held_by;
-    uint32_t start, outcome; /* enum wire_range_outcome */
+    uint64_t nonce, owner, range, held_by; /* as wire_range_grant */
+    uint32_t start, outcome;               /* enum wire_range_outcome */
 };
 
 /* What a publication says. */
@@ -170,10 +170,13 @@ void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to);
 void arbiter_campaign(struct arbiter *arbiter, uint64_t revision);
 /* Deletes the key if its revision is `revision` and it holds a token of ours. */
 void arbiter_resign(struct arbiter *arbiter, uint64_t revision);
+#define ARBITER_FLOOR_OPEN MAILBOX_FLOOR_OPEN
 /* `range` pinned, or WIRE_RANGE_NONE: the next free one, not below `floor`. `floor` of a pinned
- * one: 1 + the position at which the state says that it ended; 0: the state knows no end. It counts
- * when the arbiter does not know the range (a cluster that begins with the state of another).
- * (owner, nonce) names the request: repeated, it gets the same range. */
+ * one: 1 + the position at which the state says that it ended; 0: the state knows no end; _OPEN:
+ * it is open there, and granted to nobody before it has ended. It counts when the arbiter knows
+ * less (a cluster that begins with the state of another, an etcd that was restored).
+ * (owner, nonce) names the request: repeated, it gets the same range. A pinned one is held under
+ * grant.held_by, which no other holding of it ever had or has. */
 void arbiter_range_request(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
                            uint64_t floor);
 void arbiter_range_renew(struct arbiter *arbiter, uint64_t owner, uint64_t range);

@@ -282,20 +282,26 @@ static void answer(struct embedded *embedded, uint64_t owner, uint64_t nonce, ui
     const struct arbiter_sink *sink = embedded->base.setup.sink;
     struct arbiter_grant grant = {nonce, owner, range, held_by, start, outcome};
     if (outcome == WIRE_RANGE_GRANTED)
-        mrn_log_info("range_granted", "range=%" PRIu64 " owner=%" PRIx64 " start=%u", range, owner,
-                     start);
+        mrn_log_info("range_granted", "range=%" PRIu64 " owner=%" PRIx64 " start=%u", range,
+                     held_by, start);
     sink->range_granted(sink->context, &grant);
 }
 
-/* Writes `record` as the range's and answers: granted once it is stable. */
+/* Writes `record` as the range's and answers: granted once it is stable. A pinned one is held under
+ * a token of its own: what is told late of another holding does not meet it. */
 static void grant(struct embedded *embedded, uint64_t number, struct arbiter_range record,
                   bool pinned) {
     struct embedded_range *range = find(embedded, number);
+    uint64_t asker = record.owner;
+    if (pinned) {
+        record.asker = asker;
+        record.owner = arbiter_random();
+    }
     bool fresh = !range;
     if (fresh && embedded->range_count == RANGES_MAX)
         drop_sealed(embedded);
     if (fresh && embedded->range_count == RANGES_MAX) {
-        answer(embedded, record.owner, record.nonce, number, WIRE_RANGE_RETRY, 0, 0);
+        answer(embedded, asker, record.nonce, number, WIRE_RANGE_RETRY, 0, 0);
         return;
     }
     if (fresh)
@@ -308,14 +314,15 @@ static void grant(struct embedded *embedded, uint64_t number, struct arbiter_ran
         .alive_until_ns = loop_now_ns(embedded->base.setup.loop) + ttl_ns(embedded),
     };
     if (save(embedded) == 0) {
-        answer(embedded, record.owner, record.nonce, number, WIRE_RANGE_GRANTED, record.start, 0);
+        answer(embedded, asker, record.nonce, number, WIRE_RANGE_GRANTED, record.start,
+               record.owner);
         return;
     }
     if (fresh)
         embedded->range_count--;
     else
         *range = before;
-    answer(embedded, record.owner, record.nonce, number, WIRE_RANGE_RETRY, 0, 0);
+    answer(embedded, asker, record.nonce, number, WIRE_RANGE_RETRY, 0, 0);
 }
 
 static void request_next(struct embedded *embedded, uint64_t owner, uint64_t nonce,
@@ -324,7 +331,7 @@ static void request_next(struct embedded *embedded, uint64_t owner, uint64_t non
         const struct embedded_range *range = &embedded->ranges[i];
         if (range->record.owner == owner && range->record.nonce == nonce && !range->pinned) {
             answer(embedded, owner, nonce, range->number, WIRE_RANGE_GRANTED, range->record.start,
-                   0); /* asked again */
+                   owner); /* asked again */
             return;
         }
     }
@@ -346,7 +353,9 @@ static void request_pinned(struct embedded *embedded, uint64_t owner, uint64_t n
     struct embedded_range *range = find(embedded, number);
     uint64_t now_ns = loop_now_ns(embedded->base.setup.loop);
     struct arbiter_range record = {.owner = owner, .nonce = nonce};
-    if (!range && floor > WIRE_RANGE_OFFSETS) {
+    if ((!range || range->record.sealed) && floor == ARBITER_FLOOR_OPEN) {
+        answer(embedded, owner, nonce, number, WIRE_RANGE_SEALING, 0, 0);
+    } else if (!range && floor > WIRE_RANGE_OFFSETS) {
         answer(embedded, owner, nonce, number, WIRE_RANGE_EXHAUSTED, 0, 0);
     } else if (!range && floor) { /* it ended in the cluster before: it goes on there */
         record.start = (uint32_t)(floor - 1);
@@ -361,9 +370,10 @@ static void request_pinned(struct embedded *embedded, uint64_t owner, uint64_t n
     } else if (range->record.sealed) {
         record.start = range->record.end;
         grant(embedded, number, record, true);
-    } else if (range->record.owner == owner) {
+    } else if (range->record.asker == owner) {
         range->alive_until_ns = now_ns + ttl_ns(embedded);
-        answer(embedded, owner, nonce, number, WIRE_RANGE_GRANTED, range->record.start, 0);
+        answer(embedded, owner, nonce, number, WIRE_RANGE_GRANTED, range->record.start,
+               range->record.owner);
     } else if (range->alive_until_ns > now_ns) {
         answer(embedded, owner, nonce, number, WIRE_RANGE_TAKEN, 0, range->record.owner);
     } else {

@@ -14,9 +14,12 @@
  *   queued --> read record and lease --> decide --> (lease) --> write --> answered       the others
  *                 ^------ compare failed, outcome unknown -------/
  *
- * A record is written only under a compare of what was read, and holds owner and nonce: a request
- * whose answer was lost finds itself there. range-owners/<owner>-<nonce> does the same for NEXT,
- * whose range nobody knows beforehand; it lives as long as the range's lease. */
+ * A record is written only under a compare of what was read, and holds who asked: a request whose
+ * answer was lost finds itself there. range-owners/<owner>-<nonce> does the same for NEXT, whose
+ * range nobody knows beforehand; it lives as long as the range's lease.
+ *
+ * A pinned range is held under a token that is drawn with the grant: who asks again after his first
+ * holding ended gets another one, so what is said late of that holding never meets this one. */
 #define OPS_RUNNING_MAX 64
 #define REQUEST_PATIENCE_NS UINT64_C(3000000000) /* then the gateway is told to ask again */
 
@@ -29,6 +32,7 @@ struct range_op {
     enum op_kind kind;
     enum op_state state;
     uint64_t owner, nonce, range, floor;
+    uint64_t holder; /* PIN: token of the holding that it would get */
     uint32_t end;
     uint64_t lease; /* granted for this operation and not given to a range; 0: none */
     uint64_t deadline_ns;
@@ -92,7 +96,7 @@ static void op_answer(struct range_op *op, uint32_t outcome, uint32_t start, uin
     };
     if (outcome == WIRE_RANGE_GRANTED)
         mrn_log_info("range_granted", "range=%" PRIu64 " owner=%" PRIx64 " start=%u", op->range,
-                     op->owner, start);
+                     held_by, start);
     sink->range_granted(sink->context, &grant);
     op_end(op);
 }
@@ -178,7 +182,7 @@ static void batch_granted(struct batch *batch, const struct etcd_answer *answer)
     for (uint32_t i = 0; i < batch->count; i++) {
         batch->ops[i]->range = batch->candidates[i];
         batch->ops[i]->lease = 0; /* the range's now */
-        op_answer(batch->ops[i], WIRE_RANGE_GRANTED, 0, 0);
+        op_answer(batch->ops[i], WIRE_RANGE_GRANTED, 0, batch->ops[i]->owner);
     }
 }
 
@@ -213,7 +217,7 @@ static void batch_compared(struct batch *batch, const struct etcd_answer *answer
         batch->ops[i]->range = range;
         if (owned->kvs[0].lease == batch->ops[i]->lease)
             batch->ops[i]->lease = 0;
-        op_answer(batch->ops[i], WIRE_RANGE_GRANTED, 0, 0);
+        op_answer(batch->ops[i], WIRE_RANGE_GRANTED, 0, batch->ops[i]->owner);
     }
 }
 
@@ -341,6 +345,15 @@ static void batch_run(void *context) {
 
 /* ---- the others: read, decide, write ---- */
 
+static bool owned(const struct range_op *op) {
+    return op->record_revision && !op->record.sealed && op->record.owner == op->owner;
+}
+
+/* PIN: the range is held by what this gateway asked for. */
+static bool asked_before(const struct range_op *op) {
+    return op->record_revision && !op->record.sealed && op->record.asker == op->owner;
+}
+
 static void op_written(void *context, const struct etcd_answer *answer) {
     struct range_op *op = context;
     if (answer->error == MRN_ERR_NOT_FOUND) {
@@ -365,27 +378,32 @@ static void op_written(void *context, const struct etcd_answer *answer) {
         return;
     }
     op->lease = 0;
-    op_answer(op, WIRE_RANGE_GRANTED, op->record.sealed ? op->record.end : op->record.start, 0);
+    if (asked_before(op))
+        op_answer(op, WIRE_RANGE_GRANTED, op->record.start, op->record.owner);
+    else
+        op_answer(op, WIRE_RANGE_GRANTED, op->record.sealed ? op->record.end : 0, op->holder);
 }
 
 /* What each kind writes, under compares of what was read. */
 static void op_write(struct range_op *op) {
     char range_key[ETCD_KEY_MAX + 1], lease_key[ETCD_KEY_MAX + 1];
     struct arbiter_range record = op->record;
-    bool own = op->record_revision && !record.sealed && record.owner == op->owner;
+    bool fresh = op->kind == OP_PIN && !asked_before(op);
     if (op->kind == OP_SEALED) {
         record.sealed = true;
         record.end = op->end;
-    } else if (op->kind == OP_RENEW && !own) {
+    } else if (op->kind == OP_RENEW && !owned(op)) {
         record = (struct arbiter_range){.owner = op->owner};
-    } else if (op->kind == OP_PIN && !own) {
-        uint32_t start = op->record.sealed ? op->record.end : 0;
-        record = (struct arbiter_range){.owner = op->owner, .nonce = op->nonce, .start = start};
+    } else if (fresh) {
+        record = (struct arbiter_range){.owner = op->holder,
+                                        .asker = op->owner,
+                                        .nonce = op->nonce,
+                                        .start = op->record.sealed ? op->record.end : 0};
     }
     arbiter_etcd_key_number(op->arbiter, "ranges/", op->range, range_key);
     arbiter_etcd_key_number(op->arbiter, "range-leases/", op->range, lease_key);
     char *record_text = arbiter_encode_range(&record);
-    char *owner_text = arbiter_encode_number("owner", op->owner);
+    char *owner_text = arbiter_encode_number("owner", record.owner);
     struct etcd_compare compares[] = {
         {ETCD_MOD, range_key, op->record_revision},
         {ETCD_MOD, lease_key, op->lease_key_revision},
@@ -400,7 +418,7 @@ static void op_write(struct range_op *op) {
     switch (op->kind) {
     case OP_PIN:
         writes[count++] = put_lease;
-        if (!own)
+        if (fresh)
             writes[count++] = put_record;
         break;
     case OP_RENEW:
@@ -428,9 +446,9 @@ static void decide_pin(struct range_op *op) {
     const struct arbiter_sink *sink = op->arbiter->base.setup.sink;
     const struct arbiter_range *record = &op->record;
     bool absent = op->record_revision == 0;
-    if (!absent && !record->sealed && record->owner == op->owner) {
+    if (asked_before(op)) {
         if (op->found_lease)
-            op_answer(op, WIRE_RANGE_GRANTED, record->start, 0);
+            op_answer(op, WIRE_RANGE_GRANTED, record->start, record->owner);
         else
             lease_step(op);
     } else if (!absent && !record->sealed && op->found_lease) {
@@ -438,6 +456,8 @@ static void decide_pin(struct range_op *op) {
     } else if (!absent && !record->sealed) {
         sink->range_expired(sink->context, op->range, record->owner);
         op_answer(op, WIRE_RANGE_SEALING, 0, record->owner);
+    } else if (op->floor == ARBITER_FLOOR_OPEN) { /* restored from before that grant, or we lag */
+        op_answer(op, WIRE_RANGE_SEALING, 0, 0);
     } else if (record->sealed && record->end == WIRE_RANGE_OFFSETS) {
         op_answer(op, WIRE_RANGE_EXHAUSTED, 0, 0);
     } else {
@@ -458,27 +478,28 @@ static void renewed(void *context, const struct etcd_answer *answer) {
 
 static void op_decide(struct range_op *op) {
     const struct arbiter_sink *sink = op->arbiter->base.setup.sink;
-    bool owned = op->record_revision && !op->record.sealed && op->record.owner == op->owner;
     switch (op->kind) {
     case OP_PIN: decide_pin(op); return;
     case OP_CHECK:
-        sink->range_checked(sink->context, op->range, op->owner, owned);
+        sink->range_checked(sink->context, op->range, op->owner, owned(op));
         op_end(op);
         return;
     case OP_CLOSE:
-        if (owned && op->lease_key_revision)
+        if (owned(op) && op->lease_key_revision)
             op_write(op);
         else
             op_end(op);
         return;
     case OP_SEALED:
-        if (owned) /* else told late: it has another owner by now */
+        /* Else told late: it has another owner by now. An end that etcd lacks (it was restored from
+         * before that holding) is raised: ends only grow. */
+        if (owned(op) || (op->record.sealed && op->record.end < op->end))
             op_write(op);
         else
             op_end(op);
         return;
     case OP_RENEW:
-        if (!owned && op->record_revision)
+        if (!owned(op) && op->record_revision)
             op_end(op);
         else if (!op->found_lease)
             lease_step(op);
@@ -506,7 +527,9 @@ static void op_was_read(void *context, const struct etcd_answer *answer) {
         op_end(op);
         return;
     }
-    if (op->kind == OP_PIN && !record->kv_count && op->floor) /* it ended in the cluster before */
+    /* It ended in the cluster before, or in a holding that a restored etcd does not know. */
+    if (op->kind == OP_PIN && op->floor && op->floor != ARBITER_FLOOR_OPEN &&
+        (!record->kv_count || (op->record.sealed && op->record.end < op->floor - 1)))
         op->record = (struct arbiter_range){.sealed = true, .end = (uint32_t)(op->floor - 1)};
     op_decide(op);
 }
@@ -581,6 +604,7 @@ void arbiter_etcd_range_request(struct arbiter *base, uint64_t owner, uint64_t n
         .nonce = nonce,
         .range = range,
         .floor = floor,
+        .holder = arbiter_random(),
     };
     op_add(base, &op);
 }

@@ -195,8 +195,10 @@ json_t *arbiter_json_of_range(const struct arbiter_range *range) {
     json_t *object =
         json_pack("{s:o, s:o, s:I}", "owner", arbiter_json_number(range->owner), "nonce",
                   arbiter_json_number(range->nonce), "start", (json_int_t)range->start);
-    if (object && range->sealed &&
-        json_object_set_new(object, "sealedAt", json_integer((json_int_t)range->end))) {
+    if (object && ((range->asker &&
+                    json_object_set_new(object, "asker", arbiter_json_number(range->asker))) ||
+                   (range->sealed && json_object_set_new(object, "sealedAt",
+                                                         json_integer((json_int_t)range->end))))) {
         json_decref(object);
         return NULL;
     }
@@ -208,6 +210,7 @@ int arbiter_range_of_json(const json_t *object, struct arbiter_range *ret_range)
     uint64_t start, end;
     if (!json_is_object(object) || arbiter_json_u64(object, "owner", UINT64_MAX, &range.owner) ||
         arbiter_json_u64(object, "nonce", UINT64_MAX, &range.nonce) ||
+        arbiter_json_u64(object, "asker", UINT64_MAX, &range.asker) ||
         arbiter_json_u64(object, "start", WIRE_RANGE_OFFSETS, &start) ||
         arbiter_json_u64(object, "sealedAt", WIRE_RANGE_OFFSETS, &end))
         return MRN_ERR_MALFORMED;

@@ -12,7 +12,8 @@
 #include "controlplane/arbiter.h"
 
 struct arbiter_range {
-    uint64_t owner, nonce;
+    uint64_t owner;        /* names this holding of the range */
+    uint64_t asker, nonce; /* name the request that it was granted to; asker 0: the owner itself */
     uint32_t start;
     bool sealed;
     uint32_t end; /* when sealed */

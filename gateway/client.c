@@ -45,8 +45,11 @@ static void core_event(void *context, const struct gateway_core_event *event) {
     gateway_calls_event(context, event);
 }
 
-static void core_ranges(void *context, const uint64_t ranges[2]) {
+static void core_ranges(void *context, uint64_t owner, const uint64_t ranges[2]) {
     struct mrn_gateway *g = context;
+    if (owner != g->owner)
+        net_session_set_owner(g->port.sessions, randombytes_random() | 1, owner);
+    g->owner = owner;
     net_session_set_ranges(g->port.sessions, ranges);
 }
 
@@ -91,6 +94,8 @@ static void publish(struct mrn_gateway *g) {
                                   .resent = c.resent,
                                   .window_full = c.window_full,
                                   .sealed = c.sealed,
+                                  .lost = c.lost,
+                                  .doubt = c.doubt,
                                   .queries = c.queries,
                                   .rx_packets = n.rx_packets,
                                   .tx_packets = n.tx_packets,

@@ -32,7 +32,8 @@ static void core_state(void *context, const struct gateway_core_state *state) {
     (void)context, (void)state; /* nothing is queried here */
 }
 
-static void core_ranges(void *context, const uint64_t ranges[2]) {
+static void core_ranges(void *context, uint64_t owner, const uint64_t ranges[2]) {
+    (void)owner; /* nothing is pinned here: it stays */
     struct perf_client *c = context;
     net_session_set_ranges(c->sessions, ranges);
 }

@@ -70,6 +70,7 @@ static void arbitrate(struct perf_cluster *c, uint8_t index, const struct mailbo
         down.kind = MAILBOX_DOWN_RANGE_GRANT;
         down.range = ++c->next_range;
         down.nonce = up->nonce;
+        down.held_by = up->owner;
         down.outcome = WIRE_RANGE_GRANTED;
         (void)mailbox_send_down(mailbox, &down);
         break;

@@ -114,7 +114,9 @@ static enum wire_drop check_range_grant(const struct wire_frame *frame) {
     const struct wire_range_grant *g = (const void *)frame->payload;
     int range = g->range < WIRE_RANGE_COUNT ||
                 (g->range == WIRE_RANGE_NONE && g->outcome != WIRE_RANGE_GRANTED);
-    return allowed(range && g->start <= WIRE_RANGE_OFFSETS && g->outcome <= WIRE_RANGE_SEALING);
+    int held = g->held_by || g->outcome != WIRE_RANGE_GRANTED;
+    return allowed(range && held && g->start <= WIRE_RANGE_OFFSETS &&
+                   g->outcome <= WIRE_RANGE_SEALING);
 }
 
 static enum wire_drop check_range_renew(const struct wire_frame *frame) {

@@ -290,7 +290,7 @@ struct wire_tx_state {
 
 struct wire_range_request {
     uint64_t nonce; /* echoed by the answer */
-    uint64_t owner; /* random token of the gateway's process */
+    uint64_t owner; /* random token of the gateway's process, or as an earlier grant named it */
     uint64_t range; /* pinned range, or WIRE_RANGE_NONE: the next free one */
 };
 
@@ -308,7 +308,9 @@ struct wire_range_grant {
     uint64_t range;
     uint32_t start;   /* position to begin at: > 0 when a sealed pinned range goes on */
     uint32_t outcome; /* enum wire_range_outcome */
-    uint64_t held_by; /* TAKEN: the owner in the arbiter */
+    uint64_t
+        held_by; /* the owner in the arbiter. GRANTED: the gateway's token from now on, drawn by
+                    the arbiter for a pinned range, else that of the request. TAKEN: another's */
 };
 
 struct wire_range_renew {

@@ -236,7 +236,9 @@ static void finish(struct execution *execution, uint64_t id, uint64_t range_offs
     execution->transaction_count++;
     runtime->counters.by_code[value]++;
     if (execution->callback != NULL) {
+        const struct range_record *range = runtime_state_at(&runtime->state, range_offset);
         struct runtime_result result = {.id = id,
+                                        .owner = range->owner,
                                         .epoch_seq = record.epoch_seq,
                                         .logical_time_us = record.logical_time_us,
                                         .code = value,

@@ -153,6 +153,7 @@ struct runtime_result {
     uint32_t method_key;   /* wire_method_key of the call, so that any gateway can print it */
     uint32_t length_bytes; /* of the whole result */
     const uint8_t *bytes;  /* NULL from runtime_result_find */
+    uint64_t owner;        /* of the range when it was executed; 0 from runtime_result_find */
 };
 
 typedef void (*runtime_result_callback)(void *user, const struct runtime_result *result);

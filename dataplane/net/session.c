@@ -175,15 +175,26 @@ void net_session_move_node(struct net_sessions *s, struct net_peer *peer,
     peer->address = address;
 }
 
-void net_session_set_ranges(struct net_sessions *s, const uint64_t ranges[2]) {
-    s->own.ranges[0] = ranges[0];
-    s->own.ranges[1] = ranges[1];
+static void introduce_again(struct net_sessions *s) {
     s->quiet_until_us = 0;
     for (uint32_t i = 0; i < s->node_count; i++) {
         s->peers[i].knows_us = false;
         s->peers[i].hello_at_us = 0;
         s->peers[i].hello_delay_us = NET_HELLO_MIN_US;
     }
+}
+
+void net_session_set_owner(struct net_sessions *s, uint32_t session, uint64_t owner) {
+    assert(s->own.role == WIRE_ROLE_GATEWAY && session);
+    s->own.session = session;
+    s->own.incarnation = owner;
+    introduce_again(s);
+}
+
+void net_session_set_ranges(struct net_sessions *s, const uint64_t ranges[2]) {
+    s->own.ranges[0] = ranges[0];
+    s->own.ranges[1] = ranges[1];
+    introduce_again(s);
 }
 
 void net_session_set_configuration(struct net_sessions *s, uint64_t configuration_id) {

@@ -107,8 +107,10 @@ struct net_peer *net_session_add_node(struct net_sessions *sessions, uint8_t ind
 void net_session_move_node(struct net_sessions *sessions, struct net_peer *peer,
                            struct net_address address);
 
-/* Own facts that change while running: a gateway's ranges (told to all nodes at once), and the
- * configuration id (all sessions are forgotten and introduced again). */
+/* Own facts that change while running: a gateway's owner token (with it the session, random and not
+ * 0: an older HELLO that comes late does not bring the old token back) and its ranges, told to all
+ * nodes at once; and the configuration id (all sessions are forgotten and introduced again). */
+void net_session_set_owner(struct net_sessions *sessions, uint32_t session, uint64_t owner);
 void net_session_set_ranges(struct net_sessions *sessions, const uint64_t ranges[2]);
 void net_session_set_configuration(struct net_sessions *sessions, uint64_t configuration_id);
 

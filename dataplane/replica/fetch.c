@@ -347,7 +347,10 @@ static void learn_epoch(struct replica *r, uint64_t peer_commit, const uint8_t *
         return;
     }
     switch (replica_log_append(r, bytes, length)) {
-    case LOG_OK: replica_log_commit(r, r->last_seq); break;
+    case LOG_OK:
+        replica_log_commit(r, r->last_seq);
+        r->learned_seq = r->last_seq;
+        break;
     case LOG_FULL: break;
     case LOG_IMPOSSIBLE:
         replica_fail_stop(r, "a committed epoch does not continue its ranges");

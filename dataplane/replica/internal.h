@@ -199,6 +199,7 @@ struct replica {
     uint64_t base_seq, base_term, base_time_us;
     struct wire_hash base_hash, base_result_hash;
     uint64_t last_seq, held_seq, acked_seq, matched, commit_seq, delivered_seq, exec_seq;
+    uint64_t learned_seq; /* of what was committed here not on its leader's word, the newest */
     uint64_t append_position, stable_position;
     /* commit_seq as epoch records note it: in a stable one, in the one that is waited for, in the
      * newest */
@@ -345,6 +346,8 @@ uint32_t replica_slots_room(const struct replica *r);        /* for bodies that 
 /* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
 void replica_range_purge(struct replica *r, struct range *g);
 uint64_t replica_range_word(const struct range *g);
+/* `id` is executed, of a holding that is not the asker's: then he is told. */
+bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
 void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);

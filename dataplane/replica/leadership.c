@@ -265,7 +265,7 @@ static void established(struct replica *r) {
     clock_start(r);
     for (uint32_t i = 0; i < peers_count(r); i++) {
         struct peer *p = &r->peers[i];
-        p->acked = MUTANT(old_acks_counted) ? min_u64(p->acked, r->last_seq) : 0;
+        p->acked = MUTANT(old_acks_kept) ? p->acked : 0;
         p->sent = r->commit_seq;
         p->repeat_ns = max_u64(4 * p->rtt_ns, REPEAT_MIN_NS);
         p->repeat_at_ns = r->now_ns + p->repeat_ns;

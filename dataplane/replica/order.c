@@ -47,6 +47,8 @@ static enum taken take(struct replica *r, const uint8_t *bytes, uint32_t length)
                                          sizeof head->previous_hash)))
         return TAKEN_AGAIN;
     if (seq <= r->last_seq) { /* "its own s differs: s and all above are replaced" */
+        if (seq <= r->learned_seq)
+            return TAKEN_NOT; /* committed by a later term than ours, which we do not know yet */
         if (seq <= r->commit_seq) {
             replica_fail_stop(r, "the leader proposes another epoch where one is committed here");
             return TAKEN_NOT;
@@ -215,6 +217,8 @@ void replica_order_quorum(struct replica *r) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < peers_count(r); i++) {
         uint64_t seq = i == r->config.index ? r->acked_seq : r->peers[i].acked;
+        if (MUTANT(old_acks_kept))
+            seq = min_u64(seq, r->last_seq);
         uint32_t at = count++;
         for (; at > 0 && acked[at - 1] < seq; at--)
             acked[at] = acked[at - 1];

@@ -347,7 +347,32 @@ static bool gateway_refused(struct replica *r, struct range *g,
     return false;
 }
 
-static void want_result(struct replica *r, uint64_t id, uint32_t gateway) {
+/* Ids of a pinned range above a SEAL are its next owner's. An owner who asks for an executed id of
+ * his is never given what another did under it: he is told where his holding ended, or that the
+ * range is not his. */
+bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway) {
+    uint64_t range = wire_tx_range(id);
+    struct range *g = replica_range_find(r, range);
+    const struct retired *retired = g ? NULL : replica_retired_find(r, range);
+    uint32_t mark = retired_mark(asker);
+    uint32_t last = g ? retired_mark(g->executed_owner) : retired ? retired_owner_mark(retired) : 0;
+    if (!last || last == mark || MUTANT(result_of_anybody))
+        return false;
+    if (g && mark == retired_mark(g->previous_owner) && wire_tx_offset(id) < g->open_at)
+        return false;
+    if (g) {
+        answer_not_owner(r, g, g->executed_owner, asker, gateway);
+        return true;
+    }
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
+    a->range = range;
+    a->gateway = gateway;
+    return true;
+}
+
+static void want_result(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway) {
+    if (replica_range_others_result(r, id, owner, gateway))
+        return;
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
     a->id = id;
     a->gateway = gateway;
@@ -362,7 +387,7 @@ static bool retired_refused(struct replica *r, const struct replica_event_body *
         return false;
     if (wire_tx_offset(b->id) < retired_end(retired)) {
         if (!r->replaying && !replica_quarantined(r))
-            want_result(r, b->id, b->gateway);
+            want_result(r, b->id, b->owner, b->gateway);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return true;
     }
@@ -467,14 +492,15 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         if (g->hello_owner == b->owner)
             g->hello_ns = r->now_ns; /* it speaks */
         g->gateway = b->gateway;
-    } else if (!r->replaying && offset >= g->named && b->owner != replica_range_word(g) &&
-               !MUTANT(peer_owner_ignored)) {
-        refuse(r, b, WIRE_DROP_NOT_OWNER); /* no digest would tell: perhaps of a sealed owner */
+    } else if (!r->replaying && offset >= g->named &&
+               (!b->owner || b->owner != replica_range_word(g)) && !MUTANT(peer_owner_ignored)) {
+        /* no digest would tell: perhaps of a sealed owner; and two that know nobody do not agree */
+        refuse(r, b, WIRE_DROP_NOT_OWNER);
         return;
     }
     if (offset < g->executed) {
         if (from_gateway && !replica_quarantined(r))
-            want_result(r, b->id, b->gateway);
+            want_result(r, b->id, b->owner, b->gateway);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }

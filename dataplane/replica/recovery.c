@@ -211,6 +211,7 @@ void replica_recovery_learn(struct replica *r, const uint8_t *bytes, uint32_t le
         }
     }
     replica_log_commit(r, seq);
+    r->learned_seq = seq;
     r->snapshot_wanted = false;
     if (r->epoch_fetch.purpose == FETCH_LEARN)
         r->epoch_fetch.purpose = FETCH_NOTHING; /* begins anew from here */
@@ -368,5 +369,6 @@ void replica_recovery_replay_end(struct replica *r) {
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);
     r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
+    r->learned_seq = r->commit_seq; /* on whose word is not written down */
     replica_log_advance(r);
 }

@@ -203,14 +203,16 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
     }
 }
 
-static void query_event(struct replica *r, uint64_t id, uint32_t gateway, uint32_t offset_bytes,
-                        uint32_t length_bytes) {
+static void query_event(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway,
+                        uint32_t offset_bytes, uint32_t length_bytes) {
     struct range *g = replica_range_find(r, wire_tx_range(id));
     const struct retired *retired = g ? NULL : replica_retired_find(r, wire_tx_range(id));
     uint32_t offset = wire_tx_offset(id);
     if (replica_quarantined(r))
         return; /* it answers nobody */
     if ((g && offset < g->executed) || (retired && offset < retired_end(retired))) {
+        if (owner && replica_range_others_result(r, id, owner, gateway))
+            return;
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
         a->id = id;
         a->gateway = gateway;
@@ -295,8 +297,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
             frame_event(r, &event->frame);
         break;
     case REPLICA_EVENT_QUERY:
-        query_event(r, event->query.id, event->query.gateway, event->query.offset_bytes,
-                    event->query.length_bytes);
+        query_event(r, event->query.id, event->query.owner, event->query.gateway,
+                    event->query.offset_bytes, event->query.length_bytes);
         break;
     case REPLICA_EVENT_STABLE:
         r->stable_position = max_u64(r->stable_position, event->stable.position);
@@ -478,6 +480,20 @@ bool replica_range_retired(const struct replica *replica, uint64_t range, uint32
         return false;
     *ret_end = retired_end(retired);
     return true;
+}
+
+enum replica_range_life replica_range_end(const struct replica *replica, uint64_t range,
+                                          uint32_t *ret_end) {
+    const struct range *g = replica_range_find((struct replica *)(uintptr_t)replica, range);
+    if (!g)
+        return replica_range_retired(replica, range, ret_end) ? REPLICA_RANGE_ENDED
+                                                              : REPLICA_RANGE_UNKNOWN;
+    if (g->state == RANGE_UNOPENED)
+        return REPLICA_RANGE_UNKNOWN;
+    if (g->state == RANGE_OPEN || !g->sealed_executed)
+        return REPLICA_RANGE_OPEN;
+    *ret_end = g->logged;
+    return REPLICA_RANGE_ENDED;
 }
 
 const uint8_t *replica_epoch(const struct replica *r, uint64_t seq, uint32_t *ret_bytes,

@@ -168,6 +168,7 @@ struct replica_event {
         struct replica_event_frame frame;
         struct {
             uint64_t id;
+            uint64_t owner; /* of who asks, when it says that it holds the range; 0: anybody */
             uint32_t gateway, offset_bytes, length_bytes;
         } query;
         struct {
@@ -408,6 +409,12 @@ bool replica_range_next(const struct replica *replica, uint32_t *place,
 
 /* Was the range sealed for good, so that only its end is remembered? */
 bool replica_range_retired(const struct replica *replica, uint64_t range, uint32_t *ret_end);
+
+/* What the log says of a range: never opened as far as is known; open, or not ended for good; ended
+ * at *ret_end, its SEAL executed. */
+enum replica_range_life { REPLICA_RANGE_UNKNOWN, REPLICA_RANGE_OPEN, REPLICA_RANGE_ENDED };
+enum replica_range_life replica_range_end(const struct replica *replica, uint64_t range,
+                                          uint32_t *ret_end);
 
 /* Canonical bytes of epoch `seq`, or NULL when it is not kept. */
 const uint8_t *replica_epoch(const struct replica *replica, uint64_t seq, uint32_t *ret_bytes,

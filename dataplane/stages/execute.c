@@ -39,6 +39,7 @@ static void put_result(struct stage *s, uint32_t gateway, const struct runtime_r
                        const uint8_t *bytes, uint32_t from, uint32_t length) {
     uint32_t end = from + length;
     struct answer answer = {.kind = ANSWER_RESULT, .gateway = gateway};
+    answer.result.owner = result->owner;
     do {
         uint32_t piece = end - from < RESULT_PIECE_BYTES ? end - from : RESULT_PIECE_BYTES;
         answer.result.head = (struct wire_result){.id = result->id,

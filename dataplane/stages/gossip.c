@@ -238,6 +238,17 @@ static bool knows_beginning(const struct stage *s) {
     return exec_seq >= s->setup.identity->restored_seq;
 }
 
+/* What the log says of a pinned range, as MAILBOX_UP_RANGE_REQUEST wants it. */
+static uint64_t pinned_floor(const struct stage *s, uint64_t range) {
+    uint32_t end;
+    switch (replica_range_end(s->gossip.replica, range, &end)) {
+    case REPLICA_RANGE_UNKNOWN: return 0;
+    case REPLICA_RANGE_OPEN: return MAILBOX_FLOOR_OPEN;
+    case REPLICA_RANGE_ENDED: break;
+    }
+    return end + UINT64_C(1);
+}
+
 static void ask_range(struct stage *s, const struct ask *a) {
     struct mailbox_up message = {0};
     if (a->kind == ASK_RANGE_REQUEST && a->request.range == WIRE_RANGE_NONE &&
@@ -253,11 +264,8 @@ static void ask_range(struct stage *s, const struct ask *a) {
         message.owner = a->request.owner;
         message.range = a->request.range;
         message.seq = s->gossip.range_floor;
-        uint32_t end;
-        if (message.range != WIRE_RANGE_NONE) /* 0, or the end that the state knows, plus 1 */
-            message.seq = replica_range_retired(s->gossip.replica, message.range, &end)
-                              ? end + UINT64_C(1)
-                              : 0;
+        if (message.range != WIRE_RANGE_NONE)
+            message.seq = pinned_floor(s, message.range);
     } else if (a->kind == ASK_RANGE_CLOSE) {
         message.kind = MAILBOX_UP_RANGE_CLOSE;
         message.owner = a->close.owner;
@@ -307,6 +315,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
     case ASK_QUERY:
         event.kind = REPLICA_EVENT_QUERY;
         event.query.id = a->query.id;
+        event.query.owner = a->query_owner;
         event.query.gateway = a->gateway;
         event.query.offset_bytes = a->query.offset_bytes;
         event.query.length_bytes = a->query.length_bytes;

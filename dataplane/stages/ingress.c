@@ -93,6 +93,7 @@ static void take_frame(void *context, struct net_received *received,
     } else if (frame->kind == WIRE_TX_QUERY) {
         ask.kind = ASK_QUERY;
         memcpy(&ask.query, frame->payload, sizeof ask.query);
+        ask.query_owner = holds(peer, wire_tx_range(ask.query.id)) ? peer->incarnation : 0;
         put(s, &ask);
     } else
         stage_port_drop(&s->ingress.port, WIRE_DROP_FRAME_ROLE);
@@ -125,12 +126,28 @@ static void send_grant(struct stage *s, const struct wire_range_grant *grant) {
     }
 }
 
+/* Who has the range and the owner of what was executed; NULL: not heard here. A gateway that lost
+ * its pinned range may still send under it, and is in the cache then. */
+static struct net_peer *result_peer(struct stage *s, uint64_t range, uint64_t owner) {
+    struct net_sessions *sessions = s->ingress.port.sessions;
+    uint32_t at = (uint32_t)range % RANGE_CACHE;
+    if (s->ingress.range_cache[at].range != range)
+        return NULL;
+    struct net_peer *peer = stage_gateway(s, s->ingress.range_cache[at].gateway);
+    if (!peer || peer->incarnation == owner)
+        return peer;
+    for (uint32_t i = 0; i < net_session_peer_max(sessions); i++) {
+        peer = net_session_peer(sessions, i);
+        if (peer->role == WIRE_ROLE_GATEWAY && peer->incarnation == owner)
+            return peer;
+    }
+    return NULL;
+}
+
 static void send_result(struct stage *s, const struct answer *a) {
-    uint64_t range = wire_tx_range(a->result.head.id);
-    uint32_t at = (uint32_t)range % RANGE_CACHE, number = a->gateway;
-    if (number == GATEWAY_NONE && s->ingress.range_cache[at].range == range)
-        number = s->ingress.range_cache[at].gateway;
-    struct net_peer *peer = stage_gateway(s, number);
+    struct net_peer *peer = a->gateway != GATEWAY_NONE
+                                ? stage_gateway(s, a->gateway)
+                                : result_peer(s, wire_tx_range(a->result.head.id), a->result.owner);
     bool long_piece = a->length_bytes > RESULT_INLINE_BYTES;
     if (peer) {
         send(s, peer, WIRE_RESULT, &a->result.head, sizeof a->result.head,

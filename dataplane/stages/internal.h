@@ -72,7 +72,10 @@ struct ask {
     uint32_t kind, gateway;
     union {
         struct replica_event_body body;
-        struct wire_tx_query query;
+        struct {
+            struct wire_tx_query query;
+            uint64_t query_owner; /* as replica_event's */
+        };
         struct wire_range_renew renew;
         struct wire_range_request request;
         struct wire_range_close close;
@@ -103,6 +106,7 @@ struct answer {
         } progress;
         struct {
             struct wire_result head;
+            uint64_t owner; /* gateway is GATEWAY_NONE: whose it is */
             union {
                 uint8_t bytes[RESULT_INLINE_BYTES];
                 uint8_t *piece; /* of more: one of execute's, given back */

@@ -27,7 +27,9 @@ enum mailbox_up_kind {
     MAILBOX_UP_CAMPAIGN = 1,   /* try to take the leader key if its revision is still `revision` */
     MAILBOX_UP_RESIGN,         /* delete the leader key if `revision` still holds our token */
     MAILBOX_UP_RANGE_REQUEST,  /* a gateway asks; answer with DOWN_RANGE_GRANT. `seq`: lowest range
-                                  that may be granted (above every range known here); 0: any */
+                                  that may be granted (above every range known here), 0: any; of a
+                                  pinned range: 1 + its end in the log, 0: not known, or
+                                  MAILBOX_FLOOR_OPEN: it is open there */
     MAILBOX_UP_RANGE_RENEW,    /* a gateway is alive: renew range-leases/<range> */
     MAILBOX_UP_RANGE_CLOSE,    /* a gateway gives a range back at `end` */
     MAILBOX_UP_RANGE_CHECK,    /* the leader asks whether `owner` owns `range`; answer with
@@ -61,6 +63,8 @@ struct mailbox_takeover {
         longest_gap_us; /* the slice, and what it follows from */
     uint8_t distance;
 };
+
+#define MAILBOX_FLOOR_OPEN UINT64_MAX
 
 struct mailbox_up {
     enum mailbox_up_kind kind;
@@ -114,7 +118,7 @@ struct mailbox_down {
     uint64_t nonce, owner, range;
     uint32_t start;                        /* RANGE_GRANT */
     uint32_t outcome;                      /* RANGE_GRANT: enum wire_range_outcome */
-    uint64_t held_by;                      /* RANGE_GRANT, TAKEN */
+    uint64_t held_by;                      /* RANGE_GRANT: GRANTED and TAKEN, as wire_range_grant */
     uint64_t etcd_latency_us;              /* ETCD_LATENCY */
     uint64_t incarnations[WIRE_NODES_MAX]; /* INCARNATIONS: newest per index, 0: none registered */
     uint64_t genesis[WIRE_NODES_MAX];      /* INCARNATIONS: listed in genesis per index, 0: none */

@@ -11,8 +11,10 @@ static void send_all(struct gateway_core *c, enum wire_kind kind, const void *pa
 }
 
 static void tell_ranges(struct gateway_core *c) {
-    uint64_t ranges[2] = {segment_now(c) ? segment_now(c)->range : WIRE_RANGE_NONE, c->next_range};
-    c->shell.ranges(c->shell.context, ranges);
+    const struct segment *s = segment_now(c);
+    bool used = s && (s->live || c->low < s->first_number + (s->next_offset - s->first_offset));
+    uint64_t ranges[2] = {used ? s->range : WIRE_RANGE_NONE, c->next_range};
+    c->shell.ranges(c->shell.context, c->config.owner, ranges);
 }
 
 static void segment_open(struct gateway_core *c, uint64_t range, uint32_t start) {
@@ -97,9 +99,9 @@ static void ask_range(struct gateway_core *c, uint64_t now_us) {
 }
 
 /* One owner token never holds the same range twice (docs/protocol.md): an answer meant for the
- * first hold could be taken for the second's. So the pinned range is asked for until the first
- * grant only, and a grant of what is held, or of the pinned range once more, is refused and asked
- * for anew. */
+ * first hold could be taken for the second's. So the pinned range is held under a token that its
+ * grant names, and no other grant; it is asked for until the first grant only, and a grant of what
+ * is held, or of the pinned range once more, is refused and asked for anew. */
 enum wire_drop gateway_ranges_granted(struct gateway_core *c,
                                       const struct wire_range_grant *grant) {
     if (grant->nonce != c->range_nonce || grant->owner != c->config.owner)
@@ -111,11 +113,15 @@ enum wire_drop gateway_ranges_granted(struct gateway_core *c,
     c->range_nonce++;
     bool again = segment_of(c, grant->range) || grant->range == c->next_range ||
                  (c->had_range && grant->range == c->config.pinned_range);
+    bool names_owner = !c->had_range && grant->range == c->config.pinned_range;
     c->had_range = true;
-    if (again || grant->start >= WIRE_RANGE_OFFSETS)
+    if (again || grant->start >= WIRE_RANGE_OFFSETS ||
+        (grant->held_by != c->config.owner && !names_owner))
         return WIRE_DROP_FRAME_VALUE;
+    c->config.owner = grant->held_by;
     c->next_range = grant->range;
     c->next_start = grant->start;
+    c->next_denial = (struct denial){0};
     struct segment *s = segment_now(c);
     if ((s && s->live) || !next_segment(c))
         tell_ranges(c);
@@ -241,5 +247,106 @@ enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_s
     }
     gateway_ranges_trim(c);
     gateway_ranges_place(c);
+    return WIRE_DROP_NONE;
+}
+
+/* ---- lost ---- */
+
+/* What was sent of it may be executed or not: who held the range since then may have used its ids,
+ * so no answer about them would be one about us. Returns the first number that was not sent. */
+static uint64_t parts_doubt(struct gateway_core *c, uint64_t from, uint64_t to) {
+    static const char why[] = "another holds this gateway's key range now: whether the transaction "
+                              "was executed is not known";
+    uint64_t unsent = c->sent < from ? from : c->sent;
+    while (unsent < to && !part_at(c, unsent)->first)
+        unsent++; /* it went out in part */
+    to = unsent < to ? unsent : to;
+    for (uint64_t n = from; n < to; n++) {
+        struct part *p = part_at(c, n);
+        if (p->answered)
+            continue;
+        p->answered = true;
+        if (!p->first)
+            continue;
+        struct gateway_core_done done = {.user = p->user,
+                                         .id = p->id,
+                                         .code = GATEWAY_CORE_DOUBT,
+                                         .bytes = (const uint8_t *)why,
+                                         .length_bytes = sizeof why - 1};
+        c->answered++;
+        c->doubt++;
+        c->shell.done(c->shell.context, &done);
+    }
+    c->sent = c->sent < to ? to : c->sent;
+    while (c->low < c->sent && part_at(c, c->low)->answered)
+        c->low++;
+    return to;
+}
+
+static void segment_lost(struct gateway_core *c, uint32_t index) {
+    struct segment *s = segment_at(c, index);
+    uint64_t to = s->first_number + (s->next_offset - s->first_offset);
+    uint64_t from = s->first_number < c->low ? c->low : s->first_number;
+    s->live = false;
+    if (c->own.id != NO_ID && wire_tx_range(c->own.id) == s->range)
+        c->own.id = NO_ID;
+    from = from < to ? parts_doubt(c, from, to) : to;
+    if (from < to) { /* never sent: under another id */
+        s->next_offset = s->first_offset + (uint32_t)(from - s->first_number);
+        parts_uproot(c, index, from, to);
+    }
+    tell_ranges(c);
+    gateway_ranges_trim(c);
+    gateway_ranges_place(c);
+}
+
+static struct denial *denial_of(struct gateway_core *c, uint64_t range) {
+    struct segment *s = segment_of(c, range);
+    return s && s->live ? &s->denial : range == c->next_range ? &c->next_denial : NULL;
+}
+
+static bool denied(const struct gateway_core *c, const struct denial *d) {
+    uint32_t count = (uint32_t)__builtin_popcount(d->nodes);
+    return (c->leader < c->config.node_count && d->nodes >> c->leader & 1) ||
+           2 * count > c->config.node_count;
+}
+
+void gateway_ranges_affirmed(struct gateway_core *c, uint8_t node, uint64_t range) {
+    struct denial *d = denial_of(c, range);
+    if (d)
+        d->nodes &= ~(1u << node);
+}
+
+/* A node that lags says so of a range that was just granted; it is forgotten with the first VECTOR
+ * that names the range. Who says so on and on is right: the range was ours and went through another
+ * holding that we heard nothing of (else SEALED tells), or it never was. To give up a range that is
+ * ours after all costs time and certainty, no more: nothing is sent again that was sent. */
+enum wire_drop gateway_ranges_denied(struct gateway_core *c, uint64_t now_us, uint8_t node,
+                                     const struct wire_not_owner *answer) {
+    struct segment *now = segment_now(c);
+    struct denial *d = denial_of(c, answer->range);
+    if (!d)
+        return WIRE_DROP_STALE;
+    bool told = answer->range == c->next_range || (now && now->range == answer->range);
+    if (!answer->owner && !told)
+        return WIRE_DROP_NONE; /* HELLO names the last two ranges only: it knows no better */
+    bool before = denied(c, d);
+    d->nodes |= 1u << node;
+    if (!denied(c, d))
+        return WIRE_DROP_NONE;
+    if (!before)
+        d->since_us = now_us;
+    if (now_us - d->since_us < c->config.lost_after_us)
+        return WIRE_DROP_NONE;
+    c->lost++;
+    if (d == &c->next_denial) {
+        c->next_range = WIRE_RANGE_NONE;
+        tell_ranges(c);
+        return WIRE_DROP_NONE;
+    }
+    uint32_t index = 0;
+    while (&segment_at(c, index)->denial != d)
+        index++;
+    segment_lost(c, index);
     return WIRE_DROP_NONE;
 }

@@ -20,6 +20,8 @@ struct gateway_core *gateway_core_init(void *memory, const struct gateway_core_c
     struct gateway_core *c = memory;
     memset(c, 0, sizeof *c);
     c->config = *config;
+    if (!c->config.lost_after_us)
+        c->config.lost_after_us = GATEWAY_CORE_LOST_US;
     c->shell = *shell;
     c->parts = (void *)((uint8_t *)memory + ((sizeof *c + 63) & ~(size_t)63));
     uint8_t *bytes = (uint8_t *)(c->parts + config->parts_max);
@@ -244,6 +246,7 @@ static void vector(struct gateway_core *c, uint8_t node, const struct wire_frame
     if (v.is_leader)
         c->leader = node;
     for (uint32_t i = 0; i < v.count; i++) {
+        gateway_ranges_affirmed(c, node, entries[i].range);
         struct segment *s = segment_of(c, entries[i].range);
         if (!s)
             continue;
@@ -284,7 +287,7 @@ enum wire_drop gateway_core_frame(struct gateway_core *c, uint64_t now_us, uint8
     if (frame->kind == WIRE_SEALED)
         return gateway_ranges_sealed(c, (const void *)frame->payload);
     if (frame->kind == WIRE_NOT_OWNER)
-        return WIRE_DROP_NONE; /* the renewals ask again; a change of owner ends in SEALED */
+        return gateway_ranges_denied(c, now_us, node, (const void *)frame->payload);
     return WIRE_DROP_FRAME_ROLE;
 }
 
@@ -311,6 +314,7 @@ void gateway_core_facts(const struct gateway_core *c, uint64_t now_us,
                         struct gateway_core_facts *f) {
     const struct segment *s = segment_now(c);
     memset(f, 0, sizeof *f);
+    f->owner = c->config.owner;
     f->range = s && s->live ? s->range : WIRE_RANGE_NONE;
     f->next_range = c->next_range;
     f->offset = s ? s->next_offset : 0;
@@ -326,6 +330,8 @@ void gateway_core_facts(const struct gateway_core *c, uint64_t now_us,
     f->resubmitted = c->resubmitted;
     f->window_full = c->window_full;
     f->sealed = c->sealed;
+    f->lost = c->lost;
+    f->doubt = c->doubt;
     f->queries = c->queries;
     f->range_outcome = c->range_outcome;
     f->range_held_by = c->range_held_by;

@@ -1,7 +1,8 @@
 /* gateway_core: one gateway's side of the protocol (protocol.md §3, §8), pure.
  *
  *   no range --GRANT--> holding --90 % used: asks for the next--> holding two --first one full-->
- * holding one transaction: submitted --window--> sent to every node --resend--> RESULT --> done
+ * holding one; --NOT_OWNER of the leader or of most nodes, for lost_after_us--> no range
+ * transaction: submitted --window--> sent to every node --resend--> RESULT --> done
  * (called back, forgotten) sent --SEALED--> submitted again under another id of the next range
  *
  * Vocabulary
@@ -29,14 +30,19 @@
     1024 /* answered results that nodes go on keeping, for queries by id */
 #define GATEWAY_CORE_EXPIRED \
     UINT32_MAX /* code of a transaction that was executed, its result no longer kept */
+#define GATEWAY_CORE_DOUBT                                                                       \
+    2 /* Connect's "unknown", with a message and epoch_seq 0: its range is another's, nobody can \
+         tell */
+#define GATEWAY_CORE_LOST_US 3000000 /* NOT_OWNER for so long: the range is lost */
 
 struct gateway_core_config {
-    uint64_t owner;                 /* random, not 0: names this process */
+    uint64_t owner;                 /* random, not 0: names this process until a grant says more */
     uint64_t pinned_range;          /* WIRE_RANGE_NONE: ask for one */
     uint8_t node_count;             /* nodes are 0..node_count-1, in the shell's order */
     uint32_t parts_max;             /* parts outstanding; power of two */
     uint32_t transaction_max_bytes; /* payload */
     uint32_t result_max_bytes;
+    uint64_t lost_after_us; /* 0: GATEWAY_CORE_LOST_US */
 };
 
 struct gateway_core_done {
@@ -77,8 +83,9 @@ struct gateway_core_shell {
     void (*done)(void *context, const struct gateway_core_done *done);
     /* A TX_QUERY of gateway_core_query was answered; bytes only when outcome is EXECUTED. */
     void (*state)(void *context, const struct gateway_core_state *state);
-    /* The ranges held have changed: {now, next}, WIRE_RANGE_NONE where not. */
-    void (*ranges)(void *context, const uint64_t ranges[2]);
+    /* The ranges held have changed: {now, next}, WIRE_RANGE_NONE where not. Both, and all that is
+     * sent from now on, are of `owner`: it changes once, with the grant of a pinned range. */
+    void (*ranges)(void *context, uint64_t owner, const uint64_t ranges[2]);
     /* NULL: not wanted. */
     void (*event)(void *context, const struct gateway_core_event *event);
 };
@@ -121,12 +128,14 @@ void gateway_core_tick(struct gateway_core *core, uint64_t now_us);
 void gateway_core_abandon(struct gateway_core *core);
 
 struct gateway_core_facts {
+    uint64_t owner;             /* token under which ranges are held, or asked for */
     uint64_t range, next_range; /* WIRE_RANGE_NONE: not held */
     uint32_t offset, committed, limit;
     uint32_t outstanding_parts;
     uint8_t leader;       /* node that last said it leads; 255: none */
     uint32_t nodes_heard; /* within the last second */
     uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries;
+    uint64_t lost, doubt;   /* ranges that turned out to be others'; transactions that ended so */
     uint32_t range_outcome; /* of the last RANGE_GRANT, enum wire_range_outcome */
     uint64_t range_held_by; /* when it was TAKEN */
 };

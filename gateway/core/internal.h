@@ -37,6 +37,11 @@ struct part {
         *bytes; /* WIRE_BODY_MAX_BYTES, elsewhere: who looks through all parts reads a line each */
 };
 
+struct denial {        /* NOT_OWNER of a range that is held here */
+    uint64_t since_us; /* the leader or most nodes say so */
+    uint32_t nodes;    /* whose last word it is, a bit each */
+};
+
 struct segment { /* numbers first_number .. of one range */
     uint64_t range, first_number;
     uint32_t first_offset, next_offset;
@@ -46,7 +51,8 @@ struct segment { /* numbers first_number .. of one range */
     uint32_t head; /* position that some node has reached: the next body is what all wait for */
     uint32_t head_tries;
     uint64_t head_at_us; /* when it goes again */
-    bool live;           /* held: renewed; false once it is sealed */
+    struct denial denial;
+    bool live; /* held: renewed; false once it is sealed */
 };
 
 struct assembly { /* one result that is longer than a packet */
@@ -66,6 +72,7 @@ struct gateway_core {
     uint32_t segment_first, segment_count; /* the last one is handed out from */
     uint64_t next_range;
     uint32_t next_start;
+    struct denial next_denial;
     bool had_range; /* a grant came: the pinned range is never asked for again */
     uint64_t range_nonce, ask_at_us, renew_at_us, resend_at_us; /* of any part, at the earliest */
     uint8_t ask_node, leader;
@@ -76,6 +83,7 @@ struct gateway_core {
         uint32_t answered, outcome; /* nodes, a bit each; the best they said */
     } query;
     uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries, range_held_by;
+    uint64_t lost, doubt;
     uint32_t range_outcome;
 };
 
@@ -121,6 +129,10 @@ void gateway_ranges_tick(struct gateway_core *c, uint64_t now_us);
 
 enum wire_drop gateway_ranges_granted(struct gateway_core *c, const struct wire_range_grant *grant);
 enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_sealed *seal);
+enum wire_drop gateway_ranges_denied(struct gateway_core *c, uint64_t now_us, uint8_t node,
+                                     const struct wire_not_owner *answer);
+/* A node speaks of the range as of ours. */
+void gateway_ranges_affirmed(struct gateway_core *c, uint8_t node, uint64_t range);
 
 /* ---- core_results.c ---- */
 

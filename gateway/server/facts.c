@@ -60,6 +60,8 @@ void server_metrics(struct request *r) {
     counter(out, "window_full_total", "times that a full window made requests wait", f.window_full);
     counter(out, "resends_total", "bodies sent again", f.resent);
     counter(out, "ranges_sealed_total", "ranges of ours that were sealed", f.sealed);
+    counter(out, "ranges_lost_total", "ranges of ours that turned out to be others'", f.lost);
+    counter(out, "transactions_in_doubt_total", "transactions that a lost range ended", f.doubt);
     counter(out, "http_requests_total", "HTTP requests", atomic_load(&r->server->requests));
     counter(out, "http_errors_total", "of them answered with an error",
             atomic_load(&r->server->errors));
@@ -94,12 +96,14 @@ void server_status(struct request *r) {
         "\"rangeTaken\":%s,"
         "\"rangeHeldBy\":\"%" PRIu64 "\",\"configurationId\":\"%" PRIu64
         "\",\"submitted\":\"%" PRIu64 "\",\"answered\":\"%" PRIu64 "\",\"resent\":\"%" PRIu64
-        "\",\"windowFull\":\"%" PRIu64 "\"}",
+        "\",\"windowFull\":\"%" PRIu64 "\",\"rangesSealed\":\"%" PRIu64
+        "\",\"rangesLost\":\"%" PRIu64 "\",\"inDoubt\":\"%" PRIu64 "\"}",
         f.ready ? "true" : "false", range, f.owner, f.offset, f.committed, f.limit, f.outstanding,
         f.waiting, mrn_gateway_window(r->server->gateway), f.leader == 255 ? -1 : f.leader,
         f.nodes_heard, f.node_count,
         f.range_outcome == WIRE_RANGE_TAKEN && f.range == MRN_GATEWAY_RANGE_NONE ? "true" : "false",
-        f.range_held_by, f.configuration_id, f.submitted, f.answered, f.resent, f.window_full);
+        f.range_held_by, f.configuration_id, f.submitted, f.answered, f.resent, f.window_full,
+        f.sealed, f.lost, f.doubt);
     server_respond(r, 200, "application/json", t, (size_t)at);
 }
 

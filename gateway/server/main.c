@@ -56,6 +56,19 @@ static void tell_refused(const struct mrn_gateway_facts *f) {
         f->refused_configuration_id, f->configuration_id);
 }
 
+/* A range that turned out to be another gateway's: said once for each. */
+static void tell_lost(const struct mrn_gateway_facts *f) {
+    static uint64_t told;
+    if (f->lost == told)
+        return;
+    told = f->lost;
+    mrn_log_warning("range_lost",
+                    "lost=%" PRIu64 " in_doubt=%" PRIu64
+                    " do=\"this gateway was not heard for longer than range-ttl-s, or etcd was "
+                    "restored; it goes on with another range\"",
+                    f->lost, f->doubt);
+}
+
 /* Until a signal, or until the pinned range turns out to be another live gateway's: then true. */
 static bool wait_for_end(void) {
     for (;;) {
@@ -65,6 +78,7 @@ static bool wait_for_end(void) {
             return false;
         mrn_gateway_facts(server.gateway, &f);
         tell_refused(&f);
+        tell_lost(&f);
         if (f.range != MRN_GATEWAY_RANGE_NONE || f.range_outcome != WIRE_RANGE_TAKEN)
             continue;
         mrn_log_error("range_taken",

@@ -29,6 +29,8 @@ static int counters(const void *shown, struct rte_tel_data *out) {
            rte_tel_data_add_dict_u64(out, "window_full_total", f.window_full) |
            rte_tel_data_add_dict_u64(out, "resends_total", f.resent) |
            rte_tel_data_add_dict_u64(out, "ranges_sealed_total", f.sealed) |
+           rte_tel_data_add_dict_u64(out, "ranges_lost_total", f.lost) |
+           rte_tel_data_add_dict_u64(out, "transactions_in_doubt_total", f.doubt) |
            rte_tel_data_add_dict_u64(out, "rx_packets_total", f.rx_packets) |
            rte_tel_data_add_dict_u64(out, "tx_packets_total", f.tx_packets);
 }

@@ -72,7 +72,8 @@ struct mrn_gateway_answer {
     uint64_t epoch_seq, logical_time_us, latency_us;
     int error;        /* 0: see code. MRN_ERR_TIMEOUT with an id: sent, no result yet; it goes on,
                          and mrn_gateway_query tells more. Any other, or no id: never sent */
-    uint32_t code;    /* enum mrn_code; UINT32_MAX: executed, its result is no longer kept */
+    uint32_t code;    /* enum mrn_code; UINT32_MAX: executed, its result is no longer kept. UNKNOWN
+                         with epoch_seq 0: sent, and its range went to another gateway since */
     uint32_t outcome; /* mrn_gateway_query, answer_when_sent: enum wire_tx_outcome */
     uint32_t method_key;  /* mrn_gateway_query: which method the result is of, see
                              mrn_gateway_method_key; 0: no call, its parts contradict each other */
@@ -127,6 +128,7 @@ struct mrn_gateway_facts {
     uint32_t refused_ipv4;
     uint16_t refused_port;
     uint64_t submitted, answered, resent, window_full, sealed, queries, rx_packets, tx_packets;
+    uint64_t lost, doubt; /* ranges that turned out to be others', transactions that ended so */
     uint64_t rx_dropped[MRN_GATEWAY_DROPS_MAX]; /* by reason, see mrn_gateway_drop_name */
     uint64_t latency_count, latency_sum_us, latency[MRN_GATEWAY_BUCKETS];
 };

@@ -1,4 +1,5 @@
 """Two gateways with ranges of their own at once; a range that is taken is refused."""
+import threading
 import time
 
 from lib import cluster as c
@@ -32,6 +33,7 @@ def two_gateways(cluster):
     assert http.call(address, c.BANK, "Total", {}).json() == {"total": str(deposited + 5)}
     restarts(cluster, address)
     unheard_by_the_leader(cluster)
+    lost(cluster)
 
 
 def unheard_by_the_leader(cluster):
@@ -45,6 +47,38 @@ def unheard_by_the_leader(cluster):
     status = http.request(cluster.gateway_addresses[0], "/v1/status").json()
     assert status["range"] == "1", status
     assert http.metrics(cluster.gateway_addresses[0])["maroon_ranges_sealed_total"] == 0
+
+
+def lost(cluster):
+    """Cut off for so long that its pinned range went through two others: nobody can say SEALED to it any more. It
+    gives the range up, says so, ends what was sent with an error that tells that nobody knows, and goes on with
+    another range."""
+    index = len(cluster.gateways)
+    address = cluster.add_gateway(key_range=9, keys={"request-timeout-ms": 60000})
+    assert http.call(address, c.BANK, "Deposit", {"account": "4", "amount": "1"}).status == 200
+    cluster.network.isolate(f"g{index}", protocol="udp")
+    answers = []
+    client = threading.Thread(
+        target=lambda: answers.append(http.call(address, c.BANK, "Deposit", {"account": "4", "amount": "100"}, timeout=60)))
+    client.start()
+    for last in (False, True):
+        time.sleep(RANGE_TTL_S + 2)  # before that it is taken, and not waited for
+        other = cluster.add_gateway(key_range=9)
+        assert http.call(other, c.BANK, "Deposit", {"account": "4", "amount": "10"}).status == 200
+        assert http.request(other, "/v1/status").json()["range"] == "9"
+        if not last:
+            cluster.gateways[-1].kill()
+    cluster.network.heal()
+    client.join(30)
+    answer = answers[0]
+    assert answer.status == 500 and answer.json()["code"] == "unknown" and "another" in answer.json()["message"], answer
+    wait_until(lambda: http.request(address, "/v1/status").json()["range"] not in (None, "9"), 10, "another range")
+    facts = http.request(address, "/v1/status").json()
+    assert facts["rangesLost"] == "1" and facts["inDoubt"] == "1", facts
+    assert http.metrics(address)["maroon_ranges_lost_total"] == 1
+    assert http.metrics(address)["maroon_transactions_in_doubt_total"] == 1
+    assert http.call(address, c.BANK, "Balance", {"account": "4"}).json() == {"balance": "21"}, "and was not executed"
+    assert "event=range_lost" in cluster.gateways[index].tail(), cluster.gateways[index].tail()
 
 
 def restarts(cluster, address):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the checker three times and runs the lists below, one run at a time: about 20 minutes, under 6 GB.
 # usage: run.sh [bugs|readings|design|all] [DIRECTORY for programs and outputs, default build/model]    CXX (g++)
-# Every run has limits of states and seconds (CAPPED: not exhaustive). Ends with status 1 when a run differs from what is expected.
+# Every run has limits of states and of seconds of CPU (CAPPED: not exhaustive). Ends with status 1 when a run differs from what is expected.
 set -u
 cd "$(dirname "$0")" || exit 2
 what=${1:-all}
@@ -94,7 +94,7 @@ go() { # expected result, list
         printf '%-22s %-8s trace %-3s %9s states %7s s  %s\n' "$name" "${result%% *}" \
             "$(sed -n 's/.*trace length \([0-9]*\).*/\1/p' "$out/$name.txt")" \
             "$(sed -n 's/^  states \([0-9]*\).*/\1/p' "$out/$name.txt")" \
-            "$(sed -n 's/.* \([0-9.]*\) s .*/\1/p' "$out/$name.txt" | head -n 1)" \
+            "$(sed -n 's/.* \([0-9.]*\) s\( .*\)*$/\1/p' "$out/$name.txt" | head -n 1)" \
             "$(sed -n 's/^  \(10\..*\)/\1/p' "$out/$name.txt" | head -n 1)"
         case $1:$result in
         FAIL:FAIL | FAIL:initial* | PASS:PASS) ;;

@@ -43,12 +43,15 @@
 #define SIM_MS UINT64_C(1000000)
 #define SIM_SECOND UINT64_C(1000000000)
 #define SIM_NEVER UINT64_MAX
+#define SIM_AGAIN_MAX 4
 #define SIM_TERMS 512 /* at least log_epochs */
 /* Seeds from these on are of another kind (sim_config.c): rough; gateways die all the time, odd
- * ones are rough too; rough, and memories are lost during take-overs. */
+ * ones are rough too; rough, and memories are lost during take-overs; rough, and leaders are cut
+ * off and come back. */
 #define SIM_SEED_ROUGH UINT64_C(1000000000)
 #define SIM_SEED_CHURN UINT64_C(2000000000)
 #define SIM_SEED_AMNESIA UINT64_C(3000000000)
+#define SIM_SEED_RETURN UINT64_C(4000000000)
 
 enum sim_fault {
 #define SIM_FAULT(name, word, sentence) SIM_FAULT_##name,
@@ -274,7 +277,7 @@ enum sim_request_kind {
 };
 
 struct sim_arbiter_range {
-    uint64_t range, owner, nonce, lease_until_ns;
+    uint64_t range, owner, asker, nonce, lease_until_ns;
     uint32_t end;
     bool sealed;
 };
@@ -289,7 +292,7 @@ struct sim_key {
 struct sim_request {
     enum sim_request_kind kind;
     uint8_t node, gateway;
-    uint64_t attempt, revision, token, range, owner, nonce;
+    uint64_t attempt, revision, token, range, owner, nonce, held_by;
     uint64_t sent_at;            /* newest revision that its node had seen */
     uint64_t seen_at, term_base; /* of the arbiter as it answered */
     uint32_t end, outcome;
@@ -321,8 +324,8 @@ struct sim_arbiter {
     bool went_back;    /* restored, and no operator has raised term_base */
     uint64_t raise_ns; /* when he will look after it */
     uint64_t restores;
-    uint64_t granted; /* ranges, ever */
-    uint64_t given;   /* greatest incarnation, ever */
+    uint64_t granted, holdings; /* ranges, ever; grants of any, ever */
+    uint64_t given;             /* greatest incarnation, ever */
 };
 
 /* ---- nodes ---- */
@@ -390,8 +393,9 @@ struct sim_node {
     uint64_t delivered_seq;
     bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
     bool forgets;                              /* when what it sends now is under way */
-    uint64_t gateway_owner[SIM_GATEWAYS_MAX];  /* by HELLO to this process; 0: unknown */
-    uint32_t gateway_life[SIM_GATEWAYS_MAX];   /* the gateway's process that sent it */
+    uint32_t answers; /* bit per node to which what it sends now is a RECOVERED */
+    uint64_t gateway_owner[SIM_GATEWAYS_MAX]; /* by HELLO to this process; 0: unknown */
+    uint32_t gateway_life[SIM_GATEWAYS_MAX];  /* the gateway's process that sent it */
     uint64_t gateway_range[SIM_GATEWAYS_MAX][2];
 
     struct sim_journal journal;
@@ -427,6 +431,17 @@ struct sim_gateway {
     uint32_t open_count;
     struct gateway_core *core; /* config.core: the gateway library's */
     uint64_t submitted, answered, expired, resent, moved, doubt;
+};
+
+/* ---- how far a schedule of several steps has come ---- */
+
+enum sim_return_step { SIM_RETURN_NONE = 0, SIM_RETURN_APART, SIM_RETURN_BACK };
+
+struct sim_return {
+    enum sim_return_step step;
+    uint8_t leader;
+    uint32_t side; /* bit per node that is cut off, the leader's included */
+    uint64_t apart_until_ns, back_until_ns;
 };
 
 /* ---- checkers ---- */
@@ -476,13 +491,14 @@ struct sim {
     struct sim_gateway gateways[SIM_GATEWAYS_MAX];
     uint32_t gateway_count;
     uint64_t next_operation, start_wall_us, diverged_ns;
+    struct sim_return way;
     struct wire_digest_key digest_key;
     struct sim_check checks;
     struct replica_actions *actions;
     struct replica_delivered_body *delivered; /* scratch, WIRE_EPOCH_BODIES_MAX */
     struct sim_body *bodies;                  /* scratch, the same */
     uint64_t drops[WIRE_DROP_COUNT];
-    uint64_t crashes, wipes, takeovers, snapshots, learned, seals, retired, replays,
+    uint64_t crashes, wipes, takeovers, returns, snapshots, learned, seals, retired, replays,
         fault_count[SIM_FAULT_COUNT];
 };
 
@@ -507,6 +523,11 @@ static inline bool sim_faulty(const struct sim *sim, enum sim_fault fault) {
 void sim_faults_start(struct sim *sim);
 void sim_fault_event(struct sim *sim, enum sim_fault fault);
 void sim_heal(struct sim *sim);
+/* ---- sim_directed.c ---- */
+void sim_fault_return(struct sim *sim, struct sim_random *random);
+/* How often a packet arrives again, and how much later. */
+uint32_t sim_fault_again(struct sim *sim, uint8_t from, uint8_t to,
+                         uint64_t ret_late_ns[SIM_AGAIN_MAX]);
 void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a);
 void sim_fault_flushed(struct sim *sim, struct sim_node *node);
 /* May this node lose its memory (or disk) now? protocol.md §10.2. */

@@ -224,7 +224,7 @@ static struct sim_arbiter_range *range_new(struct sim *sim, uint64_t range) {
 static void grant(struct sim *sim, struct sim_request *request) {
     struct sim_arbiter_range *r = NULL;
     for (uint32_t i = 0; i < sim->arbiter.store.range_count; i++) /* asked twice, granted once */
-        if (sim->arbiter.store.ranges[i].owner == request->owner &&
+        if (sim->arbiter.store.ranges[i].asker == request->owner &&
             sim->arbiter.store.ranges[i].nonce == request->nonce &&
             !sim->arbiter.store.ranges[i].sealed)
             r = &sim->arbiter.store.ranges[i];
@@ -242,14 +242,19 @@ static void grant(struct sim *sim, struct sim_request *request) {
             return;
         }
         r->sealed = false;
-        r->owner = request->owner;
+        r->asker = request->owner;
         r->nonce = request->nonce;
+        r->owner = request->owner;
+        sim->arbiter.holdings++;
+        if (request->range != WIRE_RANGE_NONE && !MUTANT(owner_granted_again))
+            r->owner = sim_random_mix(request->owner + sim->arbiter.holdings) | 1;
         r->lease_until_ns = sim->now_ns + sim->config.range_lease_ns;
         sim->arbiter.store.revision++;
         SIM_TRACE(sim, "etc", "range %llu granted to g%u at %u", (unsigned long long)r->range,
                   request->gateway, r->end);
     }
     request->range = r->range;
+    request->held_by = r->owner;
     request->end = r->end;
     request->outcome = WIRE_RANGE_GRANTED;
 }
@@ -321,7 +326,7 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     case SIM_REQUEST_RENEW:
         r = range_of(sim, request->range);
         if (!r && (r = range_new(sim, request->range)) != NULL) { /* granted after a backup */
-            r->owner = request->owner;
+            r->owner = r->asker = request->owner;
             r->sealed = false;
         }
         if (r && r->owner == request->owner && !r->sealed)
@@ -532,7 +537,8 @@ void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_reque
                                      .owner = request->owner,
                                      .range = request->range,
                                      .start = request->end,
-                                     .outcome = request->outcome};
+                                     .outcome = request->outcome,
+                                     .held_by = request->held_by};
         sim_node_to_gateway(sim, node, request->gateway, WIRE_RANGE_GRANT, &g, sizeof g);
         sim_node_flush(sim, node);
         break;

@@ -529,6 +529,10 @@ static void check_ranges(struct sim *sim, const uint8_t *epoch) {
         if (controls[i].kind == WIRE_CONTROL_OPEN && r && r->open)
             sim_fail(sim, "10.5 ranges", "epoch %llu opens range %llu, which is open", U(head->seq),
                      U(controls[i].range));
+        if (controls[i].kind == WIRE_CONTROL_OPEN && !sim->arbiter.restores &&
+            sim_map_get(&sim->checks.seals, sim_random_mix(controls[i].value) ^ controls[i].range))
+            sim_fail(sim, "10.5 ranges", "epoch %llu opens range %llu for %llx, who held it before",
+                     U(head->seq), U(controls[i].range), U(controls[i].value));
         if (controls[i].kind == WIRE_CONTROL_SEAL &&
             (!r || !r->open || r->position != controls[i].value))
             sim_fail(sim, "10.5 ranges", "epoch %llu seals range %llu at %llu, its end is %u",

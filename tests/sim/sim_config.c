@@ -195,6 +195,33 @@ static void draw_amnesia(struct sim_config *config, uint64_t seed) {
     config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
 }
 
+/* A leader proposes much to few, and leads again over less: whatever counts what they said then
+ * commits what few hold. */
+static void draw_return(struct sim_config *config, uint64_t seed) {
+    static const uint32_t nodes[] = {5, 5, 7, 7};
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1004);
+    struct replica_config *c = &config->replica;
+    c->node_count = (uint8_t)one_of(random, nodes, sizeof nodes / sizeof *nodes);
+    c->quorum = (uint8_t)(c->node_count / 2 + 1);
+    config->listed = c->node_count;
+    for (uint8_t i = 0; i < c->node_count; i++)
+        c->ring[i] = i;
+    c->durable = sim_random_chance(random, 600000);
+    c->epochs_in_flight = sim_random_u32(random, 8, 16);
+    config->faults = 1u << SIM_FAULT_RETURN | 1u << SIM_FAULT_DELAY;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DUPLICATE;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PAUSE;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DISK;
+    config->fault_gap_ns = sim_random_between(random, 10, 40) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 400, 1000) * SIM_MS;
+    config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_spread_ns = 2 * config->hop_ns;
+    config->lease_ns = sim_random_between(random, 100, 400) * SIM_MS;
+    config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
+}
+
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1000);
@@ -224,7 +251,9 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
         config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
     if (sim_rough(seed))
         draw_rough(config, seed);
-    if (seed >= SIM_SEED_AMNESIA)
+    if (seed >= SIM_SEED_RETURN)
+        draw_return(config, seed);
+    else if (seed >= SIM_SEED_AMNESIA)
         draw_amnesia(config, seed);
     else if (seed >= SIM_SEED_CHURN)
         draw_churn(config, seed);

@@ -189,40 +189,6 @@ static void diverge_fault(struct sim *sim, struct sim_random *random) {
     node->diverges = true;
 }
 
-/* ---- amnesia during a take-over ---- */
-
-static void cut_link(struct sim *sim, uint8_t a, uint8_t b, uint64_t until_ns) {
-    SIM_TRACE(sim, "--", "CUT n%u n%u until %.3f ms", a, b, (double)until_ns / 1e6);
-    sim->network.cut_until_ns[a][b] = sim->network.cut_until_ns[b][a] = until_ns;
-}
-
-/* The winner's PREPARE does not reach the leader before it. Who promises does so and forgets it,
- * and comes back while both say that they lead. */
-void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
-    if (!sim_faulty(sim, SIM_FAULT_AMNESIA))
-        return;
-    struct sim_random *random = &sim->random[SIM_FAULT_AMNESIA];
-    if (a->frame_kind == WIRE_PREPARE) {
-        const struct sim_node *peer = &sim->nodes[a->peer];
-        bool leads = peer->up && peer->seen.facts.role == REPLICA_ROLE_LEADER;
-        uint64_t slices = sim_random_between(random, 2, 8);
-        if (leads && sim->network.cut_until_ns[node->index][a->peer] <= sim->now_ns &&
-            sim_random_chance(random, 700000))
-            cut_link(sim, node->index, a->peer,
-                     sim->now_ns + slices * sim->config.replica.slice_floor_ns);
-    } else if (a->frame_kind == WIRE_PROMISE && !(a->frame_flags & WIRE_PROMISE_REFUSED)) {
-        node->forgets |= sim_random_chance(random, 500000);
-    }
-}
-
-void sim_fault_flushed(struct sim *sim, struct sim_node *node) {
-    if (!node->forgets)
-        return;
-    node->forgets = false;
-    if (sim_loss_allowed(sim, node))
-        sim_node_crash(sim, node, sim->config.replica.durable);
-}
-
 void sim_fault_event(struct sim *sim, enum sim_fault fault) {
     struct sim_random *random = &sim->random[fault];
     if (!sim_faulty(sim, fault))
@@ -253,6 +219,7 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault) {
         break;
     case SIM_FAULT_DIVERGE: diverge_fault(sim, random); break;
     case SIM_FAULT_BACKUP: sim_arbiter_backup(sim, lasting(random, 100 * SIM_MS)); break;
+    case SIM_FAULT_RETURN: sim_fault_return(sim, random); return; /* it has its own steps */
     case SIM_FAULT_LOSS:
     case SIM_FAULT_DUPLICATE:
     case SIM_FAULT_CORRUPT:

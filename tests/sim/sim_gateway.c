@@ -181,6 +181,7 @@ static void granted(struct sim *sim, struct sim_gateway *gateway,
         return;
     gateway->asking = false;
     gateway->has_range = true;
+    gateway->owner = g->held_by; /* of a pinned range: this holding's */
     gateway->range = g->range;
     gateway->next = gateway->limit = gateway->low_water = g->start;
     gateway->limit = g->start + 8; /* a first step, until a vector tells the window */

@@ -65,7 +65,12 @@ static void on_done(void *context, const struct gateway_core_done *done) {
         gateway->moved++;
         return;
     }
-    if (done->code == GATEWAY_CORE_EXPIRED) {
+    if (done->code == GATEWAY_CORE_DOUBT && !done->epoch_seq) {
+        if (sim_arbiter_owner(sim, t->range) == gateway->owner)
+            sim_fail(sim, "gateway core", "g%u gives up range %llu, which is its own",
+                     gateway->index, (unsigned long long)t->range);
+        gateway->doubt++;
+    } else if (done->code == GATEWAY_CORE_EXPIRED) {
         sim_check_expired(sim, gateway, t);
         gateway->expired++;
     } else {
@@ -89,8 +94,9 @@ static void on_state(void *context, const struct gateway_core_state *state) {
     (void)context, (void)state; /* nobody asks for single ids here */
 }
 
-static void on_ranges(void *context, const uint64_t ranges[2]) {
+static void on_ranges(void *context, uint64_t owner, const uint64_t ranges[2]) {
     struct sim_gateway *gateway = context;
+    gateway->owner = owner;
     gateway->has_range = ranges[0] != WIRE_RANGE_NONE;
     gateway->range = ranges[0];
     gateway->next = 0;
@@ -103,7 +109,8 @@ void sim_gateway_core_start(struct sim *sim, struct sim_gateway *gateway) {
                                          .node_count = (uint8_t)sim_nodes(sim),
                                          .parts_max = PARTS_MAX,
                                          .transaction_max_bytes = 4 * WIRE_BODY_MAX_BYTES,
-                                         .result_max_bytes = 1024};
+                                         .result_max_bytes = 1024,
+                                         .lost_after_us = 200000};
     struct gateway_core_shell shell = {.context = gateway,
                                        .send = on_send,
                                        .done = on_done,

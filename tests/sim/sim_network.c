@@ -51,14 +51,14 @@ static uint64_t delay(struct sim *sim, uint8_t from, uint8_t to) {
     return ns;
 }
 
-static void deliver_later(struct sim *sim, const struct sim_packet *packet) {
+static void deliver_later(struct sim *sim, const struct sim_packet *packet, uint64_t late_ns) {
     size_t size = offsetof(struct sim_packet, bytes) + packet->length_bytes;
     struct sim_packet *copy = malloc(size);
     if (!copy)
         abort();
     memcpy(copy, packet, size);
-    sim_at(sim, sim->now_ns + delay(sim, packet->from, packet->to), SIM_EVENT_ARRIVE, packet->to, 0,
-           0, copy);
+    sim_at(sim, sim->now_ns + delay(sim, packet->from, packet->to) + late_ns, SIM_EVENT_ARRIVE,
+           packet->to, 0, 0, copy);
 }
 
 void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, uint32_t life,
@@ -94,10 +94,14 @@ void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, 
         sim->network.lost++;
         return;
     }
-    deliver_later(sim, &u.packet);
+    deliver_later(sim, &u.packet, 0);
     if (sim_faulty(sim, SIM_FAULT_DUPLICATE) &&
         sim_random_chance(random, sim->config.duplicate_ppm))
-        deliver_later(sim, &u.packet);
+        deliver_later(sim, &u.packet, 0);
+    uint64_t late_ns[SIM_AGAIN_MAX];
+    uint32_t again = sim_fault_again(sim, from, to, late_ns);
+    for (uint32_t i = 0; i < again; i++)
+        deliver_later(sim, &u.packet, late_ns[i]);
 }
 
 void sim_network_arrive(struct sim *sim, struct sim_packet *packet) {

@@ -94,6 +94,7 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     node->idle_passes = 0;
     node->crash_in_steps = 0;
     node->forgets = false;
+    node->answers = 0;
     node->pass_at_ns = SIM_NEVER;
     node->pass_token++;
 }
@@ -317,13 +318,6 @@ static void act_result_wanted(struct sim *sim, struct sim_node *node,
         sim_fail(sim, "quarantine", "n%u is quarantined and answers", node->index);
     if (result && result->code == SIM_CODE_PART)
         return;
-    if (holds(node, (uint8_t)a->gateway, wire_tx_range(a->id)) &&
-        !owned(node, (uint8_t)a->gateway, wire_tx_range(a->id))) { /* of an owner before */
-        struct wire_not_owner not_owner = {wire_tx_range(a->id), 0};
-        sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_NOT_OWNER, &not_owner,
-                            sizeof not_owner);
-        return;
-    }
     const struct sim_runtime_range *range = sim_runtime_range(node->runtime, wire_tx_range(a->id));
     if (!range || wire_tx_offset(a->id) >= range->position)
         sim_fail(sim, "action contract", "n%u wants the result of %llx, which is not executed",
@@ -499,6 +493,8 @@ static void gateway_query(struct sim *sim, struct sim_node *node, uint8_t gatewa
     memcpy(&query, frame->payload, sizeof query);
     struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
     event.query.id = query.id;
+    if (holds(node, gateway, wire_tx_range(query.id)))
+        event.query.owner = node->gateway_owner[gateway];
     event.query.gateway = gateway;
     event.query.offset_bytes = query.offset_bytes;
     event.query.length_bytes = query.length_bytes;

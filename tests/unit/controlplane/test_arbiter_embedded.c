@@ -141,8 +141,11 @@ static void test_ranges(void **state) {
     arbiter_range_request(node.arbiter, 13, 1, WIRE_RANGE_NONE, 0); /* not the pinned one */
     assert_int_equal(node.grants[0].outcome, WIRE_RANGE_GRANTED);
     assert_int_equal(node.grants[1].outcome, WIRE_RANGE_TAKEN);
-    assert_int_equal(node.grants[1].held_by, 11);
+    uint64_t first = node.grants[0].held_by;
+    assert_true(first && first != 11);
+    assert_true(node.grants[1].held_by == first);
     assert_int_equal(node.grants[2].range, 2);
+    assert_int_equal(node.grants[2].held_by, 13);
     for (int i = 0; i < 6; i++) {
         arbiter_run_for(loop, 500);
         arbiter_range_renew(node.arbiter, 13, 2);
@@ -153,13 +156,13 @@ static void test_ranges(void **state) {
     arbiter_range_sealed(node.arbiter, 12, 1, 50); /* not its owner */
     arbiter_range_request(node.arbiter, 12, 1, 1, 0);
     assert_int_equal(node.grants[4].outcome, WIRE_RANGE_SEALING);
-    arbiter_range_sealed(node.arbiter, 11, 1, 50);
+    arbiter_range_sealed(node.arbiter, first, 1, 50);
     arbiter_range_request(node.arbiter, 12, 1, 1, 0);
     assert_int_equal(node.grants[5].outcome, WIRE_RANGE_GRANTED);
     assert_int_equal(node.grants[5].start, 50);
-    arbiter_range_check(node.arbiter, 11, 1);
+    arbiter_range_check(node.arbiter, first, 1);
     assert_false(node.checked_owned);
-    arbiter_range_check(node.arbiter, 12, 1);
+    arbiter_range_check(node.arbiter, node.grants[5].held_by, 1);
     assert_true(node.checked_owned);
     /* One that ended in the cluster whose state this one began with goes on at its end. */
     arbiter_range_request(node.arbiter, 14, 1, 78, 4712);
@@ -169,6 +172,45 @@ static void test_ranges(void **state) {
     assert_int_equal(node.grants[7].start, 4711);
     arbiter_range_request(node.arbiter, 15, 1, 79, WIRE_RANGE_OFFSETS + UINT64_C(1)); /* full */
     assert_int_equal(node.grants[8].outcome, WIRE_RANGE_EXHAUSTED);
+    arbiter_node_close(&node);
+}
+
+/* Its first grant never arrived, and another held the range in between: it is granted again, as
+ * another holding. What is said late of the first one does not end that. */
+static void test_lost_grant_is_granted_again_under_another_token(void **state) {
+    (void)state;
+    static struct arbiter_node node;
+    open_node(&node, true);
+    arbiter_range_request(node.arbiter, 11, 1, 1, 0);
+    arbiter_range_request(node.arbiter, 11, 1, 1, 0); /* repeated: the same holding */
+    uint64_t lost = node.grants[0].held_by;
+    assert_true(node.grants[1].held_by == lost);
+    arbiter_range_sealed(node.arbiter, lost, 1, 0);
+    arbiter_range_request(node.arbiter, 12, 1, 1, 0);
+    uint64_t between = node.grants[2].held_by;
+    arbiter_range_sealed(node.arbiter, between, 1, 60);
+    arbiter_range_request(node.arbiter, 11, 1, 1, 0);
+    uint64_t again = node.grants[3].held_by;
+    assert_int_equal(node.grants[3].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(node.grants[3].start, 60);
+    assert_true(again != lost && again != between && again != 11);
+    arbiter_range_sealed(node.arbiter, lost, 1, 0); /* by a node that lags */
+    arbiter_range_check(node.arbiter, again, 1);
+    assert_true(node.checked_owned);
+    arbiter_range_renew(node.arbiter, lost, 1);
+    arbiter_range_close(node.arbiter, lost, 1);
+    assert_int_equal(node.expired_range, 0);
+    arbiter_node_close(&node);
+    /* The file knows whose request it was. */
+    open_node(&node, true);
+    arbiter_range_request(node.arbiter, 11, 1, 1, 0);
+    assert_true(node.grants[0].held_by == again);
+    /* A replica whose log has the range open lets nobody take it. */
+    arbiter_range_sealed(node.arbiter, again, 1, 90);
+    arbiter_range_request(node.arbiter, 12, 2, 1, ARBITER_FLOOR_OPEN);
+    assert_int_equal(node.grants[1].outcome, WIRE_RANGE_SEALING);
+    arbiter_range_request(node.arbiter, 12, 2, 1, 91);
+    assert_int_equal(node.grants[2].start, 90);
     arbiter_node_close(&node);
 }
 
@@ -234,6 +276,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_damaged_file_is_refused, start, stop),
         cmocka_unit_test_setup_teardown(test_another_limit_is_refused_in_words, start, stop),
         cmocka_unit_test_setup_teardown(test_ranges, start, stop),
+        cmocka_unit_test_setup_teardown(test_lost_grant_is_granted_again_under_another_token, start,
+                                        stop),
         cmocka_unit_test_setup_teardown(test_killed_process_loses_no_grant, start, stop),
     };
     return cmocka_run_group_tests_name("arbiter_embedded", tests, NULL, NULL);

@@ -534,17 +534,19 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     assert_true(arbiter_run_grants(loop, a, 1, 5000));
     assert_int_equal(a->grants[0].outcome, WIRE_RANGE_GRANTED);
     assert_int_equal(a->grants[0].start, 0);
+    uint64_t first = a->grants[0].held_by;
+    assert_true(first && first != 11);
     arbiter_range_request(a->arbiter, 12, 1, 1, 0); /* a second gateway with the same pin */
     assert_true(arbiter_run_grants(loop, a, 2, 5000));
     assert_int_equal(a->grants[1].outcome, WIRE_RANGE_TAKEN);
-    assert_int_equal(a->grants[1].held_by, 11);
+    assert_true(a->grants[1].held_by == first);
     arbiter_range_request(a->arbiter, 13, 1, WIRE_RANGE_NONE, 0); /* not the pinned one */
     assert_true(arbiter_run_grants(loop, a, 3, 5000));
     assert_int_equal(a->grants[2].outcome, WIRE_RANGE_GRANTED);
     assert_int_equal(a->grants[2].range, 2);
     /* Renewed through the other node it lives on ... */
     for (int i = 0; i < 9; i++) { /* for twice its lease */
-        arbiter_range_renew(nodes[1].arbiter, 11, 1);
+        arbiter_range_renew(nodes[1].arbiter, first, 1);
         arbiter_run_for(loop, 450);
     }
     arbiter_range_request(a->arbiter, 12, 1, 1, 0);
@@ -558,11 +560,11 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     assert_true(arbiter_run_grants(loop, a, 5, 5000));
     assert_int_equal(a->grants[4].outcome, WIRE_RANGE_SEALING);
     /* Every node executes the SEAL and records it. */
-    arbiter_range_sealed(nodes[0].arbiter, 11, 1, 4711);
-    arbiter_range_sealed(nodes[1].arbiter, 11, 1, 4711);
+    arbiter_range_sealed(nodes[0].arbiter, first, 1, 4711);
+    arbiter_range_sealed(nodes[1].arbiter, first, 1, 4711);
     arbiter_run_for(loop, 300);
     uint32_t checked = a->checked_count;
-    arbiter_range_check(a->arbiter, 11, 1);
+    arbiter_range_check(a->arbiter, first, 1);
     assert_true(arbiter_await(loop, a->checked_count > checked, 5000));
     assert_false(a->checked_owned);
     arbiter_range_request(nodes[1].arbiter, 12, 1, 1, 0);
@@ -573,9 +575,11 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     assert_true(arbiter_run_grants(loop, a, 6, 5000));
     assert_int_equal(a->grants[5].start, 4711);
     /* A node that lags executes the old SEAL now: the new owner's holding goes on. */
-    arbiter_range_sealed(nodes[1].arbiter, 11, 1, 4711);
+    uint64_t second = a->grants[5].held_by;
+    assert_true(second == nodes[1].grants[0].held_by && second != first);
+    arbiter_range_sealed(nodes[1].arbiter, first, 1, 4711);
     arbiter_run_for(loop, 300);
-    arbiter_range_check(a->arbiter, 12, 1);
+    arbiter_range_check(a->arbiter, second, 1);
     arbiter_run_for(loop, 200);
     assert_true(a->checked_owned);
     /* A range that etcd does not know (it was restored) is its gateway's again by a renewal. */
@@ -601,6 +605,78 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     assert_true(arbiter_run_grants(loop, a, 8, 5000));
     assert_int_equal(a->grants[7].outcome, WIRE_RANGE_EXHAUSTED);
     close_cluster(nodes, 2);
+}
+
+static bool owned_now(struct arbiter_node *node, uint64_t owner, uint64_t range) {
+    uint32_t checked = node->checked_count;
+    arbiter_range_check(node->arbiter, owner, range);
+    assert_true(arbiter_await(loop, node->checked_count > checked, 5000));
+    return node->checked_owned;
+}
+
+/* Its first grant never arrived, and another held the range in between: it is granted again, as
+ * another holding. What is said late of the first one does not end that. */
+static void test_lost_grant_is_granted_again_under_another_token(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[2];
+    open_cluster(nodes, 2, server.endpoint);
+    struct arbiter_node *a = &nodes[0], *b = &nodes[1];
+    arbiter_range_request(a->arbiter, 11, 1, 501, 0);
+    assert_true(arbiter_run_grants(loop, a, 1, 5000));
+    arbiter_range_request(b->arbiter, 11, 1, 501, 0); /* repeated: the same holding */
+    assert_true(arbiter_run_grants(loop, b, 1, 5000));
+    uint64_t lost = a->grants[0].held_by;
+    assert_true(b->grants[0].held_by == lost);
+    arbiter_range_sealed(a->arbiter, lost, 501, 0);
+    arbiter_run_for(loop, 300);
+    arbiter_range_request(a->arbiter, 12, 1, 501, 0);
+    assert_true(arbiter_run_grants(loop, a, 2, 5000));
+    uint64_t between = a->grants[1].held_by;
+    arbiter_range_sealed(a->arbiter, between, 501, 60);
+    arbiter_run_for(loop, 300);
+    arbiter_range_request(b->arbiter, 11, 1, 501, 0);
+    assert_true(arbiter_run_grants(loop, b, 2, 5000));
+    uint64_t again = b->grants[1].held_by;
+    assert_int_equal(b->grants[1].outcome, WIRE_RANGE_GRANTED);
+    assert_int_equal(b->grants[1].start, 60);
+    assert_true(again != lost && again != between && again != 11);
+    arbiter_range_sealed(a->arbiter, lost, 501, 0); /* by a node that lags */
+    arbiter_range_sealed(a->arbiter, between, 501, 60);
+    arbiter_range_close(a->arbiter, lost, 501);
+    arbiter_run_for(loop, 300);
+    assert_true(owned_now(a, again, 501));
+    assert_false(owned_now(a, lost, 501));
+    close_cluster(nodes, 2);
+}
+
+/* An etcd that was restored knows an earlier holding: what replicas know counts. */
+static void test_restored_etcd_grants_no_position_again(void **state) {
+    (void)state;
+    static struct arbiter_node nodes[1];
+    open_cluster(nodes, 1, server.endpoint);
+    struct arbiter_node *a = &nodes[0];
+    arbiter_range_request(a->arbiter, 11, 1, 502, 0);
+    assert_true(arbiter_run_grants(loop, a, 1, 5000));
+    arbiter_range_sealed(a->arbiter, a->grants[0].held_by, 502, 10);
+    arbiter_run_for(loop, 300);
+    /* Of the holding that began at 10 it knows nothing. While that is open nobody gets the range;
+     * its end, said by whoever executes the SEAL, counts; so does what the asked node knows. */
+    arbiter_range_request(a->arbiter, 12, 1, 502, ARBITER_FLOOR_OPEN);
+    assert_true(arbiter_run_grants(loop, a, 2, 5000));
+    assert_int_equal(a->grants[1].outcome, WIRE_RANGE_SEALING);
+    arbiter_range_sealed(a->arbiter, 4242, 502, 70);
+    arbiter_run_for(loop, 300);
+    arbiter_range_sealed(a->arbiter, 4241, 502, 30); /* older, and late */
+    arbiter_run_for(loop, 300);
+    arbiter_range_request(a->arbiter, 12, 2, 502, 0);
+    assert_true(arbiter_run_grants(loop, a, 3, 5000));
+    assert_int_equal(a->grants[2].start, 70);
+    arbiter_range_sealed(a->arbiter, a->grants[2].held_by, 502, 70);
+    arbiter_run_for(loop, 300);
+    arbiter_range_request(a->arbiter, 13, 1, 502, 91); /* 1 + an end */
+    assert_true(arbiter_run_grants(loop, a, 4, 5000));
+    assert_int_equal(a->grants[3].start, 90);
+    close_cluster(nodes, 1);
 }
 
 static void test_closed_range_is_told_expired(void **state) {
@@ -693,6 +769,8 @@ int main(void) {
         cmocka_unit_test_setup(test_100_requests_with_lost_answers_get_100_ranges, calm),
         cmocka_unit_test_setup(test_same_request_gets_the_same_range_another_nonce_a_new_one, calm),
         cmocka_unit_test_setup(test_pinned_range_taken_sealing_and_on_at_its_end, calm),
+        cmocka_unit_test_setup(test_lost_grant_is_granted_again_under_another_token, calm),
+        cmocka_unit_test_setup(test_restored_etcd_grants_no_position_again, calm),
         cmocka_unit_test_setup(test_closed_range_is_told_expired, calm),
         cmocka_unit_test_setup(test_requests_are_answered_retry_while_etcd_is_away, calm),
     };

@@ -56,9 +56,8 @@ static void on_state(void *context, const struct gateway_core_state *state) {
     (void)context;
     (void)state;
 }
-static void on_ranges(void *context, const uint64_t ranges[2]) {
-    (void)context;
-    (void)ranges;
+static void on_ranges(void *context, uint64_t owner, const uint64_t ranges[2]) {
+    (void)context, (void)owner, (void)ranges;
 }
 
 static void make_cores(void) {

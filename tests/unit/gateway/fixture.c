@@ -30,9 +30,11 @@ static void on_send(void *context, uint8_t node, enum wire_kind kind, const void
         const struct wire_range_request *q = payload;
         s->range = q->range;
         s->nonce = q->nonce;
-    } else if (kind == WIRE_RANGE_RENEW)
+        s->owner = q->owner;
+    } else if (kind == WIRE_RANGE_RENEW) {
         s->range = ((const struct wire_range_renew *)payload)->range;
-    else if (kind == WIRE_RANGE_CLOSE) {
+        s->owner = ((const struct wire_range_renew *)payload)->owner;
+    } else if (kind == WIRE_RANGE_CLOSE) {
         const struct wire_range_close *q = payload;
         s->range = q->range;
         s->end = q->end;
@@ -60,8 +62,10 @@ static void on_state(void *context, const struct gateway_core_state *state) {
         memcpy(w->state_bytes, state->bytes, state->length_bytes);
 }
 
-static void on_ranges(void *context, const uint64_t ranges[2]) {
-    memcpy(((struct world *)context)->ranges, ranges, 2 * sizeof *ranges);
+static void on_ranges(void *context, uint64_t owner, const uint64_t ranges[2]) {
+    struct world *w = context;
+    w->owner = owner;
+    memcpy(w->ranges, ranges, 2 * sizeof *ranges);
 }
 
 static void on_event(void *context, const struct gateway_core_event *event) {
@@ -156,10 +160,11 @@ enum wire_drop world_frame(struct world *w, uint8_t node, enum wire_kind kind, c
 enum wire_drop world_grant(struct world *w, uint64_t range, uint32_t start) {
     world_tick(w, 200001);
     struct wire_range_grant grant = {.nonce = world_last(w, WIRE_RANGE_REQUEST)->nonce,
-                                     .owner = OWNER,
+                                     .owner = world_facts(w).owner,
                                      .range = range,
                                      .start = start,
-                                     .outcome = WIRE_RANGE_GRANTED};
+                                     .outcome = WIRE_RANGE_GRANTED,
+                                     .held_by = world_facts(w).owner};
     return world_frame(w, 0, WIRE_RANGE_GRANT, &grant, sizeof grant);
 }
 

@@ -13,10 +13,10 @@
 
 struct sent {
     uint8_t node, kind;
-    uint64_t id;          /* TX, TX_QUERY */
-    uint64_t range;       /* RANGE_* */
-    uint32_t offset, end; /* TX_QUERY: from which byte; RANGE_CLOSE */
-    uint64_t nonce;
+    uint64_t id;           /* TX, TX_QUERY */
+    uint64_t range;        /* RANGE_* */
+    uint32_t offset, end;  /* TX_QUERY: from which byte; RANGE_CLOSE */
+    uint64_t nonce, owner; /* RANGE_REQUEST; RANGE_RENEW */
     struct wire_body_header body;
     uint8_t first_byte; /* TX: of the payload */
 };
@@ -39,7 +39,7 @@ struct world {
     struct gateway_core_event events[EVENTS_MAX]; /* what is beyond is counted only */
     uint32_t event_count;
     uint8_t *state_bytes;
-    uint64_t ranges[2];
+    uint64_t ranges[2], owner;
 };
 
 /* cmocka's set-up and tear-down: *state is a struct world with three nodes, 64 parts, no range. */

@@ -289,6 +289,83 @@ static void what_a_seal_cuts_off_goes_again_under_new_ids(void **state) {
     assert_int_equal(world_facts(w).resubmitted, 3);
 }
 
+static void deny(struct world *w, uint8_t node, uint64_t range, uint64_t owner, uint64_t us) {
+    struct wire_not_owner answer = {range, owner};
+    world_tick(w, us);
+    world_frame(w, node, WIRE_NOT_OWNER, &answer, sizeof answer);
+}
+
+/* The range went through another holding that we heard nothing of. What was sent ends, in doubt;
+ * what was not goes under an id of the next range; nothing that was sent is sent again. */
+static void a_lost_range_ends_what_was_sent_and_moves_the_rest(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    world_vector(w, 0, 1, R, 0, 0, 5); /* room for 0 .. 4; node 0 leads */
+    world_submit(w, 10, 1);            /* 0 */
+    world_submit(w, 10, 2);            /* 1 */
+    world_submit(w, 3000, 3);          /* 2, 3, 4 */
+    world_tick(w, 1);
+    world_result(w, ID(1), 0);
+    deny(w, 0, R, 99, 1000);
+    deny(w, 0, R, 99, GATEWAY_CORE_LOST_US - 1);
+    assert_true(world_facts(w).range == R && w->done_count == 1);
+    for (uintptr_t i = 4; i < 6; i++)
+        world_submit(w, 10, i); /* 64 positions are open from the start: sent at the next tick */
+    w->sent_count = 0;
+    struct wire_not_owner answer = {R, 99};
+    w->now_us += 2;
+    world_frame(w, 0, WIRE_NOT_OWNER, &answer, sizeof answer);
+    assert_int_equal(w->done_count, 3);
+    for (uint32_t i = 1; i < 3; i++) {
+        assert_true(w->done[i].code == GATEWAY_CORE_DOUBT && w->done[i].length_bytes > 20);
+        assert_true(w->done[i].user == (i == 1 ? 1 : 3));
+    }
+    struct gateway_core_facts facts = world_facts(w);
+    assert_true(facts.range == WIRE_RANGE_NONE && w->ranges[0] == WIRE_RANGE_NONE);
+    assert_true(facts.lost == 1 && facts.doubt == 2 && facts.answered == 3);
+    world_tick(w, 1000001);
+    assert_int_equal(world_count(w, WIRE_RANGE_RENEW), 0);
+    assert_int_equal(world_count(w, WIRE_TX), 0);
+    assert_true(world_last(w, WIRE_RANGE_REQUEST)->range == WIRE_RANGE_NONE);
+    assert_int_equal(world_frame(w, 0, WIRE_NOT_OWNER, &answer, sizeof answer), WIRE_DROP_STALE);
+    world_grant(w, 8, 0);
+    world_tick(w, 1);
+    assert_true(world_last(w, WIRE_TX)->id == wire_tx_id(8, 1));
+    assert_int_equal(world_result(w, ID(0), 0), WIRE_DROP_STALE); /* maybe another's */
+    assert_int_equal(world_result(w, wire_tx_id(8, 0), 0), WIRE_DROP_NONE);
+    assert_int_equal(world_result(w, wire_tx_id(8, 1), 0), WIRE_DROP_NONE);
+    assert_int_equal(world_facts(w).outstanding_parts, 0);
+}
+
+static void a_range_is_not_lost_on_the_word_of_few_or_of_those_who_know_less(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, WIRE_RANGE_OFFSETS / 10 * 9);
+    world_vector(w, 0, 1, R, WIRE_RANGE_OFFSETS / 10 * 9, WIRE_RANGE_OFFSETS / 10 * 9, 64);
+    for (uint32_t i = 0; i < 10; i++) /* one that lags; the leader speaks of it as ours */
+        deny(w, 1, R, 99, 1000000);
+    assert_true(world_facts(w).range == R);
+    deny(w, 2, R, 99, 1000); /* most, but not for long */
+    deny(w, 2, R, 99, GATEWAY_CORE_LOST_US - 2000);
+    world_vector(w, 1, 1, R, WIRE_RANGE_OFFSETS / 10 * 9, WIRE_RANGE_OFFSETS / 10 * 9, 64);
+    deny(w, 2, R, 99, GATEWAY_CORE_LOST_US);
+    assert_true(world_facts(w).range == R);
+    world_grant(w, 6, 0); /* the next one: it may be lost before it is begun */
+    assert_true(world_facts(w).next_range == 6);
+    deny(w, 0, 6, 0, 1000);
+    deny(w, 0, 6, 0, GATEWAY_CORE_LOST_US);
+    assert_true(world_facts(w).next_range == WIRE_RANGE_NONE && world_facts(w).lost == 1);
+    assert_true(w->ranges[0] == R && w->ranges[1] == WIRE_RANGE_NONE);
+    /* HELLO does not name the range before the last two: who says "no owner" knows no better. */
+    world_submit(w, 10, 1);
+    world_tick(w, 1);
+    world_sealed(w, R, WIRE_RANGE_OFFSETS / 10 * 9 + 1);
+    world_grant(w, 7, 0);
+    for (uint32_t i = 0; i < 10; i++)
+        deny(w, 0, R, 0, 1000000);
+    assert_int_equal(w->done_count, 0);
+    assert_true(world_facts(w).range == 7);
+}
+
 static void seals_at_either_edge(void **state) {
     struct world *w = *state;
     world_grant(w, R, 50);
@@ -398,12 +475,23 @@ static void one_owner_never_holds_a_range_twice(void **state) {
     g.outcome = WIRE_RANGE_GRANTED;
     g.owner = OWNER + 1;
     assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_STALE);
-    assert_int_equal(world_grant(w, 3, 0), WIRE_DROP_NONE);
+    /* The grant names the token under which it is held; all that follows is said under that. */
     g.owner = OWNER;
+    g.held_by = OWNER + 7;
+    assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_NONE);
+    assert_true(w->owner == OWNER + 7 && world_facts(w).owner == OWNER + 7);
+    world_tick(w, 1000001);
+    assert_true(world_last(w, WIRE_RANGE_RENEW)->owner == OWNER + 7);
     assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_STALE); /* late */
     world_sealed(w, 3, 0);
     assert_int_equal(world_grant(w, 3, 0), WIRE_DROP_FRAME_VALUE);
     assert_true(world_last(w, WIRE_RANGE_REQUEST)->range == WIRE_RANGE_NONE);
+    assert_true(world_last(w, WIRE_RANGE_REQUEST)->owner == OWNER + 7);
+    g.nonce = world_last(w, WIRE_RANGE_REQUEST)->nonce + 1; /* of a further range: no new token */
+    g.owner = OWNER + 7;
+    g.held_by = OWNER + 8;
+    g.range = 4;
+    assert_int_equal(world_frame(w, 0, WIRE_RANGE_GRANT, &g, sizeof g), WIRE_DROP_FRAME_VALUE);
     assert_int_equal(world_grant(w, 4, 0), WIRE_DROP_NONE);
     assert_true(world_facts(w).range == 4);
 }
@@ -538,6 +626,8 @@ int main(void) {
         TEST(a_query_returns_the_whole_of_a_long_result),
         TEST(an_expired_result_ends_its_transaction),
         TEST(what_a_seal_cuts_off_goes_again_under_new_ids),
+        TEST(a_lost_range_ends_what_was_sent_and_moves_the_rest),
+        TEST(a_range_is_not_lost_on_the_word_of_few_or_of_those_who_know_less),
         TEST(seals_at_either_edge),
         TEST(an_older_range_sealed_leaves_the_younger_alone),
         TEST(a_used_up_range_is_given_back_when_all_is_answered),

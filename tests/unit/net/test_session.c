@@ -278,6 +278,34 @@ static void a_gateway_learns_the_configuration(void **state) {
     gone(&gateway);
 }
 
+/* With its pinned range a gateway gets a new owner token: a session of its own, so that a HELLO of
+ * before that comes late does not bring the old token back. */
+static void a_new_owner_is_a_new_session(void **state) {
+    (void)state;
+    struct place node = an_ingress(), gateway = a_gateway(1);
+    struct net_peer *to = net_session_peer(gateway.table, 0), *from = NULL, *before = NULL;
+    uint8_t late[NET_HELLO_PACKET_BYTES];
+    uint32_t length;
+    struct net_address address;
+    struct net_received received;
+    assert_true(net_session_hello_next(gateway.table, gateway.now_us, late, &length, &address));
+    gateway.now_us += NET_HELLO_MAX_US;
+    introduce(&gateway, &node);
+    assert_int_equal(data(&gateway, to, &node, gateway.address, &before), WIRE_DROP_NONE);
+    uint64_t old = before->incarnation;
+    net_session_set_owner(gateway.table, 4711, old + 1);
+    introduce(&gateway, &node);
+    assert_int_equal(data(&gateway, to, &node, gateway.address, &from), WIRE_DROP_NONE);
+    assert_true(from != before && from->session == 4711 && from->incarnation == old + 1);
+    assert_int_equal(
+        net_session_receive(node.table, late, length, gateway.address, node.now_us, &received),
+        WIRE_DROP_NONE);
+    assert_int_equal(data(&gateway, to, &node, gateway.address, &from), WIRE_DROP_NONE);
+    assert_true(from->incarnation == old + 1);
+    gone(&node);
+    gone(&gateway);
+}
+
 static void a_full_table_gives_up_the_silent_only(void **state) {
     (void)state;
     struct place node = an_ingress(), gateways[GATEWAYS + 1];
@@ -466,6 +494,7 @@ int main(void) {
         cmocka_unit_test(a_restarted_node_is_somebody_else),
         cmocka_unit_test(another_configuration_is_refused),
         cmocka_unit_test(a_gateway_learns_the_configuration),
+        cmocka_unit_test(a_new_owner_is_a_new_session),
         cmocka_unit_test(a_full_table_gives_up_the_silent_only),
         cmocka_unit_test(damaged_packets_have_a_reason),
         cmocka_unit_test(the_index_survives_many),

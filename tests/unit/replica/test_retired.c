@@ -272,6 +272,57 @@ static void test_pinned_range_goes_on(void **state) {
     free(b.replica);
 }
 
+static void query_of(struct bench *b, uint64_t range, uint32_t offset, uint64_t owner) {
+    struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
+    event.query.id = wire_tx_id(range, offset);
+    event.query.owner = owner;
+    event.query.gateway = GATEWAY;
+    b->seen.count = 0;
+    step(b, &event);
+    assert_int_equal(b->seen.count, 1);
+}
+
+/* The same id meant one transaction to an owner who was sealed off, and was executed as another's:
+ * he gets no result of that, neither while the next one holds the range nor later. */
+static void test_nobody_gets_the_result_of_anothers_transaction(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    live_and_die(&b, 9, 501, 0, 3);
+    hello(&b, 9, 502);
+    pass(&b, 2 * MS);
+    for (uint32_t i = 3; i < 6; i++)
+        body(&b, 9, i, 502);
+    pass(&b, 3 * MS);
+    query_of(&b, 9, 4, 502);
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
+    query_of(&b, 9, 4, 0); /* GET /v1/tx through any gateway */
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
+    query_of(&b, 9, 2, 501); /* his own */
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
+    query_of(&b, 9, 4, 501);
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_SEALED);
+    assert_int_equal(b.seen.items[0].end, 3);
+    query_of(&b, 9, 1, 500); /* of a time before */
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_NOT_OWNER);
+    pass(&b, SEAL_AFTER_NS + 2 * MS);
+    expire(&b, 9, 502);
+    pass(&b, 30 * MS);
+    uint32_t end;
+    assert_true(replica_range_retired(b.replica, 9, &end) && end == 6);
+    query_of(&b, 9, 4, 501);
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_NOT_OWNER);
+    b.seen.count = 0;
+    body(&b, 9, 4, 501); /* a resend of his */
+    for (uint32_t i = 0; i < b.seen.count; i++)
+        assert_int_not_equal(b.seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
+    query_of(&b, 9, 4, 502);
+    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
+    free(b.replica);
+}
+
 /* At the limit no new range is opened, which is known before one is granted; old ones go on. */
 static void test_refuses_when_no_more_can_be_remembered(void **state) {
     (void)state;
@@ -392,6 +443,7 @@ int main(void) {
         cmocka_unit_test(test_record_costs_16_bytes),
         cmocka_unit_test(test_many_more_gateways_than_places),
         cmocka_unit_test(test_pinned_range_goes_on),
+        cmocka_unit_test(test_nobody_gets_the_result_of_anothers_transaction),
         cmocka_unit_test(test_refuses_when_no_more_can_be_remembered),
         cmocka_unit_test(test_places_of_the_silent_come_free),
         cmocka_unit_test(test_snapshot_restores_them),
