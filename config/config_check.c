@@ -116,9 +116,6 @@ static int check_sizes(const struct config *config, char *error) {
                       "max-transaction-bytes = %" PRIu32 " is cut into %" PRIu32
                       " parts, more than epoch-cap = %" PRIu32,
                       config->max_transaction_bytes, parts, config->epoch_cap);
-    if (config->body_pool_bytes < 2 * (uint64_t)config->max_transaction_bytes)
-        return refuse(error, "body-pool-bytes = %" PRIu64 ": at least 2 x max-transaction-bytes",
-                      config->body_pool_bytes);
     return 0;
 }
 

@@ -111,7 +111,8 @@ struct arbiter_sink {
      * _IO, _CORRUPT, _NO_MEMORY. */
     void (*ready)(void *context, int error);
     void (*leader)(void *context, const struct arbiter_leader *leader);
-    void (*campaign)(void *context, bool won, const struct arbiter_leader *leader);
+    void (*campaign)(void *context, enum mailbox_campaign result,
+                     const struct arbiter_leader *leader);
     void (*members)(void *context); /* arbiter_members has changed */
     void (*range_granted)(void *context, const struct arbiter_grant *grant);
     void (*range_checked)(void *context, uint64_t range, uint64_t owner, bool owned);

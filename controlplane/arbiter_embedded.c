@@ -231,12 +231,12 @@ static void campaign(struct arbiter *base, uint64_t revision) {
     const struct arbiter_sink *sink = base->setup.sink;
     struct arbiter_leader lost = base->leader;
     if (revision != base->leader.revision) {
-        sink->campaign(sink->context, false, &lost);
+        sink->campaign(sink->context, MAILBOX_CAMPAIGN_LOST, &lost);
         return;
     }
     embedded->revision++;
     if (save(embedded)) {
-        sink->campaign(sink->context, false, &lost);
+        sink->campaign(sink->context, MAILBOX_CAMPAIGN_LOST, &lost);
         return;
     }
     base->leader = (struct arbiter_leader){
@@ -247,7 +247,7 @@ static void campaign(struct arbiter *base, uint64_t revision) {
         .ours = true,
     };
     mrn_log_info("campaign_won", "revision=%" PRIu64, embedded->revision);
-    sink->campaign(sink->context, true, &base->leader);
+    sink->campaign(sink->context, MAILBOX_CAMPAIGN_WON, &base->leader);
     sink->leader(sink->context, &base->leader);
 }
 

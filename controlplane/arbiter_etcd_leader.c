@@ -128,7 +128,7 @@ static void campaign_end(struct arbiter_etcd *arbiter, bool won) {
     mrn_log_info("campaign_lost", "seen=%" PRIu64 " key=%" PRIu64 " leader=%d",
                  arbiter->campaign_revision, leader.revision,
                  leader.node == MAILBOX_NODE_NONE ? -1 : (int)leader.node);
-    sink->campaign(sink->context, false, &leader);
+    sink->campaign(sink->context, MAILBOX_CAMPAIGN_LOST, &leader);
 }
 
 /* "has won that term, unless it has promised a higher one; then it deletes the key by compare". A
@@ -168,11 +168,13 @@ void arbiter_etcd_campaign_won(struct arbiter_etcd *arbiter, uint64_t token) {
         return;
     arbiter->won_token = token;
     arbiter->base.health.refused_term = 0;
-    if (arbiter->campaign_running && arbiter->campaign_token == token)
+    bool answers = arbiter->campaign_running && arbiter->campaign_token == token;
+    if (answers)
         campaign_end(arbiter, true);
     mrn_log_info("campaign_won", "revision=%" PRIu64 " term=%" PRIu64,
                  arbiter->base.leader.revision, arbiter->base.leader.term);
-    sink->campaign(sink->context, true, &arbiter->base.leader);
+    sink->campaign(sink->context, answers ? MAILBOX_CAMPAIGN_WON : MAILBOX_CAMPAIGN_WON_LATE,
+                   &arbiter->base.leader);
 }
 
 static void campaign_was_read(void *context, const struct etcd_answer *answer) {

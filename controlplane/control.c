@@ -148,11 +148,12 @@ static void on_leader(void *context, const struct arbiter_leader *leader) {
     send_down(context, &message);
 }
 
-static void on_campaign(void *context, bool won, const struct arbiter_leader *leader) {
+static void on_campaign(void *context, enum mailbox_campaign result,
+                        const struct arbiter_leader *leader) {
     struct mailbox_down message = {
         .kind = MAILBOX_DOWN_CAMPAIGN_RESULT,
-        .campaign = won ? MAILBOX_CAMPAIGN_WON : MAILBOX_CAMPAIGN_LOST,
-        .ours = won,
+        .campaign = result,
+        .ours = result != MAILBOX_CAMPAIGN_LOST,
         .node = leader->node,
         .revision = leader->revision,
         .term = leader->term,
@@ -483,6 +484,13 @@ static void on_dumped(void *context, uint64_t seq) {
     send_down(context, &message);
 }
 
+static uint64_t executed(void *context) {
+    const struct control *control = context;
+    struct mailbox_facts facts;
+    mailbox_facts_read(mailbox_status(control->mailbox), &facts);
+    return facts.exec_seq;
+}
+
 static int open_dumps(struct control *control) {
     struct control_config *config = &control->config;
     char text[DUMP_TEXT_BYTES] = "";
@@ -509,6 +517,7 @@ static int open_dumps(struct control *control) {
         .snapshot = control->snapshot,
         .arbiter = control->arbiter,
         .dumped = on_dumped,
+        .executed = executed,
         .context = control,
         .node = config->node_index,
         .node_count = config->node_count,

@@ -50,6 +50,7 @@ struct snapshot {
     struct snapshot_bootstrap bootstrap;
     struct dumper *dumper;                /* NULL: no store */
     bool tried[SOURCE_COUNT];             /* for this need */
+    uint64_t stretched_seq;               /* needed_seq that the last stretch was for */
     bool store_begun;                     /* the dumper has the order */
     bool of_store;                        /* what is being restored */
     uint64_t store_since_ns, store_reads; /* of the key, before */
@@ -377,6 +378,7 @@ void snapshot_learned(struct snapshot *snapshot, const struct mailbox_up *messag
         return;
     }
     snapshot->bootstrap.stretches++;
+    snapshot->stretched_seq = needed_seq;
     snapshot->bootstrap.last_seq = message->seq;
     fetch_file_drop(snapshot);
     snapshot->bootstrap.stage = SNAPSHOT_IDLE;
@@ -451,6 +453,9 @@ void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message
         return; /* asked again while we are at it */
     snapshot->attempts = 0;
     memset(snapshot->tried, 0, sizeof snapshot->tried);
+    /* A stretch was taken and nothing of it executed: no more of the same. */
+    if (snapshot->bootstrap.stretches && snapshot->stretched_seq == message->seq)
+        snapshot->tried[SOURCE_STRETCH] = true;
     snapshot->peer_chosen = false;
     snapshot->bootstrap.since_ns = loop_now_ns(snapshot->setup.loop);
     /* next_peer goes one further, so start one before the peer that was named. */

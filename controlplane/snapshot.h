@@ -7,6 +7,9 @@
  *       store    the newest dump --> DOWN_SNAPSHOT_RESTORE
  *       peer     GET /v1/snapshot                 (all into data_dir/tmp)
  *
+ * Who needs the same again after a stretch, because the dataplane could not use it, passes that
+ * source over.
+ *
  * Who has nothing begins with the store, which costs the peers nothing; what came after the dump
  * lies in their journals. After the last source it begins anew, with the next peer, after a while.
  *

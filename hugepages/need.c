@@ -64,20 +64,11 @@ static void line(FILE *out, const char *what, uint64_t bytes, const char *how) {
 }
 
 static void print_ordinary(const struct hugepages_need *need, FILE *out) {
-    char how[160];
     const struct stage_memory *m = &need->stage;
     if (!m->most_bytes)
         return;
     fputs("ordinary memory, at most, of each process (not in hugepages):\n", out);
-    snprintf(how, sizeof how,
-             "%" PRIu32 " slots of %" PRIu32 " bytes; taken as they are used (body-slots)",
-             m->body_count, m->body_bytes);
-    line(out, "bodies", m->bodies_bytes, how);
-    line(out, "state", m->state_bytes, "taken as it is used (state-bytes)");
-    line(out, "replica", m->replica_bytes, "log-epochs, ranges-max, body-slots");
-    line(out, "deliveries", m->deliveries_bytes, "deliver-max epochs of 4096 bodies");
-    line(out, "results", m->results_bytes, "on the way to gateways");
-    line(out, "sum", m->most_bytes, "and about 25 MiB of program and libraries");
+    stage_memory_print(m, "  ", out);
     if (need->net.kernel_bytes)
         line(out, "kernel", need->net.kernel_bytes, "af_packet's rings, locked");
 }

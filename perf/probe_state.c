@@ -154,7 +154,8 @@ static uint64_t runtime_bytes(uint32_t ranges, uint32_t retired) {
     runtime_configure(&c);
     c.ranges_max = ranges;
     c.retired_max = retired;
-    return runtime_size(&c);
+    struct runtime_memory memory;
+    return runtime_memory_plan(&c, &memory) ? 0 : memory.most_bytes;
 }
 
 /* What one more range takes, from two sizes of everything. Of what the runtime reserves half is the

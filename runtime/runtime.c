@@ -43,17 +43,33 @@ void runtime_close(struct runtime *runtime) {
     free(runtime);
 }
 
-uint64_t runtime_size(const struct runtime_config *config) {
+/* Where the parts begin is the layout's; the applications' tables are as large as they may be,
+ * whichever they are. */
+int runtime_memory_plan(const struct runtime_config *config, struct runtime_memory *ret_memory) {
     struct runtime *runtime = calloc(1, sizeof *runtime);
     if (runtime == NULL)
-        return 0;
+        return MRN_ERR_NO_MEMORY;
     runtime->config = *config;
-    uint64_t bytes = 0;
-    if (runtime_layout_make(runtime) == 0)
-        bytes = runtime_state_reserved_bytes(runtime->layout.length_bytes, config->undo_bytes) +
-                UINT64_C(9) * config->max_transaction_bytes + config->max_result_bytes + (1 << 16);
+    runtime->config.application_count = 0;
+    int error = runtime_layout_make(runtime);
+    if (error == 0) {
+        const struct runtime_layout *layout = &runtime->layout;
+        uint64_t region_bytes = layout->length_bytes + config->state_bytes;
+        struct runtime_memory m = {
+            .state_bytes = config->state_bytes,
+            .results_bytes = layout->length_bytes - layout->chunks,
+            .idempotency_bytes = layout->chunks - runtime->keys.buckets_offset,
+            .ranges_bytes = runtime->keys.buckets_offset,
+            .copies_bytes = region_bytes,
+        };
+        m.most_bytes = runtime_state_reserved_bytes(region_bytes, config->undo_bytes) +
+                       UINT64_C(9) * config->max_transaction_bytes + config->max_result_bytes +
+                       (1 << 16);
+        m.other_bytes = m.most_bytes - 2 * region_bytes;
+        *ret_memory = m;
+    }
     runtime_close(runtime);
-    return bytes;
+    return error;
 }
 
 struct wire_hash runtime_identity(const struct runtime *runtime) {

@@ -90,8 +90,20 @@ void runtime_config_defaults(struct runtime_config *ret_config);
 
 struct runtime;
 
-/* Greatest number of bytes the runtime may come to use: reserved, not resident. 0: not allowed. */
-uint64_t runtime_size(const struct runtime_config *config);
+/* What a runtime may come to use: reserved at once, resident as it is used. */
+struct runtime_memory {
+    uint64_t state_bytes;       /* tables of the applications */
+    uint64_t results_bytes;     /* results kept for gateways that ask again */
+    uint64_t idempotency_bytes; /* keys and their results */
+    uint64_t ranges_bytes;      /* active and sealed ones */
+    uint64_t copies_bytes;      /* all of these once more: pages that change while a snapshot is
+                                   written, or the state that a snapshot brings */
+    uint64_t other_bytes;       /* hashes and marks of pages, undo log, one transaction */
+    uint64_t most_bytes;        /* the sum */
+};
+
+/* Pure. INVALID: a bound; NO_MEMORY. */
+int runtime_memory_plan(const struct runtime_config *config, struct runtime_memory *ret_memory);
 
 /* Opens an empty state (exec_seq 0). The config is copied; the applications must outlive the
  * runtime. INVALID (a bound, a method without handler, two equal service or method ids), NO_MEMORY.

@@ -17,6 +17,7 @@
 #include "maroon/error.h"
 
 #define GRACE_S 3600 /* what a dump being written has put is younger */
+#define LIST_BATCH 32
 
 int ctl_dump_failed(const struct dump_command *c, const char *what, int error) {
     fprintf(stderr, "maroonctl: %s: %s%s%s\n", what, mrn_error_text(error), *c->text ? ": " : "",
@@ -143,41 +144,83 @@ static void hex(const struct wire_hash *hash, char ret_text[65]) {
     dump_name_text(hash, ret_text);
 }
 
-static int list(struct dump_command *c) {
-    struct dump_listed *all = NULL;
-    struct ctl_table table = {0};
-    uint32_t count = 0;
-    json_t *array = json_array();
-    int error = dump_list(&c->store, &all, &count, c->text), status = 0;
-    ctl_table_row(&table, 8, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "EPOCHS SINCE", "WRITTEN",
-                  "STATE HASH");
-    for (uint32_t i = 0; !error && i < count; i++) {
-        struct dump_manifest m = {0};
-        char cells[6][40], hash[65] = "-", when[32];
-        time_t at_s = (time_t)(all[i].modified_ms / 1000);
-        if (dump_manifest_get(&c->store, &c->key, all[i].path, &m, c->text)) {
-            fprintf(stderr, "maroonctl: %s: %s\n", all[i].path, c->text);
-            status = 1;
+/* Up to LIST_BATCH manifests at once: a list of many dumps waits for the store now and then, not
+ * for each of them. */
+static int get_batch(struct dump_command *c, const struct dump_listed *listed, uint32_t count,
+                     struct dump_got *got) {
+    const char *names[LIST_BATCH];
+    uint64_t most[LIST_BATCH];
+    for (uint32_t i = 0; i < count; i++) {
+        got[i] = (struct dump_got){0};
+        names[i] = listed[i].path;
+        most[i] = DUMP_MANIFEST_MAX_BYTES;
+    }
+    int error = dump_store_get_many(&c->store, names, most, count, got);
+    snprintf(c->text, sizeof c->text, "%s", c->store.text);
+    /* One that is missing or damaged concerns its own line only. */
+    return error == MRN_ERR_NOT_FOUND || error == MRN_ERR_CORRUPT ? 0 : error;
+}
+
+static void list_row(const struct dump_listed *listed, const struct dump_manifest *m,
+                     struct ctl_table *table, json_t *array) {
+    char cells[6][40], hash[65] = "-", when[32];
+    time_t at_s = (time_t)(listed->modified_ms / 1000);
+    hex(&m->tail.state_hash, hash);
+    strftime(when, sizeof when, "%FT%TZ", gmtime(&at_s));
+    snprintf(cells[0], 40, "%" PRIu64, m->head.seq);
+    snprintf(cells[1], 40, "%" PRIu64, m->head.term);
+    snprintf(cells[2], 40, "%u", m->node);
+    snprintf(cells[3], 40, "%" PRIu64, m->tail.page_count);
+    snprintf(cells[4], 40, "%u", m->chunk_count);
+    snprintf(cells[5], 40, m->stretch_count ? "%" PRIu64 : "gap",
+             m->stretch_count ? m->head.seq - m->stretches[0].first_seq + 1 : 0);
+    json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:s}", "seq",
+                                           cells[0], "term", cells[1], "node", (int)m->node,
+                                           "pages", cells[3], "epochsSince", cells[5], "writtenAt",
+                                           when, "manifest", listed->path, "stateHash", hash));
+    hash[16] = '\0';
+    ctl_table_row(table, 8, cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], when, hash);
+}
+
+/* Rows of one batch. Returns how many could not be read: each of them is said. */
+static uint32_t list_batch(struct dump_command *c, const struct dump_listed *listed, uint32_t count,
+                           struct dump_got *got, struct ctl_table *table, json_t *array) {
+    uint32_t bad = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct dump_manifest m;
+        int error = got[i].error;
+        if (error)
+            snprintf(c->text, sizeof c->text, "%s", mrn_error_text(error));
+        else
+            error = dump_manifest_take(&c->key, listed[i].path, &got[i].bytes, &m, c->text);
+        dump_bytes_free(&got[i].bytes);
+        if (error) {
+            fprintf(stderr, "maroonctl: %s: %s\n", listed[i].path, c->text);
+            bad++;
             continue;
         }
-        hex(&m.tail.state_hash, hash);
-        strftime(when, sizeof when, "%FT%TZ", gmtime(&at_s));
-        snprintf(cells[0], 40, "%" PRIu64, m.head.seq);
-        snprintf(cells[1], 40, "%" PRIu64, m.head.term);
-        snprintf(cells[2], 40, "%u", m.node);
-        snprintf(cells[3], 40, "%" PRIu64, m.tail.page_count);
-        snprintf(cells[4], 40, "%u", m.chunk_count);
-        snprintf(cells[5], 40, m.stretch_count ? "%" PRIu64 : "gap",
-                 m.stretch_count ? m.head.seq - m.stretches[0].first_seq + 1 : 0);
-        json_array_append_new(array,
-                              json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:s}", "seq", cells[0],
-                                        "term", cells[1], "node", (int)m.node, "pages", cells[3],
-                                        "epochsSince", cells[5], "writtenAt", when, "manifest",
-                                        all[i].path, "stateHash", hash));
-        hash[16] = '\0';
-        ctl_table_row(&table, 8, cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], when,
-                      hash);
+        list_row(&listed[i], &m, table, array);
         dump_manifest_free(&m);
+    }
+    return bad;
+}
+
+static int list(struct dump_command *c) {
+    struct dump_listed *all = NULL;
+    struct dump_got got[LIST_BATCH];
+    struct ctl_table table = {0};
+    uint32_t count = 0, bad = 0;
+    json_t *array = json_array();
+    int error = dump_list(&c->store, &all, &count, c->text);
+    ctl_table_row(&table, 8, "EPOCH", "TERM", "NODE", "PAGES", "CHUNKS", "EPOCHS SINCE", "WRITTEN",
+                  "STATE HASH");
+    for (uint32_t at = 0; !error && at < count; at += LIST_BATCH) {
+        uint32_t some = count - at < LIST_BATCH ? count - at : LIST_BATCH;
+        error = get_batch(c, all + at, some, got);
+        for (uint32_t i = 0; error && i < some; i++)
+            dump_bytes_free(&got[i].bytes);
+        if (!error)
+            bad += list_batch(c, all + at, some, got, &table, array);
     }
     free(all);
     if (c->config->json == CONFIG_ON) {
@@ -187,7 +230,7 @@ static int list(struct dump_command *c) {
         ctl_table_print(&table, stdout);
     }
     json_decref(array);
-    return error ? ctl_dump_failed(c, "dump list", error) : status;
+    return error ? ctl_dump_failed(c, "dump list", error) : bad > 0;
 }
 
 /* To `file`, or "" to check only. */

@@ -106,34 +106,74 @@ static uint64_t newest_term(const struct restore_state *state) {
     return term;
 }
 
-/* Brings the state to `to`. When the store has lost something of the dump before it, an earlier one
- * and more epochs do. */
-static int reach(struct restoring *r, uint64_t to, char file[600]) {
+static bool is_lost(int error) {
+    return error == MRN_ERR_CORRUPT || error == MRN_ERR_NOT_FOUND || error == MRN_ERR_TOO_LARGE ||
+           error == MRN_ERR_DENIED; /* a sealed object that is damaged */
+}
+
+/* The dump before epoch `base`, from which the store leads to *to; to as far as it does when the
+ * newest epoch is wanted. False, with everything as it was, when there is none. */
+static bool step_back(struct restoring *r, uint64_t base, uint64_t *to) {
+    struct dump_command *c = r->c;
+    struct restore_state before;
+    uint64_t end;
+    char none[DUMP_TEXT_BYTES];
+    bool found = base > 0 && !restore_state_open(&before, &c->store, &c->key,
+                                                 r->state.any->cluster_id, base - 1, &end, none);
+    bool newest = c->to_epoch == RESTORE_NEWEST;
+    if (!found || (end < *to && !newest)) {
+        if (base > 0)
+            restore_state_close(&before);
+        return false;
+    }
+    restore_state_close(&r->state);
+    r->state = before;
+    *to = end < *to ? end : *to;
+    return true;
+}
+
+/* Brings the state to *to. What the store has lost is gone round: an earlier dump and more epochs
+ * do, or, when the newest epoch is wanted, as many of them as there are; each step is said. */
+static int reach(struct restoring *r, uint64_t *to, char file[600]) {
     struct dump_command *c = r->c;
     const struct restore_hooks hooks = {.progress = tell, .executed = count_epoch, .context = r};
     for (;;) {
-        uint64_t base = r->state.base ? r->state.base->head.seq : 0, end;
+        uint64_t base = r->state.base ? r->state.base->head.seq : 0;
         /* Beside the directory: a try after kill -9 takes up the pages that are there. */
         snprintf(file, 600, "%.500s.dump-%016" PRIx64, r->dirs[0], base);
         r->epochs = 0;
-        int error = restore_state_run(&r->state, to, file, &hooks, c->text);
-        bool lost = error == MRN_ERR_CORRUPT || error == MRN_ERR_NOT_FOUND ||
-                    error == MRN_ERR_DENIED; /* a sealed object that is damaged */
-        if (!lost || !base)
+        int error = restore_state_run(&r->state, *to, file, &hooks, c->text);
+        if (!is_lost(error))
             return error;
-        char why[DUMP_TEXT_BYTES], none[DUMP_TEXT_BYTES];
+        char why[DUMP_TEXT_BYTES];
         memcpy(why, c->text, sizeof why);
-        uint64_t id = r->state.any->cluster_id;
-        (void)unlink(file);
-        restore_state_close(&r->state);
-        if (restore_state_open(&r->state, &c->store, &c->key, id, base - 1, &end, none) ||
-            end < to) {
+        uint64_t reached = r->state.seq, id = r->state.any->cluster_id, end;
+        if (r->state.runtime && reached >= base && reached && reached < *to) {
+            /* The dump is whole; an epoch after it is not. */
+            fprintf(stderr, "maroonctl: epoch %" PRIu64 " cannot be had: %s\n", reached + 1, why);
+            if (c->to_epoch != RESTORE_NEWEST) {
+                snprintf(c->text, sizeof c->text,
+                         "%.200s; epoch %" PRIu64 " can be restored (--to-epoch)", why, reached);
+                return error;
+            }
+            *to = reached;
+            restore_state_close(&r->state);
+            error = restore_state_open(&r->state, &c->store, &c->key, id, base ? base : 1, &end,
+                                       c->text);
+            if (error)
+                return error;
+            continue;
+        }
+        if (!step_back(r, base, to)) {
             memcpy(c->text, why, sizeof why);
             return error;
         }
+        (void)unlink(file);
         fprintf(stderr,
-                "maroonctl: from the dump of epoch %" PRIu64 ": %s; taking the one before\n", base,
-                why);
+                "maroonctl: from the dump of epoch %" PRIu64
+                ": %s; taking the one before, to epoch "
+                "%" PRIu64 "\n",
+                base, why, *to);
     }
 }
 
@@ -142,9 +182,11 @@ static int make(struct restoring *r) {
     const struct config *config = c->config;
     char file[600];
     uint64_t to = c->to_epoch == RESTORE_NEWEST ? r->end : c->to_epoch;
-    int error = reach(r, to, file);
+    int error = reach(r, &to, file);
     if (error)
         return error;
+    if (c->to_epoch == RESTORE_NEWEST)
+        r->end = to; /* what lies above was in the store, and is lost */
     restore_cluster_plan(&r->config, &r->look, &r->state, newest_term(&r->state), &r->plan);
     error = runtime_found(r->state.runtime, r->plan.configuration_id, &r->plan.genesis_hash);
     if (error)

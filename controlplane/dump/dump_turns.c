@@ -66,7 +66,10 @@ static void on_tick(void *context) {
     if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
         is_pausing(&status, now_ns))
         return;
-    if (is_due(turns, &status, now_ns)) {
+    bool due = is_due(turns, &status, now_ns);
+    if (due && !turns->asked && turns->executed)
+        due = turns->executed(turns->context) > status.latest_seq; /* something has happened */
+    if (due) {
         turns->tried_ns = now_ns;
         turns->waiting = true;
         snapshot_want(turns->snapshot, status.latest_seq, on_snapshot, turns);

@@ -14,6 +14,7 @@ struct dump_turns {
     struct arbiter *arbiter;
     struct dumper *dumper;
     void (*dumped)(void *context, uint64_t seq); /* the newest dump, when it changes; may be NULL */
+    uint64_t (*executed)(void *context); /* newest epoch here: no snapshot is taken for nothing */
     void *context;
     uint32_t node, node_count, interval_s; /* interval_s 0: only when asked */
     struct loop_timer timer;

@@ -54,7 +54,8 @@
 #define LATE_LEAST 4 /* of a heartbeat interval: less is no pause of our own */
 #define PEER_RECENT_NS 1000000000u
 #define RECHECK_RANGE_NS 500000000u
-#define FORSAKEN_SEALS 8 /* times seal_after: an open range is silent for so long */
+#define FORSAKEN_SEALS 8      /* times seal_after: an open range is silent for so long */
+#define NOTE_WAIT_NS 1000000u /* an epoch would have come by then, and noted the same */
 
 struct chunk {    /* CHUNK_BODIES consecutive offsets of one range */
     uint64_t key; /* id >> CHUNK_SHIFT */
@@ -99,6 +100,7 @@ struct range {
     bool open_waiting : 1, seal_waiting : 1;
     bool restored : 1; /* named by the snapshot that is being restored */
     bool purging : 1;  /* until they are gone no body of the range is taken */
+    bool drop_due : 1; /* purging: the journal is to be told first */
 };
 static_assert(sizeof(struct range) == 152, "one of many: docs/performance.md, row M2");
 
@@ -204,7 +206,7 @@ struct replica {
     /* commit_seq as epoch records note it: in a stable one, in the one that is waited for, in the
      * newest */
     uint64_t noted_stable, noted_waited, noted_waited_position, noted_newest, noted_newest_position;
-    uint64_t executed_bodies_seq;              /* last executed epoch that names bodies */
+    uint64_t noted_ns;                         /* when the newest was appended */
     uint32_t release_interval, release_offset; /* cursor in epoch base_seq + 1 */
     struct aside *asides;
 
@@ -385,7 +387,9 @@ void replica_log_commit(struct replica *r, uint64_t seq);
 void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_hash *result);
 void replica_log_tick(struct replica *r); /* deliver, release */
 void replica_log_load(struct replica *r); /* the same, between records of the journal */
-bool replica_log_slots_short(const struct replica *r);
+/* When the journal is to be told what is committed, for its own sake; UINT64_MAX: not at all. */
+uint64_t replica_log_note_ns(const struct replica *r);
+void replica_log_replay_commit(struct replica *r, uint64_t commit_seq);
 
 /* ---- order.c ---- */
 void replica_order_propose_frame(struct replica *r, const struct replica_event_frame *frame);
@@ -407,7 +411,7 @@ void replica_lead_pong_frame(struct replica *r, const struct replica_event_frame
 void replica_lead_handover_frame(struct replica *r, const struct replica_event_frame *frame);
 void replica_lead_key(struct replica *r, uint64_t revision, uint64_t term, uint8_t node, bool ours);
 void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term,
-                                  uint64_t token, bool won);
+                                  uint64_t token, bool won, bool late);
 void replica_lead_handover(struct replica *r);
 void replica_lead_tick(struct replica *r);
 void replica_lead_adopted_epoch(struct replica *r, const uint8_t *bytes, uint32_t length);

@@ -149,8 +149,9 @@ static void own_promise(struct replica *r) {
 }
 
 void replica_lead_campaign_result(struct replica *r, uint64_t revision, uint64_t term,
-                                  uint64_t token, bool won) {
-    r->campaigning = MUTANT(loser_gives_up) && !won;
+                                  uint64_t token, bool won, bool late) {
+    if (!late)
+        r->campaigning = MUTANT(loser_gives_up) && !won;
     if (!won) { /* "a loser resets its timer" */
         r->leader_heard_ns = r->now_ns;
         r->silence.silent_ns = r->silence.alone_ns = 0;

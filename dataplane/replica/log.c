@@ -115,6 +115,13 @@ static void undo(struct replica *r, const struct epoch *e) {
     }
 }
 
+/* The record just appended says what is committed. */
+static void noted(struct replica *r) {
+    r->noted_newest = r->commit_seq;
+    r->noted_newest_position = r->append_position;
+    r->noted_ns = r->now_ns;
+}
+
 enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uint32_t length) {
     const struct wire_epoch_head *head = (const void *)bytes;
     assert(head->seq == r->last_seq + 1 && length <= WIRE_EPOCH_MAX_BYTES);
@@ -140,8 +147,7 @@ enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uin
         a->position = r->append_position++;
         a->tail = e->bytes;
         a->tail_bytes = length;
-        r->noted_newest = r->commit_seq;
-        r->noted_newest_position = r->append_position;
+        noted(r);
     }
     return LOG_OK;
 }
@@ -262,8 +268,6 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
     e->result_hash = *result;
     r->exec_seq = seq;
     r->vector_news = true;
-    if (e->body_count)
-        r->executed_bodies_seq = seq;
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
         struct range *g = replica_range_find(r, controls[i].range);
@@ -292,13 +296,32 @@ void replica_log_executed(struct replica *r, uint64_t seq, const struct wire_has
     replica_divergence_executed(r);
 }
 
-bool replica_log_slots_short(const struct replica *r) {
-    return r->slots_used > replica_slots_room(r) / 4 * 3;
+static bool log_short(const struct replica *r) {
+    return r->last_seq - r->base_seq > r->config.log_epochs / 2 ||
+           r->slots_used > replica_slots_room(r) / 4 * 3 || replica_ranges_short(r);
 }
 
-static bool log_short(const struct replica *r) {
-    return r->last_seq - r->base_seq > r->config.log_epochs / 2 || replica_log_slots_short(r) ||
-           replica_ranges_short(r);
+/* Bodies that keep others out wait for a record that notes them as committed, and no epoch comes:
+ * perhaps for want of those others. */
+uint64_t replica_log_note_ns(const struct replica *r) {
+    bool due = r->config.durable && r->base_seq < r->exec_seq && r->noted_newest < r->exec_seq &&
+               log_short(r) && !r->stopped;
+    return due ? r->noted_ns + NOTE_WAIT_NS : UINT64_MAX;
+}
+
+static void note_commit(struct replica *r) {
+    if (r->now_ns < replica_log_note_ns(r))
+        return;
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_COMMIT);
+    a->seq = r->commit_seq;
+    a->position = r->append_position++;
+    noted(r);
+}
+
+void replica_log_replay_commit(struct replica *r, uint64_t commit_seq) {
+    uint64_t seq = min_u64(commit_seq, r->last_seq);
+    if (seq > r->commit_seq)
+        replica_log_commit(r, seq);
 }
 
 /* Kept until executed here, and executed by all n or space is short (protocol.md §2: retain). */
@@ -377,6 +400,7 @@ void replica_log_tick(struct replica *r) {
     deliver(r);
     noted_advance(r);
     release(r, TICK_EXECUTED_MAX);
+    note_commit(r);
     prefetch_next(r);
     if (r->last_seq > r->base_seq && !epoch_at(r, r->last_seq)->hash_known && !r->actions->count)
         replica_log_hash(r, r->last_seq); /* nothing else to do: the next epoch needs it */

@@ -392,9 +392,6 @@ static bool may_propose(const struct replica *r) {
         return false;
     if (r->waiting.count || r->control_count)
         return true;
-    /* Its record notes what is committed, which frees bodies that keep others out. */
-    if (r->config.durable && r->noted_newest < r->executed_bodies_seq && replica_log_slots_short(r))
-        return true;
     return r->config.idle_epoch_ns && r->now_ns - r->last_proposed_ns >= r->config.idle_epoch_ns;
 }
 

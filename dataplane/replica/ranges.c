@@ -280,6 +280,18 @@ uint32_t replica_slots_room(const struct replica *r) {
            min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
 }
 
+static const struct epoch *next_to_hold(const struct replica *r) {
+    return r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
+}
+
+/* The last slots are for the epoch that is held next: with them it is committed, executed and
+ * released, whatever else is here. Others of the log come later. */
+static bool far_from_held(const struct replica *r, uint64_t id) {
+    const struct epoch *next = next_to_hold(r);
+    return r->slots_used >= r->config.body_slots - r->config.epoch_cap &&
+           (!next || !replica_epoch_names(next, id));
+}
+
 static void refuse(struct replica *r, const struct replica_event_body *b, enum wire_drop reason) {
     slot_free(r, b->slot);
     replica_dropped(r, reason);
@@ -414,7 +426,11 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
-    const struct epoch *wrong = r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
+    const struct epoch *wrong = next_to_hold(r);
+    if (!r->replaying && wrong && wrong->repairing && wrong->wrong_at != r->bodies_changed) {
+        replica_log_advance(r); /* perhaps the body before this one has put it right */
+        wrong = next_to_hold(r);
+    }
     bool repairing = b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing &&
                      replica_epoch_names(wrong, b->id);
     if (r->replaying) /* the later record replaced the earlier, unless this one is right */
@@ -518,6 +534,10 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     if (offset <
         g->received) { /* held once, dropped since: only what an epoch names is taken again */
         refuse(r, b, WIRE_DROP_STALE);
+        return;
+    }
+    if (offset < g->named && !r->replaying && far_from_held(r, b->id)) {
+        refuse(r, b, WIRE_DROP_BODY_POOL);
         return;
     }
     if (offset >= g->named && !r->replaying) {
@@ -714,11 +734,20 @@ void replica_range_purge(struct replica *r, struct range *g) {
     if (g->highest <= g->logged || r->loading ||
         MUTANT(seal_keeps_bodies)) /* a replay ends with a purge of its own */
         return;
+    g->drop_due |= r->config.durable && (!g->purging || g->logged < g->purge_from);
     g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
     g->purging = true;
     if (g->received > g->purge_from) /* it begins anew: no transaction stays half */
         g->received = g->complete = g->tx_end = g->purge_from;
     r->purge_place = 0;
+}
+
+/* A replay that took what memory had dropped might need more slots than there are. */
+static void drop_note(struct replica *r, const struct range *g) {
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
+    a->range = g->range;
+    a->end = g->purge_from;
+    a->position = r->append_position++;
 }
 
 static void purge_tick(struct replica *r) {
@@ -729,6 +758,10 @@ static void purge_tick(struct replica *r) {
             if (budget-- == 0)
                 return;
             replica_body_free(r, g, g->below_from++);
+        }
+        if (g->drop_due) {
+            g->drop_due = false;
+            drop_note(r, g);
         }
         while (g->purging && g->highest > g->purge_from) {
             if (budget-- == 0)

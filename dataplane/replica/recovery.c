@@ -339,8 +339,7 @@ void replica_recovery_replay_epoch(struct replica *r, const uint8_t *bytes, uint
     const struct wire_epoch_head *head = (const void *)bytes;
     if (head->seq <= r->base_seq)
         return; /* covered by the snapshot, or executed */
-    if (min_u64(commit_seq, r->last_seq) > r->commit_seq)
-        replica_log_commit(r, min_u64(commit_seq, r->last_seq));
+    replica_log_replay_commit(r, commit_seq);
     if (head->seq <= r->commit_seq) {
         replica_fail_stop(r, "the journal replaces an epoch that it calls committed");
         return;
@@ -365,10 +364,18 @@ void replica_recovery_replay_end(struct replica *r) {
     r->loading = false;
     if (MUTANT(tail_executed))
         replica_log_commit(r, r->last_seq);
+    /* An amnesiac took it from a leader that may be gone; it acknowledged nothing of it. */
+    if (r->amnesiac && r->last_seq > r->commit_seq)
+        replica_log_truncate(r, r->commit_seq + 1);
     for (uint32_t i = 0; i < r->range_count;
          i++) /* whose bodies these are, nobody knows any more */
         replica_range_purge(r, &r->ranges[i]);
     r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
     r->learned_seq = r->commit_seq; /* on whose word is not written down */
+    if (r->config.durable) { /* what was left out of this replay is left out of the next, too */
+        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
+        a->range = REPLICA_RANGES_ALL;
+        a->position = r->append_position++;
+    }
     replica_log_advance(r);
 }

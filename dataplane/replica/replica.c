@@ -270,6 +270,8 @@ static void replay(struct replica *r, const struct replica_event *event) {
     r->replaying = true;
     if (event->kind == REPLICA_EVENT_REPLAY_BODY)
         replica_body_event(r, &event->replay_body);
+    else if (event->kind == REPLICA_EVENT_REPLAY_COMMIT)
+        replica_log_replay_commit(r, event->replay_commit.commit_seq);
     else
         replica_recovery_replay_epoch(r, event->replay_epoch.bytes,
                                       event->replay_epoch.length_bytes,
@@ -314,7 +316,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
         break;
     case REPLICA_EVENT_CAMPAIGN_RESULT:
         replica_lead_campaign_result(r, event->campaign.revision, event->campaign.term,
-                                     event->campaign.token, event->campaign.won);
+                                     event->campaign.token, event->campaign.won,
+                                     event->campaign.late);
         break;
     case REPLICA_EVENT_INCARNATIONS: incarnations_event(r, event->incarnations.newest); break;
     case REPLICA_EVENT_ETCD_LATENCY: r->etcd_latency_ns = event->etcd.latency_ns; break;
@@ -347,6 +350,7 @@ void replica_step(struct replica *r, const struct replica_event *event,
         }
         break;
     case REPLICA_EVENT_REPLAY_EPOCH:
+    case REPLICA_EVENT_REPLAY_COMMIT:
     case REPLICA_EVENT_REPLAY_BODY: replay(r, event); break;
     case REPLICA_EVENT_REPLAY_END: replica_recovery_replay_end(r); break;
     }
@@ -520,6 +524,7 @@ uint64_t replica_next_deadline_ns(const struct replica *r) {
         at = min_u64(at, min_u64(r->forced_vector_ns, r->next_fetch_ns));
     if (r->range_count)
         at = min_u64(at, r->next_rotate_ns);
+    at = min_u64(at, replica_log_note_ns(r));
     if (r->role == REPLICA_ROLE_LEADER || r->role == REPLICA_ROLE_PREPARING)
         at = min_u64(at, r->next_heartbeat_ns);
     if (r->epoch_fetch.purpose != FETCH_NOTHING)

@@ -38,18 +38,18 @@
  * complete and stable here before RESTORE_RANGE and RESTORED are stepped. At start, before the
  * first TICK:
  *     1. read the journal once: per range, up to which offset do its epochs name bodies, and which
- *        record of each is the newest? Is there a promise? (no promise, and not in genesis:
+ *        were dropped from memory later? Is there a promise? (no promise, and not in genesis:
  * `amnesiac`)
  *     2. replica_init; the newest complete snapshot by RESTORE_RANGE and RESTORED, if there is one;
- *     3. step the records in their order: REPLAY_PROMISE; REPLAY_EPOCH with the commit_seq that it
- *        holds; REPLAY_BODY of bodies below what their range's epochs name, each in a slot of its
- *        own as in a BODY event. Of several records under one id the newest is the one; the others,
- *        and bodies that no epoch names, are skipped: with them a replay may need more slots than
- *        there are. After each, DELIVER is executed at once, in order, and EXECUTED stepped, whose
- *        actions may DELIVER again, before the next record; FREE_SLOTS as always. So a replay needs
- *        no more epochs and slots than there were when the records were written. Results are kept,
- *        nobody is answered;
- *     4. REPLAY_END. What was appended since 2. (a promise, at most) has the first positions.
+ *     3. step the records in their order: REPLAY_PROMISE; REPLAY_COMMIT; REPLAY_EPOCH with the
+ *        commit_seq that it holds; REPLAY_BODY of bodies below what their range's epochs name, each
+ *        in a slot of its own as in a BODY event, but for those that a later DROP record says to
+ *        have left memory (dataplane/stages/replay_plan.h): with them a replay may need more slots
+ *        than there are. After each, DELIVER is executed at once, in order, and EXECUTED stepped,
+ *        whose actions may DELIVER again, before the next record; FREE_SLOTS as always. So a replay
+ *        needs no more epochs and slots than there were when the records were written. Results are
+ *        kept, nobody is answered;
+ *     4. REPLAY_END. What was appended since 2. has the first positions.
  *
  * Divergence (protocol.md §5): the chain of result hashes of EXECUTED travels in vectors. A replica
  * whose result differs from those of k others at one seq is quarantined until its process ends: it
@@ -75,6 +75,7 @@
 #define REPLICA_ACTIONS_MAX 2048 /* room every call of replica_step needs */
 #define REPLICA_NODE_NONE 255
 #define REPLICA_SLOT_NONE UINT32_MAX
+#define REPLICA_RANGES_ALL UINT64_MAX /* APPEND_DROP: in all ranges, what no epoch so far names */
 
 struct replica_config {
     uint8_t index, node_count, quorum; /* 2 * quorum > node_count */
@@ -130,6 +131,7 @@ enum replica_event_kind {
     REPLICA_EVENT_REPLAY_PROMISE, /* from the journal, in its order, before the first TICK */
     REPLICA_EVENT_REPLAY_EPOCH,
     REPLICA_EVENT_REPLAY_BODY,
+    REPLICA_EVENT_REPLAY_COMMIT,
     REPLICA_EVENT_REPLAY_END
 };
 
@@ -186,6 +188,7 @@ struct replica_event {
         struct {
             uint64_t revision, term, token;
             bool won;
+            bool late; /* won: an attempt that was told lost. It answers no CAMPAIGN */
         } campaign;
         struct {
             uint64_t newest[WIRE_NODES_MAX];
@@ -224,6 +227,9 @@ struct replica_event {
             uint64_t commit_seq; /* the record's, APPEND_EPOCH's `seq` */
         } replay_epoch;
         struct replica_event_body replay_body;
+        struct {
+            uint64_t commit_seq;
+        } replay_commit;
     };
 };
 
@@ -235,6 +241,8 @@ enum replica_action_kind {
     REPLICA_ACTION_APPEND_PROMISE, /* to the journal; only when durable */
     REPLICA_ACTION_APPEND_EPOCH,
     REPLICA_ACTION_APPEND_BODY,
+    REPLICA_ACTION_APPEND_DROP,   /* the bodies of `range` from offset `end` on leave memory */
+    REPLICA_ACTION_APPEND_COMMIT, /* everything up to `seq` is committed */
     REPLICA_ACTION_DELIVER, /* epoch `seq` is committed and held: execute it (replica_delivery lists
                                it) */
     REPLICA_ACTION_FREE_SLOTS,    /* slots[0 .. slot_count) are the caller's again */
@@ -244,11 +252,11 @@ enum replica_action_kind {
     REPLICA_ACTION_NOT_OWNER,
     REPLICA_ACTION_RANGE_PROGRESS, /* tell the range's gateway what is received and committed, and
                                       its window */
-    REPLICA_ACTION_CAMPAIGN,       /* try to take the leader key */
-    REPLICA_ACTION_RESIGN,         /* delete the leader key, if ours */
-    REPLICA_ACTION_RANGE_CHECK,    /* ask the arbiter whether owner owns range */
-    REPLICA_ACTION_RANGE_SEALED,   /* SEAL was executed: tell the arbiter */
-    REPLICA_ACTION_NEED_SNAPSHOT,  /* get a snapshot newer than `seq` from `peer` */
+    REPLICA_ACTION_CAMPAIGN,      /* try to take the leader key; none before the last is answered */
+    REPLICA_ACTION_RESIGN,        /* delete the leader key, if ours */
+    REPLICA_ACTION_RANGE_CHECK,   /* ask the arbiter whether owner owns range */
+    REPLICA_ACTION_RANGE_SEALED,  /* SEAL was executed: tell the arbiter */
+    REPLICA_ACTION_NEED_SNAPSHOT, /* get a snapshot newer than `seq` from `peer` */
     REPLICA_ACTION_DROPPED, /* a body or frame was refused for this reason (its slot is freed by
                                FREE_SLOTS) */
     REPLICA_ACTION_FAIL_STOP
@@ -268,10 +276,11 @@ struct replica_action {
     uint64_t id;               /* body or transaction */
     uint64_t position;         /* APPEND_*: dense counter of journal records, from 0 */
     uint64_t seq, term, token; /* DELIVER: seq. APPEND_PROMISE: term, token, peer = winner.
-                                  APPEND_EPOCH: seq = commit_seq, to be kept in the record */
+                                  APPEND_EPOCH: seq = commit_seq, to be kept in the record;
+                                  APPEND_COMMIT: seq */
     uint64_t revision;         /* CAMPAIGN, RESIGN */
     uint64_t range, owner;
-    uint32_t end;                         /* SEALED, RANGE_SEALED: position */
+    uint32_t end;                         /* SEALED, RANGE_SEALED: position. APPEND_DROP: offset */
     uint32_t received, committed, window; /* RANGE_PROGRESS */
     uint32_t offset_bytes, length_bytes;  /* RESULT_WANTED: of a QUERY */
     uint32_t outcome; /* TX_STATE: enum wire_tx_outcome. DROPPED: enum wire_drop. CAMPAIGN: 1 = at

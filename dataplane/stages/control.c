@@ -78,7 +78,8 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         event.campaign.revision = down->revision;
         event.campaign.term = down->term;
         event.campaign.token = down->token;
-        event.campaign.won = down->campaign == MAILBOX_CAMPAIGN_WON;
+        event.campaign.won = down->campaign != MAILBOX_CAMPAIGN_LOST;
+        event.campaign.late = down->campaign == MAILBOX_CAMPAIGN_WON_LATE;
         break;
     case MAILBOX_DOWN_INCARNATIONS:
         event.kind = REPLICA_EVENT_INCARNATIONS;

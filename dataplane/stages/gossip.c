@@ -138,6 +138,8 @@ static void act(struct stage *s, const struct replica_action *a) {
     case REPLICA_ACTION_APPEND_PROMISE:
     case REPLICA_ACTION_APPEND_EPOCH:
     case REPLICA_ACTION_APPEND_BODY:
+    case REPLICA_ACTION_APPEND_DROP:
+    case REPLICA_ACTION_APPEND_COMMIT:
         assert(s->gossip.storage); /* durability = memory appends nothing */
         storage_append(s->gossip.storage, a, s->gossip.worker->now_ns);
         break;

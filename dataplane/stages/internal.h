@@ -248,6 +248,7 @@ struct stage {
 
 /* What of a replica's config is said by the keys; the rest is the identity's. memory.c */
 void stage_replica_limits(const struct config *g, struct replica_config *ret_config);
+void stage_runtime_limits(const struct config *g, struct runtime_config *ret_config);
 
 /* Any stage: the node ends, and says why. The first one counts. */
 void stage_fail(struct stage *s, int error, const char *text);

@@ -75,13 +75,23 @@ static bool has_room(const struct stage *s, const struct replica_facts *facts, u
            !(s->gossip.storage && storage_pressed(s->gossip.storage));
 }
 
+/* In our log already, whether we know it to be committed or not. */
+static bool is_known(const struct stage *s, const struct dump_record *record) {
+    uint32_t bytes;
+    struct wire_hash hash;
+    const uint8_t *epoch = replica_epoch(s->gossip.replica, record->seq, &bytes, &hash);
+    return epoch && bytes == record->epoch_bytes && !memcmp(epoch, record->epoch, bytes);
+}
+
 /* 1: taken or passed over; 0: no room now; or an error. */
 static int take_record(struct stage *s, const struct dump_record *record, uint64_t *ret_seq) {
     struct replica_facts facts;
     replica_facts(s->gossip.replica, &facts);
     *ret_seq = facts.commit_seq;
-    if (record->seq <= facts.commit_seq) {
-        if (record->seq > facts.exec_seq) /* known, but a body may be in journals only by now */
+    if (record->seq <= facts.commit_seq || facts.role == REPLICA_ROLE_LEADER) {
+        /* Known, but a body may be in journals only by now. A leader learns no epoch, but it may
+         * have adopted this one. */
+        if (record->seq > facts.exec_seq && is_known(s, record))
             take_bodies(s, record);
         return 1;
     }

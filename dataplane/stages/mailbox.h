@@ -102,7 +102,11 @@ enum mailbox_down_kind {
     MAILBOX_DOWN_STOP              /* graceful end: hand over if leader, then stop */
 };
 
-enum mailbox_campaign { MAILBOX_CAMPAIGN_WON = 1, MAILBOX_CAMPAIGN_LOST = 2 };
+enum mailbox_campaign {
+    MAILBOX_CAMPAIGN_WON = 1,
+    MAILBOX_CAMPAIGN_LOST = 2,
+    MAILBOX_CAMPAIGN_WON_LATE = 3 /* an earlier one, told lost; answers no CAMPAIGN */
+};
 /* An unknown outcome is never told: the control plane re-reads the key until it is one of the two.
  */
 

@@ -226,14 +226,9 @@ int main(int argc, char **argv) {
         config_print(&g, stdout);
         struct stage_memory taken;
         stage_memory_plan(&g, &taken);
-        printf("packet buffers: %u of %u bytes; DPDK memory: %u MiB; beside it at most %llu MiB: "
-               "body slots: %u of %u bytes (taken as used), replica %llu MiB, deliveries %llu MiB, "
-               "state %llu MiB\n",
-               m.mbuf_count, m.mbuf_bytes, g.memory_mb ? g.memory_mb : m.memory_mb,
-               (unsigned long long)taken.most_bytes >> 20, taken.body_count, taken.body_bytes,
-               (unsigned long long)taken.replica_bytes >> 20,
-               (unsigned long long)taken.deliveries_bytes >> 20,
-               (unsigned long long)taken.state_bytes >> 20);
+        printf("# packet buffers: %u of %u bytes; DPDK memory: %u MiB; beside it, at most:\n",
+               m.mbuf_count, m.mbuf_bytes, g.memory_mb ? g.memory_mb : m.memory_mb);
+        stage_memory_print(&taken, "# ", stdout);
         return 0;
     }
     if (g.action == CONFIG_PREFLIGHT)

@@ -399,18 +399,9 @@ static void replica_configure(const struct stage_setup *setup, struct replica_co
 static int open_runtime(struct stage *s) {
     const struct config *g = s->setup.config;
     struct runtime_config c;
-    runtime_config_defaults(&c);
-    c.state_bytes = g->state_bytes;
-    c.ranges_max = g->ranges_max;
-    c.retired_max = g->ranges_retired_max;
-    c.results_kept = g->results_kept;
-    c.idempotency_slots = g->idempotency_keys;
-    c.idempotency_bytes = g->idempotency_bytes;
-    c.idempotency_span_us = g->idempotency_span_s * 1000000;
+    stage_runtime_limits(g, &c);
     atomic_store_explicit(&s->status->idempotency_keys_max, g->idempotency_keys,
                           memory_order_relaxed);
-    c.max_transaction_bytes = g->max_transaction_bytes;
-    c.max_result_bytes = g->max_transaction_bytes + 4096;
     c.configuration_id = s->setup.identity->configuration_id;
     c.genesis_hash = s->setup.identity->genesis_hash;
     c.origin_hash = s->setup.identity->origin_hash;

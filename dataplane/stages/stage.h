@@ -16,6 +16,7 @@
 #include "controlplane/control.h"
 #include "dataplane/net/net.h"
 #include "dataplane/stages/mailbox.h"
+#include "runtime/runtime.h"
 #include <maroon/application.h>
 
 struct stage;
@@ -33,12 +34,15 @@ struct stage_setup {
  * only as they are used. */
 struct stage_memory {
     uint32_t body_count, body_bytes; /* slots with those that lie ready; of one, with its places */
-    uint64_t bodies_bytes, replica_bytes, deliveries_bytes, results_bytes, state_bytes;
+    uint64_t bodies_bytes, replica_bytes, deliveries_bytes, results_bytes;
+    struct runtime_memory runtime;
     uint64_t most_bytes; /* the sum */
 };
 
 /* Adds up a checked node's config. Pure. */
 void stage_memory_plan(const struct config *config, struct stage_memory *ret_memory);
+/* A line each, behind `begin`: what, MiB, how it comes about; and the sum. */
+void stage_memory_print(const struct stage_memory *memory, const char *begin, FILE *out);
 
 /* Takes all memory. Returns 0, MRN_ERR_NO_MEMORY, or MRN_ERR_INVALID with a sentence in ret_error
  * (NET_TEXT_BYTES). */

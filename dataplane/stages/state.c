@@ -197,12 +197,6 @@ static int replay_step(void *context, struct replica_event *event) {
     return atomic_load(&s->failed) ? MRN_ERR_MISMATCH : 0;
 }
 
-static bool replay_holds(void *context, uint64_t id) {
-    struct stage *s = context;
-    struct wire_digest digest;
-    return replica_body(s->gossip.replica, id, &digest) != REPLICA_SLOT_NONE;
-}
-
 static int start_from_snapshot(struct stage *s, char *ret_error) {
     char path[SNAPSHOTS_PATH_MAX];
     uint64_t seq;
@@ -263,7 +257,6 @@ int stage_state_start(struct stage *s, const struct replica_config *config, char
     if (covering.error)
         return covering.error;
     struct storage_replay replay = {.step = replay_step,
-                                    .holds = replay_holds,
                                     .digest_key = &s->setup.identity->digest_key,
                                     .context = s,
                                     .snapshot_seq = facts.exec_seq};

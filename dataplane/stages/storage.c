@@ -10,17 +10,11 @@
 
 #include <maroon/error.h>
 
+#include "dataplane/stages/replay_plan.h"
+
 #define QUEUE_BYTES (16u << 20)
 #define QUEUE_PRESSED_BYTES (4u << 20)
 #define NO_POSITION UINT64_MAX
-
-/* Bodies on disk that no epoch names were never acknowledged; while slots are short they are left
- * out of a replay. */
-struct named {
-    uint64_t range;   /* plus 1; 0: empty place */
-    uint64_t end;     /* positions below are named by epochs of the journal */
-    uint64_t covered; /* below: executed in the state that a replay begins with */
-};
 
 /* A complete local snapshot: what a replay on top of it needs lies at or above the mark. */
 struct covered {
@@ -29,6 +23,11 @@ struct covered {
 };
 
 #define COVERED_MAX 64
+
+struct dropped {    /* a record's bytes */
+    uint64_t range; /* REPLICA_RANGES_ALL: all, what no epoch so far names */
+    uint32_t from;
+} __attribute__((packed));
 
 struct waiting { /* in the queue, followed by its bytes, padded to 8 */
     uint32_t length_bytes;
@@ -39,8 +38,7 @@ struct storage {
     struct storage_config config;
     char directory[512];
     struct journal *journal;
-    struct named *named;
-    uint32_t named_room, named_count;
+    struct replay_plan *plan;
     bool exists, promised, broken;       /* broken: the journal has failed */
     uint8_t promise[17];                 /* newest, as in its record */
     uint64_t *epoch_position;            /* by seq modulo log_epochs */
@@ -64,65 +62,8 @@ struct storage {
 
 /* ---- first look ---- */
 
-static struct named *named_find(const struct storage *s, uint64_t range) {
-    uint32_t mask = s->named_room - 1;
-    uint32_t at = (uint32_t)((range + 1) * UINT64_C(0x9e3779b97f4a7c15) >> 40) & mask;
-    while (s->named[at].range && s->named[at].range != range + 1)
-        at = (at + 1) & mask;
-    return &s->named[at];
-}
-
-static int named_grow(struct storage *s) {
-    struct named *old = s->named;
-    uint32_t room = s->named_room;
-    struct named *bigger = calloc(room ? 2 * (size_t)room : 256, sizeof *bigger);
-    if (!bigger)
-        return MRN_ERR_NO_MEMORY;
-    s->named = bigger;
-    s->named_room = room ? 2 * room : 256;
-    for (uint32_t i = 0; i < room; i++)
-        if (old[i].range)
-            *named_find(s, old[i].range - 1) = old[i];
-    free(old);
-    return 0;
-}
-
-static struct named *named_put(struct storage *s, uint64_t range) {
-    if (2 * s->named_count >= s->named_room && named_grow(s))
-        return NULL;
-    struct named *at = named_find(s, range);
-    s->named_count += at->range == 0;
-    at->range = range + 1;
-    return at;
-}
-
 int storage_covered(struct storage *s, uint64_t range, uint32_t position) {
-    struct named *at = named_put(s, range);
-    if (!at)
-        return MRN_ERR_NO_MEMORY;
-    at->covered = position;
-    return 0;
-}
-
-static int note_epoch(struct storage *s, const uint8_t *epoch) {
-    const struct wire_epoch_head *head = (const void *)epoch;
-    const struct wire_interval *v = wire_epoch_intervals(epoch);
-    for (uint32_t i = 0; i < head->interval_count; i++) {
-        uint64_t end = (uint64_t)wire_tx_offset(v[i].first_id) + v[i].count;
-        struct named *at = named_put(s, wire_tx_range(v[i].first_id));
-        if (!at)
-            return MRN_ERR_NO_MEMORY;
-        at->end = end > at->end ? end : at->end;
-    }
-    return 0;
-}
-
-static bool is_named(const struct storage *s, uint64_t id) {
-    return s->named_room && named_find(s, wire_tx_range(id))->end > wire_tx_offset(id);
-}
-
-static bool is_covered(const struct storage *s, uint64_t id) {
-    return s->named_room && named_find(s, wire_tx_range(id))->covered > wire_tx_offset(id);
+    return replay_plan_covered(s->plan, range, position);
 }
 
 /* The record's epoch, or NULL when it is none. Records are checksummed: what is wrong here was
@@ -137,17 +78,36 @@ static const uint8_t *epoch_of(const uint8_t *bytes, uint32_t length_bytes) {
 static int look_at(void *context, enum journal_kind kind, uint64_t position, const uint8_t *bytes,
                    uint32_t length_bytes) {
     struct storage *s = context;
-    (void)position;
-    if (kind == JOURNAL_PROMISE) {
+    struct dropped dropped;
+    uint64_t id;
+    const uint8_t *epoch;
+    switch (kind) {
+    case JOURNAL_PROMISE:
         if (length_bytes != sizeof s->promise)
             return MRN_ERR_CORRUPT;
         s->promised = true;
         memcpy(s->promise, bytes, sizeof s->promise);
-    }
-    if (kind != JOURNAL_EPOCH)
         return 0;
-    const uint8_t *epoch = epoch_of(bytes, length_bytes);
-    return epoch ? note_epoch(s, epoch) : MRN_ERR_CORRUPT;
+    case JOURNAL_EPOCH:
+        epoch = epoch_of(bytes, length_bytes);
+        return epoch ? replay_plan_epoch(s->plan, epoch) : MRN_ERR_CORRUPT;
+    case JOURNAL_BODY:
+        if (length_bytes < sizeof id)
+            return MRN_ERR_CORRUPT;
+        memcpy(&id, bytes, sizeof id);
+        return replay_plan_body(s->plan, id);
+    case JOURNAL_DROP:
+        if (length_bytes != sizeof dropped)
+            return MRN_ERR_CORRUPT;
+        memcpy(&dropped, bytes, sizeof dropped);
+        return replay_plan_dropped(s->plan, position, dropped.range, dropped.from);
+    case JOURNAL_COMMIT: return length_bytes == sizeof(uint64_t) ? 0 : MRN_ERR_CORRUPT;
+    case JOURNAL_INCARNATIONS:
+    case JOURNAL_GENESIS:
+    case JOURNAL_RANGE:
+    case JOURNAL_BASE: return 0; /* replay_record judges */
+    }
+    return 0;
 }
 
 int storage_open(const struct storage_config *config, struct storage **ret_storage, char *text) {
@@ -162,9 +122,10 @@ int storage_open(const struct storage_config *config, struct storage **ret_stora
     s->config = *config;
     s->epoch_position = malloc(config->log_epochs * sizeof *s->epoch_position);
     s->queue = malloc(QUEUE_BYTES);
+    s->plan = replay_plan_new();
     snprintf(s->directory, sizeof s->directory, "%s/journal", config->data_dir);
     snprintf(store, sizeof store, "%s/store", s->directory);
-    int error = s->epoch_position && s->queue ? 0 : MRN_ERR_NO_MEMORY;
+    int error = s->epoch_position && s->queue && s->plan ? 0 : MRN_ERR_NO_MEMORY;
     snprintf(text, JOURNAL_TEXT_BYTES, "no memory");
     if (!error) {
         for (uint32_t i = 0; i < config->log_epochs; i++)
@@ -215,11 +176,7 @@ static int replay_body(struct storage *s, const uint8_t *bytes, uint32_t length_
     memcpy(&id, bytes, sizeof id);
     bytes += sizeof id;
     length_bytes -= (uint32_t)sizeof id;
-    if (is_covered(s, id))
-        return 0;
-    /* A later record under an id that was given replaces the earlier one. */
-    if (!is_named(s, id) && s->config.bodies->free_count < s->config.bodies->count / 2 &&
-        !s->replay->holds(s->replay->context, id))
+    if (!replay_plan_takes(s->plan, s->replay_at, id))
         return 0;
     uint32_t slot = stage_bodies_take(s->config.bodies, id, bytes, length_bytes);
     if (slot == BODIES_SLOT_NONE)
@@ -236,6 +193,12 @@ static int replay_body(struct storage *s, const uint8_t *bytes, uint32_t length_
     return s->replay->step(s->replay->context, &event);
 }
 
+static int replay_commit(struct storage *s, const uint8_t *bytes) {
+    struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_COMMIT};
+    memcpy(&event.replay_commit.commit_seq, bytes, 8);
+    return s->replay->step(s->replay->context, &event);
+}
+
 static int replay_record(void *context, enum journal_kind kind, uint64_t position,
                          const uint8_t *bytes, uint32_t length_bytes) {
     struct storage *s = context;
@@ -245,6 +208,8 @@ static int replay_record(void *context, enum journal_kind kind, uint64_t positio
     case JOURNAL_PROMISE: return replay_promise(s, bytes);
     case JOURNAL_EPOCH: return replay_epoch(s, bytes, length_bytes);
     case JOURNAL_BODY: return replay_body(s, bytes, length_bytes);
+    case JOURNAL_COMMIT: return replay_commit(s, bytes);
+    case JOURNAL_DROP: return 0; /* the plan knows */
     case JOURNAL_INCARNATIONS:
     case JOURNAL_GENESIS:
     case JOURNAL_RANGE:
@@ -262,9 +227,8 @@ int storage_replay(struct storage *s, const struct storage_replay *replay, char 
     s->replay = replay;
     int error = journal_open(&config, replay_record, s, &s->journal, text);
     s->replay = NULL;
-    free(s->named);
-    s->named = NULL;
-    s->named_room = 0;
+    replay_plan_free(s->plan);
+    s->plan = NULL;
     if (error)
         return error;
     /* What the replica appended while it was restored waits in the queue. */
@@ -280,7 +244,7 @@ void storage_close(struct storage *s) {
     if (!s)
         return;
     (void)journal_close(s->journal); /* what failed was told when it did */
-    free(s->named);
+    replay_plan_free(s->plan);
     free(s->epoch_position);
     free(s->queue);
     free(s);
@@ -308,7 +272,8 @@ static void queue_get(struct storage *s, void *bytes, uint32_t length_bytes) {
 
 static int put(struct storage *s, enum journal_kind kind, uint64_t position,
                const struct journal_piece pieces[2], uint64_t now_ns) {
-    return journal_append(s->journal, kind, position, pieces, kind != JOURNAL_BODY, now_ns);
+    bool urgent = kind == JOURNAL_EPOCH || kind == JOURNAL_PROMISE; /* somebody waits for it */
+    return journal_append(s->journal, kind, position, pieces, urgent, now_ns);
 }
 
 static void append(struct storage *s, enum journal_kind kind, const struct journal_piece pieces[2],
@@ -364,6 +329,13 @@ void storage_append(struct storage *s, const struct replica_action *a, uint64_t 
         s->epoch_position[head->seq % s->config.log_epochs] = s->next;
         const struct journal_piece pieces[2] = {{&a->seq, sizeof a->seq}, {a->tail, a->tail_bytes}};
         append(s, JOURNAL_EPOCH, pieces, now_ns);
+    } else if (a->kind == REPLICA_ACTION_APPEND_DROP) {
+        struct dropped dropped = {a->range, a->end};
+        const struct journal_piece pieces[2] = {{&dropped, sizeof dropped}, {NULL, 0}};
+        append(s, JOURNAL_DROP, pieces, now_ns);
+    } else if (a->kind == REPLICA_ACTION_APPEND_COMMIT) {
+        const struct journal_piece pieces[2] = {{&a->seq, sizeof a->seq}, {NULL, 0}};
+        append(s, JOURNAL_COMMIT, pieces, now_ns);
     } else {
         assert(a->kind == REPLICA_ACTION_APPEND_PROMISE);
         memcpy(s->promise, &a->term, 8);

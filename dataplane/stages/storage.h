@@ -1,8 +1,8 @@
 /* storage: a node's journal behind the replica's appends, and the start from what it holds
  * (protocol.md §9; durability = disk only).
  *
- *   open: local snapshot -> first look at the journal (which bodies do epochs name? was anything
- *         promised?) -> replay through the replica, executing what was known committed -> append
+ *   open: local snapshot -> first look at the journal (which bodies does a replay take? was
+ * anything promised?) -> replay through the replica, executing what was known committed -> append
  *
  * Records: docs/journal-format.md. Positions: the replica counts its own records from 0 after each
  * start; `base` is where they begin in the journal, which also holds records of the storage's own
@@ -46,11 +46,10 @@ bool storage_promised(const struct storage *storage);
  * such bodies are not handed out. 0 or NO_MEMORY. */
 int storage_covered(struct storage *storage, uint64_t range, uint32_t position);
 
-/* Hands each record, in order, to `step`, which returns 0 or the error that ends the start; `holds`
- * says whether the replica has a body under this id. Then the journal takes appends. */
+/* Hands each record, in order, to `step`, which returns 0 or the error that ends the start. Then
+ * the journal takes appends. */
 struct storage_replay {
     int (*step)(void *context, struct replica_event *event);
-    bool (*holds)(void *context, uint64_t id);
     const struct wire_digest_key *digest_key;
     void *context;
     uint64_t snapshot_seq; /* the state it begins with */

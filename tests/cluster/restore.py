@@ -63,7 +63,7 @@ def balances(cluster):
     return {str(a): cluster.bank("Balance", {"account": a}).json()["balance"] for a in range(1, ACCOUNTS + 1)}
 
 
-def dump_now(cluster):
+def dump_now(cluster, seconds=20):
     """Returns the epoch of a dump that holds all that was answered."""
     seq, _ = cluster.wait_equal()
     answer = http.request(cluster.admin(0), "/v1/dump", method="POST")
@@ -73,7 +73,7 @@ def dump_now(cluster):
         status = cluster.status(0)["dumps"]
         assert not status["error"], status
         return int(status["lastSeq"]) if int(status["lastSeq"]) >= seq else 0
-    return wait_until(dumped, 20, "the dump is made", alive=cluster.nodes)
+    return wait_until(dumped, seconds, "the dump is made", alive=cluster.nodes)
 
 
 def end_all(cluster):

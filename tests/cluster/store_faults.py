@@ -1,13 +1,9 @@
 """A store in trouble, under load: away, slow, answering 503, cutting connections, losing answers, damaging bytes. Commits do not
-notice, dumps resume by themselves, damage is found. The dumping node killed at random points: every pointer that anybody could see
-leads to a whole dump, and a prune leaves no orphan. Wrong credentials, a missing bucket, a full one: one line each, and an alarm.
+notice, dumps resume by themselves, damage is found. One that does not keep what it is given: nothing is pointed to, no journal is
+cut. Wrong credentials, a missing bucket, a full one: one line each, and an alarm.
 
-    store_faults.py [--kills N] [--seconds N] [--away N] [--mib N]    seconds of each fault, of the store's absence"""
+    store_faults.py [--seconds N] [--away N] [--mib N]    seconds of each fault, of the store's absence"""
 import argparse
-import base64
-import json
-import random
-import threading
 import time
 
 from bootstrap import fill, no_orphans, pointed
@@ -116,69 +112,6 @@ def lied_to(cluster, store):
     print(f"one lie: {mended[:170]}", flush=True)
 
 
-class Pointers(threading.Thread):
-    """Notes every pointer that can be seen, in the store and in etcd."""
-
-    def __init__(self, cluster, store):
-        super().__init__(daemon=True)
-        self.cluster, self.store, self.seen, self.ends = cluster, store, set(), False
-
-    def run(self):
-        etcd = self.cluster.etcd
-        while not self.ends:
-            texts = []
-            try:
-                texts.append(self.store.files()["latest"].read_text())
-            except (KeyError, OSError):
-                pass
-            try:
-                answer = etcd.get(etcd.addresses[0], "/maroon/test/dump/latest")
-                texts += [base64.b64decode(kv["value"]).decode() for kv in answer.get("kvs", [])]
-            except (OSError, AttributeError):
-                pass
-            for text in texts:
-                try:
-                    self.seen.add(json.loads(text)["manifest"])
-                except ValueError:
-                    pass  # a file of the test's server that is being written: its own readers never see it so
-            time.sleep(0.02)
-
-
-def dumping(cluster):
-    """Index of a node that dumps now, and something: [index], or None."""
-    for index in range(3):
-        if cluster.nodes[index].alive() and cluster.status(index)["dumps"]["dumping"]:
-            return [index]
-    return None
-
-
-def killed(cluster, store, arguments):
-    rng = random.Random(arguments.seed)
-    pointers = Pointers(cluster, store)
-    pointers.start()
-    load = cluster.start_load(seconds=3600, connections=4, timeout=3700, first_account=9000000)
-    checked = set()
-    for kill in range(arguments.kills):
-        fill(cluster, max(1, arguments.mib // 16), first=100000 + 1000 * kill)  # so that a dump takes a while
-        victim = wait_until(lambda: dumping(cluster), 60, "a node dumps", interval=0.005)[0]
-        time.sleep(rng.uniform(0, arguments.spread))
-        cluster.nodes[victim].kill()
-        for manifest in sorted(pointers.seen - checked):
-            epoch = int(manifest.split("/")[1].split("-")[0], 16)
-            done = store.ctl("dump", "verify", "--epoch", epoch, direct=True)
-            assert f"epoch {epoch}" in done.stdout and "sound" in done.stdout, done
-            checked.add(manifest)
-        cluster.nodes[victim].start()
-        cluster.wait_node_ready(victim)
-        print(f"kill {kill + 1} of {arguments.kills}: n{victim}; {len(checked)} pointers seen so far, each leads to a whole dump",
-              flush=True)
-    load.popen.send_signal(2)
-    load.wait()
-    pointed(cluster, cluster.wait_equal(60)[0])
-    pointers.ends = True
-    pointers.join()
-
-
 def one_line(cluster, store, word, error, begin, end):
     """While it lasts: an alarm and a metric that name it, one line in a node's log. Afterwards dumps go on."""
     marks = [node.log_path.stat().st_size for node in cluster.nodes]
@@ -249,7 +182,7 @@ def main(arguments):
             **store.keys(), "durability": "disk", "dump-interval-s": arguments.interval, "state-bytes": 16 << 20,
             "segment-bytes": SEGMENT_MIB << 20, "snapshot-bytes": SNAPSHOT_MIB << 20,
             "retain-bytes": RETAIN_MIB + (arguments.away if arguments.only else 0) << 20,
-            "idempotency-bytes": arguments.mib + 3 * RETAIN_MIB + 2 * SNAPSHOT_MIB + 4 + arguments.kills * max(1, arguments.mib // 16) << 20,
+            "idempotency-bytes": arguments.mib + 3 * RETAIN_MIB + 2 * SNAPSHOT_MIB + 4 << 20,
             "store-tries": 3})
         fill(cluster, arguments.mib)
         pointed(cluster, cluster.wait_equal(60)[0])
@@ -257,8 +190,6 @@ def main(arguments):
             troubled(cluster, store, arguments)
         if store.s3 and not arguments.only:
             lied_to(cluster, store)
-        if arguments.kills:
-            killed(cluster, store, arguments)
         if not arguments.only:
             refused(cluster, store)
             bounded(cluster, store)
@@ -268,16 +199,13 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--away", type=int, default=4)
     parser.add_argument("--control", type=int, default=0, help="seconds of each window without a fault; 0: as --seconds")
     parser.add_argument("--faults", default=",".join(FAULTS))
-    parser.add_argument("--only", action="store_true", help="the faults (and kills) named, nothing else")
+    parser.add_argument("--only", action="store_true", help="the faults named, nothing else")
     parser.add_argument("--mib", type=int, default=16)
     parser.add_argument("--connections", type=int, default=4, help="of the load while the store is in trouble")
     parser.add_argument("--interval", type=int, default=1, help="seconds between dumps")
-    parser.add_argument("--spread", type=float, default=0.3, help="seconds into a dump at which its node is killed")
     parser.add_argument("--directory", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
     main(parser.parse_args())

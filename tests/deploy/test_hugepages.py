@@ -1,4 +1,6 @@
 """maroon-hugepages on a made-up machine: sums, NUMA nodes, refusals in words, what is given back."""
+import re
+
 import fake
 
 TOOL = fake.BUILD / "hugepages/maroon-hugepages"
@@ -43,6 +45,30 @@ def arithmetic(tree):
     assert "bodies" not in gateway and gateway.startswith("maroon-gateway"), gateway
     tree.write("node.conf", "memory-mb = 7")
     assert "x 1 = 5" in tool(tree, "plan", "--config", tree.path / "node.conf")
+
+
+def parts(text):
+    """The parts of ordinary memory and their sum, in MiB."""
+    found = {name.strip(): float(mib) for name, mib in re.findall(r"^(?:#|  ) ?([a-z, ]+?) +([0-9.]+) MiB   ", text, re.M)}
+    first = list(found).index("bodies")
+    return {name: found[name] for name in list(found)[first:]}
+
+
+def ordinary_memory(tree):
+    """The node and the tool add up the same, whole; and what the node prints is a config."""
+    machine(tree)
+    node = fake.BUILD / "maroon-node"
+    plan = parts(tool(tree, "plan"))
+    printed = fake.run([node, "--check-config"])
+    assert parts(printed) == plan, (parts(printed), plan)
+    total = plan.pop("sum")
+    assert abs(sum(plan.values()) - total) < 1, (plan, total)
+    assert {"kept results", "idempotency keys", "state", "bodies"} <= set(plan), plan
+    more = parts(tool(tree, "plan", "--idempotency-bytes", str(256 << 20), "--idempotency-keys", "2097152"))
+    assert more["idempotency keys"] > plan["idempotency keys"] + 192 + 80, more
+    assert more["sum"] > total + 2 * (192 + 80), "and its copies"
+    printed_again = fake.run([node, "--check-config", "--config", tree.write("printed.conf", printed)])
+    assert parts(printed_again) == parts(printed)
 
 
 def numa(tree):
@@ -139,5 +165,5 @@ def refusals(tree):
     assert fake.run([TOOL, "--help"]).startswith("usage:")
 
 
-fake.main(arithmetic, numa, reserve_and_release, running_node_is_not_counted_twice, fragmented, compacting_helps, too_little,
+fake.main(arithmetic, ordinary_memory, numa, reserve_and_release, running_node_is_not_counted_twice, fragmented, compacting_helps, too_little,
           one_gib, refusals)

@@ -1,7 +1,14 @@
-/* What a process does with its journal before the first TICK (replica.h says how). */
+/* What a process does with its journal before the first TICK (replica.h says how), and with
+ * snapshots. */
 #include "tests/sim/sim.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include <maroon/error.h>
+
+#include "dataplane/stages/replay_plan.h"
+#include "proto/retired.h"
 
 static void replay_record(struct sim *sim, struct sim_node *node, const struct sim_record *record,
                           uint64_t number) {
@@ -28,39 +35,44 @@ static void replay_record(struct sim *sim, struct sim_node *node, const struct s
                      (unsigned long long)record->id);
         node->slots[event.replay_body.slot].record = number;
         break;
+    case SIM_RECORD_COMMIT:
+        event.kind = REPLICA_EVENT_REPLAY_COMMIT;
+        event.replay_commit.commit_seq = record->id;
+        break;
+    case SIM_RECORD_DROP: return;
     }
     SIM_TRACE(sim, sim_name(node->index), "replay kind %d id %llx", record->kind,
               (unsigned long long)record->id);
-    sim->replays++;
+    SIM_COUNT(sim, replayed);
     sim_node_step(sim, node, &event);
 }
 
-/* Position up to which epochs of the journal name bodies, per range. */
-static void names(const struct sim_journal *journal, uint64_t end, struct sim_map *named) {
-    for (uint64_t i = journal->first; i < end; i++) {
+/* Which bodies it takes: as storage does it. */
+static struct replay_plan *plan_of(const struct sim_journal *journal) {
+    struct replay_plan *plan = replay_plan_new();
+    int error = plan ? 0 : MRN_ERR_NO_MEMORY;
+    for (uint64_t i = journal->first; i < journal->next && !error; i++) {
         const struct sim_record *record = sim_journal_record(journal, i);
-        if (record->kind != SIM_RECORD_EPOCH)
-            continue;
-        const struct wire_epoch_head *head = (const void *)record->bytes;
-        const struct wire_interval *v = wire_epoch_intervals(record->bytes);
-        for (uint32_t k = 0; k < head->interval_count; k++) {
-            uint64_t *at = sim_map_put(named, wire_tx_range(v[k].first_id));
-            uint64_t to = (uint64_t)wire_tx_offset(v[k].first_id) + v[k].count;
-            *at = to > *at ? to : *at;
+        switch (record->kind) {
+        case SIM_RECORD_PROMISE:
+        case SIM_RECORD_COMMIT: break;
+        case SIM_RECORD_EPOCH: error = replay_plan_epoch(plan, record->bytes); break;
+        case SIM_RECORD_BODY: error = replay_plan_body(plan, record->id); break;
+        case SIM_RECORD_DROP:
+            error = replay_plan_dropped(plan, i, record->id, (uint32_t)record->token);
+            break;
         }
     }
+    if (error)
+        abort();
+    return plan;
 }
 
-/* Is this a body that no epoch of the journal names, so never acknowledged, or one with a newer
- * record? This process may have dropped many of both: they would need more slots than it had. */
-static bool skipped(const struct sim_journal *journal, const struct sim_map *named,
+/* Is this a record that a replay does not step? */
+static bool skipped(const struct replay_plan *plan, const struct sim_record *record,
                     uint64_t number) {
-    const struct sim_record *record = sim_journal_record(journal, number);
-    if (record->kind != SIM_RECORD_BODY)
-        return false;
-    const uint64_t *end = sim_map_get(named, wire_tx_range(record->id));
-    return !end || wire_tx_offset(record->id) >= *end ||
-           *sim_map_get(&journal->bodies, record->id) != number + 1;
+    return record->kind == SIM_RECORD_DROP ||
+           (record->kind == SIM_RECORD_BODY && !replay_plan_takes(plan, number, record->id));
 }
 
 static void execute(struct sim *sim, struct sim_node *node) {
@@ -74,20 +86,20 @@ static void execute(struct sim *sim, struct sim_node *node) {
 
 void sim_replay(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    struct sim_map named;
-    sim_map_init(&named);
-    names(journal, journal->next, &named);
+    struct replay_plan *plan = plan_of(journal);
     uint64_t end = journal->next; /* restoring may append */
     if (journal->snapshot)
         sim_node_restore(sim, node, journal->snapshot);
     if (journal->promise_kept)
         replay_record(sim, node, &journal->promise, 0);
     for (uint64_t i = journal->first; i < end; i++)
-        if (!skipped(journal, &named, i)) {
+        if (!skipped(plan, sim_journal_record(journal, i), i)) {
             replay_record(sim, node, sim_journal_record(journal, i), i);
             execute(sim, node);
+        } else {
+            sim->tally[SIM_TALLY_left_out]++;
         }
-    sim_map_free(&named);
+    replay_plan_free(plan);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     sim_node_step(sim, node, &event);
     journal->base = journal->next - node->seen.facts.append_position;
@@ -107,5 +119,69 @@ void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_nod
         SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)seq);
         sim_node_step(sim, node, &event);
     }
-    sim->learned++;
+    SIM_COUNT(sim, learned);
+}
+
+/* ---- snapshots ---- */
+
+void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot) {
+    sim_runtime_restore(node->runtime, snapshot);
+    node->delivered_seq = snapshot->exec_seq;
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
+    node->restoring = true;
+    for (uint32_t i = 0; i < snapshot->range_count; i++) {
+        event.restore_range.range = snapshot->ranges[i].range;
+        uint64_t owner = snapshot->ranges[i].owner; /* as a runtime keeps it */
+        event.restore_range.owner = snapshot->ranges[i].open ? owner : retired_mark(owner);
+        event.restore_range.position = snapshot->ranges[i].position;
+        event.restore_range.open = snapshot->ranges[i].open;
+        sim_node_step(sim, node, &event);
+    }
+    node->restoring = false;
+    event.kind = REPLICA_EVENT_RESTORED;
+    event.restored = (struct replica_event_restored){.seq = snapshot->exec_seq,
+                                                     .term = snapshot->term,
+                                                     .logical_time_us = snapshot->logical_time_us,
+                                                     .hash = snapshot->epoch_hash,
+                                                     .result_hash = sim_runtime_hash(snapshot)};
+    SIM_TRACE(sim, sim_name(node->index), "RESTORED at %llu",
+              (unsigned long long)snapshot->exec_seq);
+    sim_node_step(sim, node, &event);
+}
+
+void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
+                            const struct sim_runtime *snapshot) {
+    if (snapshot->exec_seq <= node->runtime->exec_seq ||
+        node->seen.facts.role == REPLICA_ROLE_QUARANTINED)
+        return;
+    SIM_COUNT(sim, snapshot);
+    if (sim->config.replica.durable)
+        sim_journal_snapshot(&node->journal, snapshot);
+    sim_node_restore(sim, node, snapshot);
+}
+
+/* The peer gives what it has written down last, or writes a new one. */
+void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
+    struct sim_random *random = &sim->random[SIM_STREAM_NODE];
+    if (peer == REPLICA_NODE_NONE || sim_node_differs(sim, &sim->nodes[peer]))
+        peer = (uint8_t)sim_random_below(random, sim_nodes(sim));
+    const struct sim_node *from = &sim->nodes[peer];
+    const struct sim_runtime *best = from->runtime;
+    if (from->journal.snapshot && from->journal.snapshot->exec_seq > after_seq &&
+        sim_random_chance(random, 500000))
+        best = from->journal.snapshot;
+    bool learns = sim_random_chance(random, 400000);
+    bool reachable = from->up && sim_network_open(sim, peer, node->index) &&
+                     sim_network_open(sim, node->index, peer);
+    if (!reachable || from == node || best->exec_seq <= after_seq || sim_node_differs(sim, from)) {
+        node->snapshot_asked = false;
+        return;
+    }
+    if (learns) {
+        sim_node_learn(sim, node, from);
+        node->snapshot_asked = false;
+        return;
+    }
+    sim_at(sim, sim->now_ns + sim_random_exponential(random, 5 * SIM_MS), SIM_EVENT_SNAPSHOT,
+           node->index, node->life, 0, sim_runtime_copy(best));
 }

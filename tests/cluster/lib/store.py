@@ -76,6 +76,10 @@ class Store:
     def stats(self):
         return json.loads(self.command("stats"))
 
+    def path(self, name):
+        """Where the object of that name lies on the server's disk, if it is there."""
+        return self.root / BUCKET / (f"cluster/{name}._S3rver_object" if self.s3 else name)
+
     def files(self):
         """name -> path of every object, as it lies on the server's disk."""
         top = self.root / BUCKET / ("cluster" if self.s3 else "")

@@ -330,7 +330,6 @@ static void test_words_of_maroonctl(void **state) {
     assert_refused(CONFIG_CTL, "--handover leader", MRN_ERR_NOT_FOUND, "--handover");
 }
 
-/* What --check-config prints is a config file that gives the same config. */
 static void test_store(void **state) {
     (void)state;
     assert_int_equal(load(CONFIG_NODE, "--store-url s3://b/p --store-endpoint https://h:1"), 0);
@@ -340,6 +339,7 @@ static void test_store(void **state) {
     assert_refused(CONFIG_NODE, "--store-endpoint http://a,http://b", MRN_ERR_INVALID, "one URL");
 }
 
+/* What --check-config prints is a config file that gives the same config. */
 static void test_print_reads_back(void **state) {
     (void)state;
     char line[160];

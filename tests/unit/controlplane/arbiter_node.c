@@ -1,5 +1,6 @@
 #include "arbiter_node.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,11 +14,12 @@ static void on_leader(void *context, const struct arbiter_leader *leader) {
     node->leader = *leader;
     node->leaders++;
 }
-static void on_campaign(void *context, bool won, const struct arbiter_leader *leader) {
+static void on_campaign(void *context, enum mailbox_campaign result,
+                        const struct arbiter_leader *leader) {
     struct arbiter_node *node = context;
     node->campaigned = true;
-    node->won = won;
-    node->wins += won;
+    node->won = result != MAILBOX_CAMPAIGN_LOST;
+    node->wins += node->won;
     node->campaign = *leader;
 }
 static void on_members(void *context) {
@@ -25,8 +27,8 @@ static void on_members(void *context) {
 }
 static void on_grant(void *context, const struct arbiter_grant *grant) {
     struct arbiter_node *node = context;
-    if (node->grant_count < NODE_GRANTS_MAX)
-        node->grants[node->grant_count++] = *grant;
+    assert(node->grant_count < NODE_GRANTS_MAX);
+    node->grants[node->grant_count++] = *grant;
 }
 static void on_checked(void *context, uint64_t range, uint64_t owner, bool owned) {
     struct arbiter_node *node = context;

@@ -5,7 +5,7 @@
 #include "controlplane/arbiter.h"
 #include "fixture.h"
 
-#define NODE_GRANTS_MAX 512
+#define NODE_GRANTS_MAX 4096
 
 struct arbiter_node {
     struct control_config config;

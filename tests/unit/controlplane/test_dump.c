@@ -17,6 +17,7 @@
 #include "controlplane/dump/dump_fetch.h"
 #include "controlplane/dump/dump_keep.h"
 #include "controlplane/dump/dump_read.h"
+#include "controlplane/dump/dump_show.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/dump/dumper.h"
 #include "dump_fixture.h"
@@ -564,6 +565,29 @@ static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
     }
 }
 
+/* A bar on a terminal, lines elsewhere, at most ten and one in a second, and the end in any case.
+ */
+static void test_progress_is_shown(void **state) {
+    (void)state;
+    char text[DUMP_SHOW_BYTES];
+    struct dump_progress half = {.pages = 1000, .pages_done = 500, .fetched_bytes = 12345},
+                         all = half;
+    struct dump_show bar = {.terminal = true, .since_ns = 1}, lines = {.since_ns = 1};
+    all.pages_done = 1000;
+    assert_true(dump_show(&bar, 1000000001, &half, text));
+    assert_non_null(strstr(text, "\r[####################                    ]  50 %"));
+    assert_non_null(strstr(text, "2.0 MB/s"));
+    assert_false(dump_show(&bar, 1050000001, &half, text));
+    assert_true(dump_show(&bar, 1110000001, &half, text));
+    assert_true(dump_show(&bar, 1111000001, &all, text));
+    assert_non_null(strstr(text, "100 %"));
+    assert_false(dump_show(&bar, 9000000001, &all, text)); /* it has ended */
+    assert_true(dump_show(&lines, 1000000001, &half, text));
+    assert_string_equal(text, "pages=500 of=1000 fetched_bytes=12345 mb_per_s=2.0");
+    assert_false(dump_show(&lines, 1900000001, &half, text));
+    assert_true(dump_show(&lines, 2000000001, &half, text));
+}
+
 static void test_the_leader_comes_last(void **state) {
     (void)state;
     assert_int_equal(dumper_patience(1, 0, 3), 1);
@@ -595,6 +619,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,
                                         tear_down),
+        cmocka_unit_test(test_progress_is_shown),
         cmocka_unit_test(test_the_leader_comes_last),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

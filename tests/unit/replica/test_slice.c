@@ -205,12 +205,17 @@ static void answers_from_before_our_pause_do_not_count(void **state) {
     assert_int_equal(w->campaigns, 0);
 }
 
-static void lead(struct world *w) {
+static void campaign_ends(struct world *w, bool won, bool late) {
     struct replica_event event = {.kind = REPLICA_EVENT_CAMPAIGN_RESULT};
     event.campaign.revision = event.campaign.term = TERM + 10;
     event.campaign.token = 7;
-    event.campaign.won = true;
+    event.campaign.won = won;
+    event.campaign.late = late;
     follower_step(&w->node, &event);
+}
+
+static void lead(struct world *w) {
+    campaign_ends(w, true, false);
     tick(w);
     struct wire_promise promise = {
         .term = TERM + 10, .token = 7, .promised_term = TERM + 10, .incarnations = {1, 1, 1}};
@@ -297,6 +302,26 @@ static void the_steps_of_a_take_over_are_noted(void **state) {
     assert_true(t.distance == 1 && t.slice_ns == FLOOR && t.floor_ns == FLOOR);
 }
 
+/* Told lost, won after all, while the next attempt is under way: that one's answer still comes. */
+static void a_late_win_answers_no_other_campaign(void **state) {
+    struct world *w = *state;
+    led(w, 50);
+    quiet(w, 2 * FLOOR);
+    campaign_ends(w, false, false);
+    quiet(w, 2 * FLOOR);
+    assert_int_equal(w->campaigns, 2);
+    campaign_ends(w, true, true);
+    assert_int_equal(facts(w).role, REPLICA_ROLE_PREPARING);
+    struct wire_ack ack = {.term = TERM + 20};
+    frame(w, 2, WIRE_ACK, 0, &ack, sizeof ack);
+    quiet(w, 10 * FLOOR);
+    assert_int_equal(facts(w).role, REPLICA_ROLE_FOLLOWER);
+    assert_int_equal(w->campaigns, 2);
+    campaign_ends(w, false, false);
+    quiet(w, 10 * FLOOR);
+    assert_int_equal(w->campaigns, 3);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -310,6 +335,7 @@ int main(void) {
         TEST(a_take_over_for_no_reason_is_learnt_from),
         TEST(a_slow_etcd_delays_only_those_behind_the_first),
         TEST(the_steps_of_a_take_over_are_noted),
+        TEST(a_late_win_answers_no_other_campaign),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

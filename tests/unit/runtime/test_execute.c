@@ -373,14 +373,26 @@ static void test_config_is_checked(void **state) {
     struct runtime_config config = small_config();
     const struct mrn_application *const twice[] = {&bank_application, &bank_application};
     struct runtime *runtime = NULL;
-    assert_true(runtime_size(&config) > config.state_bytes + config.result_bytes);
+    struct runtime_memory memory, more;
+    assert_int_equal(runtime_memory_plan(&config, &memory), 0);
+    assert_true(memory.state_bytes == config.state_bytes);
+    assert_true(memory.results_bytes == config.result_bytes);
+    assert_true(memory.most_bytes == memory.state_bytes + memory.results_bytes +
+                                         memory.idempotency_bytes + memory.ranges_bytes +
+                                         memory.copies_bytes + memory.other_bytes);
+    config.idempotency_bytes += 1 << 20;
+    assert_int_equal(runtime_memory_plan(&config, &more), 0);
+    assert_int_equal(more.idempotency_bytes - memory.idempotency_bytes, 1 << 20);
+    config.idempotency_slots += 100000; /* a record and its places in the table: about 100 bytes */
+    assert_int_equal(runtime_memory_plan(&config, &memory), 0);
+    assert_in_range(memory.idempotency_bytes - more.idempotency_bytes, 8000000, 14000000);
     config.applications = twice;
     config.application_count = 2;
     assert_int_equal(runtime_open(&config, &runtime), MRN_ERR_INVALID);
     assert_null(runtime);
-    assert_int_equal(runtime_size(&config), 0);
     config = small_config();
     config.result_bytes = config.max_result_bytes; /* a result might not fit */
+    assert_int_equal(runtime_memory_plan(&config, &memory), MRN_ERR_INVALID);
     assert_int_equal(runtime_open(&config, &runtime), MRN_ERR_INVALID);
     struct mrn_service service = *bank_application.services;
     struct mrn_method methods[5];
