@@ -47,6 +47,7 @@ enum journal_kind {
 #include "dataplane/journal/journal_kinds.def"
 #undef JOURNAL_KIND
 };
+#define JOURNAL_KINDS 10 /* above all values */
 
 /* Who a data directory is. Written once, when the directory is made; a directory with another
  * cluster or configuration is refused at open. */
@@ -109,7 +110,8 @@ int journal_open(const struct journal_config *config, journal_replay_fn *replay,
  * is allowed. Blocking. */
 int journal_close(struct journal *journal);
 
-/* One line for the log: writer and why, O_DIRECT or why not, segments, positions, what was cut. */
+/* One line for the log: writer and why, O_DIRECT or why not, segments, positions, what was cut and
+ * where (file, offset). */
 const char *journal_describe(const struct journal *journal);
 
 const struct journal_identity *journal_identity(const struct journal *journal);
@@ -193,9 +195,9 @@ void journal_check(const struct journal *journal);
 struct journal_report {
     struct journal_identity identity;
     uint64_t segment_bytes, segment_count;
-    uint64_t first, next;   /* positions */
-    uint64_t stable_floor;  /* greatest stable position written down anywhere */
-    uint64_t kind_count[8]; /* by enum journal_kind */
+    uint64_t first, next;               /* positions */
+    uint64_t stable_floor;              /* greatest stable position written down anywhere */
+    uint64_t kind_count[JOURNAL_KINDS]; /* by enum journal_kind */
     uint64_t used_bytes, torn_bytes;
     int generation; /* how often it was opened for writing */
 };

@@ -1,5 +1,6 @@
 #include "dataplane/journal/journal_format.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "proto/wire_hash.h"
@@ -171,6 +172,11 @@ uint32_t journal_packer_end(struct journal_packer *packer, uint64_t stable_below
 uint64_t journal_packer_bytes(const struct journal_packer *packer) {
     return (uint64_t)(packer->block_count - 1) * JOURNAL_PAYLOAD_BYTES + packer->at;
 }
+
+#define JOURNAL_KIND(name, value, label, sticky, sentence) \
+    static_assert((value) < JOURNAL_KINDS, "tables by kind have no room for it");
+#include "dataplane/journal/journal_kinds.def"
+#undef JOURNAL_KIND
 
 const char *journal_kind_label(uint32_t kind) {
     switch (kind) {

@@ -128,6 +128,18 @@ static int sync_segments(struct journal *journal, const struct journal_end *end,
     return 0;
 }
 
+/* Where the torn tail begins that is (to be) cut; empty when there is none. */
+static void torn_text(char text[JOURNAL_TORN_BYTES], const struct journal_scan *scan,
+                      const struct journal_end *end) {
+    char name[32];
+    journal_segment_name(name, end->segment);
+    if (scan->record_length || scan->cut_blocks)
+        snprintf(text, JOURNAL_TORN_BYTES, "file %s, offset %" PRIu64, name,
+                 end->block * JOURNAL_BLOCK_BYTES);
+    else
+        text[0] = 0;
+}
+
 /* Sets the counters of the log's end; notes the opening in the store. */
 static int go_on(struct journal *journal, const struct journal_scan *scan,
                  const struct journal_end *end, char *text) {
@@ -146,6 +158,7 @@ static int go_on(struct journal *journal, const struct journal_scan *scan,
     journal->counters.recovered_records = scan->record_count;
     journal->counters.recovered_bytes = scan->record_bytes;
     journal->counters.cut_bytes = scan->cut_blocks * JOURNAL_BLOCK_BYTES;
+    torn_text(journal->torn, scan, end);
     journal->counters.retained_bytes =
         ((end->segment - store->segment_begin) * journal->block_count + end->block) *
         JOURNAL_BLOCK_BYTES;
@@ -216,7 +229,7 @@ static int start(struct journal *journal, char *text) {
     const struct journal_dir *dir = &journal->keeper.dir;
     journal_say(journal->description, 0, path,
                 "writer=%s%s%s direct=%s%s%s segments=%" PRIu64 " segment_bytes=%" PRIu64
-                " first=%" PRIu64 " next=%" PRIu64 " generation=%u cut_bytes=%" PRIu64,
+                " first=%" PRIu64 " next=%" PRIu64 " generation=%u cut_bytes=%" PRIu64 "%s%s",
                 journal->writer.uses_thread ? "thread" : "io_uring",
                 journal->writer.uring_errno ? " io_uring=" : "",
                 journal->writer.uring_errno ? strerror(journal->writer.uring_errno) : "",
@@ -224,7 +237,8 @@ static int start(struct journal *journal, char *text) {
                 dir->buffered_errno ? strerror(dir->buffered_errno) : "",
                 dir->buffered_errno ? ")" : "", dir->store.segment_end - dir->store.segment_begin,
                 dir->store.segment_bytes, journal_first(journal), journal->next,
-                journal->generation, journal->counters.cut_bytes);
+                journal->generation, journal->counters.cut_bytes,
+                *journal->torn ? "; torn tail cut: " : "", journal->torn);
     return 0;
 }
 
@@ -330,13 +344,14 @@ int journal_read(const char *directory, journal_replay_fn *replay, void *context
     }
     if (!error) {
         fill_report(scan, &dir.store, &end, ret_report);
+        char tail[JOURNAL_TORN_BYTES];
+        torn_text(tail, scan, &end);
         journal_say(text, 0, directory,
                     "good: %" PRIu64 " records at positions %" PRIu64 " to %" PRIu64
-                    " (exclusive), %" PRIu64 " segments, stable below %" PRIu64 "; torn tail: %s",
+                    " (exclusive), %" PRIu64 " segments, stable below %" PRIu64 "; torn tail: %s%s",
                     scan->record_count, ret_report->first, ret_report->next,
-                    ret_report->segment_count, ret_report->stable_floor,
-                    scan->record_length || scan->cut_blocks ? "yes, cut at the next start"
-                                                            : "none");
+                    ret_report->segment_count, ret_report->stable_floor, *tail ? tail : "none",
+                    *tail ? ", cut at the next start" : "");
     }
     free(scan);
     return error;

@@ -5,6 +5,8 @@
 #include "dataplane/journal/journal_dir.h"
 #include "dataplane/journal/journal_scan.h"
 
+#define JOURNAL_TORN_BYTES 80
+
 struct journal_end {
     uint64_t segment, block; /* where the next write goes; block may be one past the segment */
 };

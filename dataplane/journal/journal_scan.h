@@ -25,7 +25,7 @@ struct journal_scan {
     uint32_t generation_max; /* greatest seen, also in the survey */
     uint32_t record_have, record_length; /* of an unfinished record; record_length 0: none */
     uint8_t record_kind;
-    uint64_t record_count, record_bytes, kind_count[8];
+    uint64_t record_count, record_bytes, kind_count[JOURNAL_KINDS];
     uint64_t cut_blocks; /* written behind the end: intact ones, and a broken one at the end */
     int replay_error;    /* what `replay` returned */
     uint8_t record[sizeof(struct journal_record) + JOURNAL_RECORD_MAX_BYTES];

@@ -4,9 +4,9 @@
 
 #include "dataplane/journal/journal_format.h"
 #include "dataplane/journal/journal_keeper.h"
+#include "dataplane/journal/journal_recover.h"
 #include "dataplane/journal/journal_writer.h"
 
-#define JOURNAL_KINDS 8
 #define JOURNAL_POSITION_NONE UINT64_MAX
 
 /* One write. Batches are numbered; number modulo batch_count gives the buffer.
@@ -45,6 +45,7 @@ struct journal {
     int error;
     int created;
     char text[JOURNAL_TEXT_BYTES];
+    char torn[JOURNAL_TORN_BYTES]; /* where the tail was cut at open; empty: nowhere */
     char description[JOURNAL_TEXT_BYTES];
     struct journal_counters counters; /* each field stored relaxed by the producer */
 };

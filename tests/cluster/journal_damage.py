@@ -67,8 +67,14 @@ def torn_tail(cluster):
     used[-1].write_bytes(data)
     after, floor = positions(directory)
     assert floor <= after < before, (floor, after, before)
-    print(f"torn tail: positions {after} to {before} are cut, stable was known below {floor}", flush=True)
+    where = f"file {used[-1].name}, offset {last}"
+    told = verify(directory).stdout.splitlines()[-1]
+    assert re.fullmatch(rf"journal {directory}: good: \d+ records at positions \d+ to {after} \(exclusive\), \d+ segments, "
+                        rf"stable below {floor}; torn tail: {where}, cut at the next start", told), told
+    print(told, flush=True)
     back(cluster)
+    log = cluster.nodes[VICTIM].log_path.read_text(errors="replace")
+    assert re.search(rf"next={after} generation=\d+ cut_bytes=\d+; torn tail cut: {where}\b", log), log
 
 
 def flipped_bit(cluster):

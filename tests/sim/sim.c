@@ -178,6 +178,15 @@ struct sim *sim_create(uint64_t seed, const struct sim_config *config) {
     return sim;
 }
 
+static void count_config(struct sim *sim) {
+    const struct replica_config *c = &sim->config.replica;
+    sim->tally[SIM_TALLY_nodes_1 + c->node_count - 1]++;
+    sim->tally[SIM_TALLY_disk_seeds] += c->durable;
+    sim->tally[SIM_TALLY_memory_seeds] += !c->durable;
+    sim->tally[SIM_TALLY_more_than_majority] += c->quorum > c->node_count / 2 + 1;
+    sim->tally[SIM_TALLY_core] += sim->config.core;
+}
+
 static void begin(struct sim *sim) {
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
     sim_check_init(sim);
@@ -192,6 +201,7 @@ static void begin(struct sim *sim) {
     for (uint8_t i = 0; i < sim->config.gateways; i++)
         sim_at(sim, sim_random_below(random, 20 * SIM_MS), SIM_EVENT_GATEWAY, i, 0, 1, NULL);
     sim->gateway_count = sim->config.gateways;
+    count_config(sim);
     sim_faults_start(sim);
     sim_at(sim, sim->config.fault_ns, SIM_EVENT_HEAL, 0, 0, 0, NULL);
 }

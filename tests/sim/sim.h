@@ -61,6 +61,14 @@ enum sim_fault {
 };
 #define SIM_FAULTS_FIRST SIM_FAULT_ROT
 
+enum sim_tally { /* sim_tally.def */
+#define SIM_TALLY(name, sentence) SIM_TALLY_##name,
+#include "tests/sim/sim_tally.def"
+#undef SIM_TALLY
+                 SIM_TALLY_COUNT
+};
+#define SIM_COUNT(sim, name) ((sim)->tally[SIM_TALLY_##name]++)
+
 /* Streams of chance after the fault classes' own. */
 enum sim_stream {
     SIM_STREAM_CONFIG = SIM_FAULT_COUNT,
@@ -240,7 +248,7 @@ struct sim_journal {
 struct sim_packet {
     uint8_t from, to, stage;
     uint32_t life, to_life; /* of the sender, and of the gateway it is for */
-    uint64_t incarnation, number;
+    uint64_t incarnation, number, sent_ns;
     uint32_t length_bytes;
     uint8_t bytes[];
 };
@@ -248,7 +256,8 @@ struct sim_packet {
 struct sim_network {
     uint64_t cut_until_ns[SIM_ENDPOINTS][SIM_ENDPOINTS]; /* [from][to] */
     uint64_t slow_until_ns[SIM_ENDPOINTS];
-    uint64_t sent, lost, delivered, corrupted;
+    uint64_t newest_ns[SIM_ENDPOINTS][SIM_ENDPOINTS]; /* sending of the newest that arrived */
+    uint64_t sent;
 };
 
 /* ---- control plane of a node, and the arbiter ---- */
@@ -327,9 +336,8 @@ struct sim_arbiter {
     uint64_t away_until_ns, slow_until_ns, lossy_until_ns;
     struct sim_arbiter_store backup;
     bool backed_up;
-    bool went_back;    /* restored, and no operator has raised term_base */
-    uint64_t raise_ns; /* when he will look after it */
-    uint64_t restores;
+    bool went_back;             /* restored, and no operator has raised term_base */
+    uint64_t raise_ns;          /* when he will look after it */
     uint64_t granted, holdings; /* ranges, ever; grants of any, ever */
     uint64_t given;             /* greatest incarnation, ever */
 };
@@ -504,8 +512,7 @@ struct sim {
     struct replica_delivered_body *delivered; /* scratch, WIRE_EPOCH_BODIES_MAX */
     struct sim_body *bodies;                  /* scratch, the same */
     uint64_t drops[WIRE_DROP_COUNT];
-    uint64_t crashes, wipes, takeovers, returns, snapshots, learned, seals, retired, replays,
-        fault_count[SIM_FAULT_COUNT];
+    uint64_t tally[SIM_TALLY_COUNT];
 };
 
 /* ---- sim.c ---- */
@@ -573,12 +580,14 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
 /* Stores a body in a slot; false when there is none. */
 bool sim_node_store(struct sim *sim, struct sim_node *node, uint64_t id, const uint8_t *bytes,
                     uint32_t length_bytes, struct replica_event_body *ret_body);
-/* Committed epochs out of a peer's journal. */
-void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from);
-void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
 
 /* ---- sim_replay.c ---- */
 void sim_replay(struct sim *sim, struct sim_node *node);
+/* Committed epochs out of a peer's journal. */
+void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from);
+void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
+void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
+                            const struct sim_runtime *snapshot); /* of a peer */
 
 /* ---- sim_network.c ---- */
 /* Takes the finished packet of a writer and decides its fate. */

@@ -16,8 +16,10 @@ static bool reachable(const struct sim *sim, const struct sim_node *node) {
 static uint64_t one_way(struct sim *sim) {
     struct sim_random *random = &sim->random[SIM_STREAM_ARBITER];
     uint64_t ns = sim->config.arbiter_ns / 2 + sim_random_below(random, sim->config.arbiter_ns + 1);
-    if (sim_faulty(sim, SIM_FAULT_ARBITER) && sim->arbiter.slow_until_ns > sim->now_ns)
+    if (sim_faulty(sim, SIM_FAULT_ARBITER) && sim->arbiter.slow_until_ns > sim->now_ns) {
+        SIM_COUNT(sim, etcd_slow);
         ns += sim_random_exponential(random, 20 * sim->config.arbiter_ns);
+    }
     return ns;
 }
 
@@ -38,16 +40,37 @@ static struct sim_request *copied(const struct sim_request *request) {
 void sim_arbiter_ask(struct sim *sim, struct sim_node *node, struct sim_request *request) {
     request->node = node->index;
     request->sent_at = node->control.revision;
-    if (swallowed(sim))
+    if (swallowed(sim)) {
+        SIM_COUNT(sim, etcd_lost);
         return;
+    }
     sim_at(sim, sim->now_ns + one_way(sim), SIM_EVENT_REQUEST, node->index, node->life, 0,
            copied(request));
+}
+
+/* Did it change what the arbiter holds? */
+static bool changes(const struct sim_request *request) {
+    switch (request->kind) {
+    case SIM_REQUEST_REGISTER:
+    case SIM_REQUEST_RESIGN:
+    case SIM_REQUEST_SEALED: return true;
+    case SIM_REQUEST_CAMPAIGN: return request->won;
+    case SIM_REQUEST_GRANT: return request->outcome == WIRE_RANGE_GRANTED;
+    case SIM_REQUEST_KEEPALIVE:
+    case SIM_REQUEST_READ:
+    case SIM_REQUEST_RENEW:
+    case SIM_REQUEST_CHECK:
+    case SIM_REQUEST_WATCH: return false;
+    }
+    return false;
 }
 
 static void reply(struct sim *sim, struct sim_request *request, uint32_t life) {
     request->seen_at = sim->arbiter.store.revision;
     request->term_base = sim->arbiter.store.term_base;
     if (!reachable(sim, &sim->nodes[request->node]) || swallowed(sim)) {
+        sim->tally[SIM_TALLY_answer_lost] += changes(request);
+        sim->tally[SIM_TALLY_won_unheard] += request->kind == SIM_REQUEST_CAMPAIGN && request->won;
         free(request);
         return;
     }
@@ -103,8 +126,10 @@ void sim_arbiter_leases(struct sim *sim) {
         return;
     }
     if (arbiter->store.key.revision &&
-        !lease_lives(sim, arbiter->store.key.node, arbiter->store.key.life))
+        !lease_lives(sim, arbiter->store.key.node, arbiter->store.key.life)) {
+        SIM_COUNT(sim, lease_expired);
         key_delete(sim);
+    }
 }
 
 void sim_arbiter_init(struct sim *sim) {
@@ -169,7 +194,7 @@ void sim_arbiter_backup(struct sim *sim, uint64_t raise_after_ns) {
     arbiter->store = arbiter->backup;
     arbiter->backed_up = false;
     arbiter->went_back = true;
-    arbiter->restores++;
+    SIM_COUNT(sim, etcd_restored);
     arbiter->raise_ns = sim->now_ns + raise_after_ns;
     for (uint32_t i = 0; i < WIRE_NODES_MAX; i++) /* leases begin anew */
         arbiter->lease_until_ns[i] = sim->now_ns + sim->config.lease_ns;
@@ -279,7 +304,8 @@ static void sealed(struct sim *sim, const struct sim_request *request) {
         return;
     r->sealed = true;
     r->end = request->end;
-    sim->seals++;
+    SIM_COUNT(sim, sealed);
+    sim->tally[SIM_TALLY_range_expired] += r->lease_until_ns <= sim->now_ns;
     SIM_TRACE(sim, "etc", "range %llu sealed at %u", (unsigned long long)r->range, r->end);
 }
 
@@ -287,6 +313,8 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     struct sim_arbiter *arbiter = &sim->arbiter;
     struct sim_arbiter_range *r;
     if (!reachable(sim, &sim->nodes[request->node])) {
+        sim->tally[arbiter->away_until_ns > sim->now_ns ? SIM_TALLY_etcd_away
+                                                        : SIM_TALLY_etcd_cut]++;
         free(request);
         return;
     }

@@ -244,7 +244,7 @@ static void check_established(struct sim *sim, struct sim_node *node,
                  node->index, U((*leader - 1) >> 32), U((*leader - 1) & UINT32_MAX),
                  U(f->promised_term));
     *leader = who + 1;
-    sim->takeovers++;
+    SIM_COUNT(sim, takeover);
     SIM_TRACE(sim, sim_name(node->index), "  LEADS term %llu with last %llu", U(f->promised_term),
               U(f->last_seq));
     for (uint64_t seq = f->base_seq + 1; seq <= c->committed; seq++) {
@@ -316,6 +316,9 @@ static void check_cut(struct sim *sim, struct sim_node *node, const struct repli
         terms[f->last_seq % SIM_TERMS] == f->last_term)
         sim_fail(sim, "10.1 tail cut", "n%u: the log ends at %llu after %llu, nothing replaced it",
                  node->index, U(f->last_seq), U(before->last_seq));
+    if (shorter || (f->last_seq > f->base_seq && f->last_seq == before->last_seq &&
+                    node->seen.valid && terms[f->last_seq % SIM_TERMS] != f->last_term))
+        SIM_COUNT(sim, cut_log);
     uint64_t from = before->last_seq < f->last_seq ? before->last_seq + 1 : f->last_seq;
     for (uint64_t seq = from > f->base_seq ? from : f->base_seq + 1; seq <= f->last_seq; seq++) {
         struct wire_hash hash;
@@ -347,12 +350,15 @@ static void check_role(struct sim *sim, struct sim_node *node, const struct repl
                   sim_role_name(f->role), U(f->promised_term));
     if (!node->recovered && votes(f->role)) {
         node->recovered = true;
+        SIM_COUNT(sim, recovered);
         check_recovered(sim, node);
         SIM_TRACE(sim, sim_name(node->index), "  recovered at last %llu", U(f->last_seq));
     }
     if (f->role == REPLICA_ROLE_QUARANTINED && before->role != f->role &&
         !sim_node_differs(sim, node))
         sim_fail(sim, "quarantine", "n%u is quarantined though its state is right", node->index);
+    if (f->role == REPLICA_ROLE_QUARANTINED && before->role != f->role)
+        SIM_COUNT(sim, quarantined);
     if (before->role == REPLICA_ROLE_QUARANTINED && f->role != before->role)
         sim_fail(sim, "quarantine", "n%u leaves its quarantine", node->index);
     if (f->role == REPLICA_ROLE_LEADER &&
@@ -371,6 +377,8 @@ void sim_check_step(struct sim *sim, struct sim_node *node) {
     check_cut(sim, node, &f);
     check_counted(sim, node, &f);
     check_role(sim, node, &f);
+    if (node->seen.valid)
+        sim->tally[SIM_TALLY_replaced] += f.bodies_replaced - node->seen.facts.bodies_replaced;
     node->seen.facts = f;
     if (sim->steps % sim->config.check_every == 0 && !node->restoring) {
         const char *broken = replica_check(node->replica);
@@ -529,7 +537,7 @@ static void check_ranges(struct sim *sim, const uint8_t *epoch) {
         if (controls[i].kind == WIRE_CONTROL_OPEN && r && r->open)
             sim_fail(sim, "10.5 ranges", "epoch %llu opens range %llu, which is open", U(head->seq),
                      U(controls[i].range));
-        if (controls[i].kind == WIRE_CONTROL_OPEN && !sim->arbiter.restores &&
+        if (controls[i].kind == WIRE_CONTROL_OPEN && !sim->tally[SIM_TALLY_etcd_restored] &&
             sim_map_get(&sim->checks.seals, sim_random_mix(controls[i].value) ^ controls[i].range))
             sim_fail(sim, "10.5 ranges", "epoch %llu opens range %llu for %llx, who held it before",
                      U(head->seq), U(controls[i].range), U(controls[i].value));
@@ -670,6 +678,7 @@ static bool result_equal(const struct sim_result *a, const struct sim_result *b)
 
 void sim_check_result(struct sim *sim, struct sim_gateway *gateway,
                       const struct sim_transaction *transaction, const struct wire_result *result) {
+    SIM_COUNT(sim, read);
     struct wire_result head;
     struct sim_result body;
     memcpy(&head, result, sizeof head);
@@ -757,7 +766,7 @@ static void retired_end(struct sim *sim, struct sim_node *node) {
         uint32_t end;
         if (!replica_range_retired(node->replica, state->range, &end))
             continue;
-        sim->retired++;
+        SIM_COUNT(sim, retired);
         if (state->open || state->position != end)
             sim_fail(sim, "10.5 ranges", "n%u: range %llu retired at %u, its runtime %s at %u",
                      node->index, U(state->range), end, state->open ? "open" : "sealed",

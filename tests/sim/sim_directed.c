@@ -34,8 +34,10 @@ void sim_fault_flushed(struct sim *sim, struct sim_node *node) {
     if (!node->forgets)
         return;
     node->forgets = false;
-    if (sim_loss_allowed(sim, node))
-        sim_node_crash(sim, node, sim->config.replica.durable);
+    if (!sim_loss_allowed(sim, node))
+        return;
+    SIM_COUNT(sim, amnesia);
+    sim_node_crash(sim, node, sim->config.replica.durable);
 }
 
 /* ---- a leader that comes back over a log shorter than its own ---- */
@@ -103,7 +105,7 @@ static void return_back(struct sim *sim, struct sim_random *random, uint8_t succ
             sim->network.cut_until_ns[way->leader][i] = way->back_until_ns;
     }
     way->step = SIM_RETURN_BACK;
-    sim->returns++;
+    SIM_COUNT(sim, returned);
 }
 
 void sim_fault_return(struct sim *sim, struct sim_random *random) {

@@ -38,6 +38,7 @@ static uint64_t lasting(struct sim_random *random, uint64_t mean_ns) {
 
 static void crash_fault(struct sim *sim, struct sim_random *random) {
     bool all = sim->config.replica.durable && sim_random_chance(random, 100000);
+    sim->tally[SIM_TALLY_crash_all] += all;
     for (uint8_t i = 0; all && i < sim_nodes(sim); i++) /* power loss */
         if (sim->nodes[i].up)
             sim_node_crash(sim, &sim->nodes[i], false);
@@ -114,6 +115,7 @@ static void gateway_fault(struct sim *sim, struct sim_random *random) {
     if (!dies) {
         SIM_TRACE(sim, sim_name((uint8_t)(WIRE_NODES_MAX + gateway->index)), "PAUSE %.3f ms",
                   (double)pause_ns / 1e6);
+        SIM_COUNT(sim, gateway_pause);
         gateway->paused_until_ns = sim->now_ns + pause_ns;
         return;
     }
@@ -140,6 +142,7 @@ static void clock_fault(struct sim *sim, struct sim_random *random) {
         return;
     struct sim_node *node = &sim->nodes[sim->seed % sim_nodes(sim)];
     SIM_TRACE(sim, sim_name(node->index), "CLOCK jumps by %lld us", (long long)jump);
+    sim->tally[kind == 3 ? SIM_TALLY_clock_years : SIM_TALLY_clock_step]++;
     node->wall_offset_us += jump;
 }
 
@@ -154,8 +157,10 @@ static void pause_fault(struct sim *sim, struct sim_random *random) {
 static void handover_fault(struct sim *sim, struct sim_random *random) {
     struct sim_node *node = some_node(sim, random);
     struct replica_event event = {.kind = REPLICA_EVENT_HANDOVER};
-    if (node->up)
-        sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
+    if (!node->up)
+        return;
+    sim->tally[SIM_TALLY_handover] += node->seen.facts.role == REPLICA_ROLE_LEADER;
+    sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
 }
 
 static void wipe_fault(struct sim *sim, struct sim_random *random) {
@@ -193,7 +198,6 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault) {
     struct sim_random *random = &sim->random[fault];
     if (!sim_faulty(sim, fault))
         return;
-    sim->fault_count[fault]++;
     switch (fault) {
     case SIM_FAULT_CRASH: crash_fault(sim, random); break;
     case SIM_FAULT_WIPE: wipe_fault(sim, random); break;

@@ -43,8 +43,9 @@ static void send_hello(struct sim *sim, struct sim_gateway *gateway) {
 
 /* The bytes of a part follow from the transaction alone, so that a resend is the same body. A
  * conflicting gateway gives odd nodes another amount. */
-static uint32_t part_bytes(const struct sim_gateway *gateway, const struct sim_transaction *t,
-                           uint32_t part, uint8_t node, uint8_t *bytes) {
+static uint32_t part_bytes(struct sim *sim, const struct sim_gateway *gateway,
+                           const struct sim_transaction *t, uint32_t part, uint8_t node,
+                           uint8_t *bytes) {
     struct wire_body_header header = {.service = 1,
                                       .method = t->kind,
                                       .parts_following = (uint16_t)(t->parts - 1 - part),
@@ -55,8 +56,10 @@ static uint32_t part_bytes(const struct sim_gateway *gateway, const struct sim_t
                                   .to = t->to,
                                   .part = (uint8_t)part,
                                   .amount = t->amount};
-    if (gateway->conflicting && (node & 1) && t->operation % 3 == 0)
+    if (gateway->conflicting && (node & 1) && t->operation % 3 == 0) {
+        SIM_COUNT(sim, conflict);
         payload.amount++;
+    }
     memset(bytes, (int)(t->operation & 255), t->length_bytes);
     memcpy(bytes, &header, sizeof header);
     memcpy(bytes + sizeof header, &payload, sizeof payload);
@@ -69,7 +72,7 @@ static void send_transaction(struct sim *sim, struct sim_gateway *gateway,
     for (uint32_t part = 0; part < t->parts; part++) {
         struct wire_tx tx = {wire_tx_id(t->range, t->offset + part)};
         memcpy(frame, &tx, sizeof tx);
-        uint32_t length = part_bytes(gateway, t, part, node, frame + sizeof tx);
+        uint32_t length = part_bytes(sim, gateway, t, part, node, frame + sizeof tx);
         sim_gateway_send(sim, gateway, node, WIRE_TX, frame, (uint32_t)sizeof tx + length);
     }
 }
@@ -114,6 +117,7 @@ void sim_gateway_fill(struct sim *sim, struct sim_transaction *t) {
     t->amount = sim_random_u32(random, 1, 400);
     t->parts =
         sim_random_chance(random, 100000) ? sim_random_u32(random, 1, sim->config.parts_max) : 1;
+    sim->tally[SIM_TALLY_parts] += t->parts > 1;
     uint32_t least = sizeof(struct wire_body_header) + sizeof(struct sim_payload);
     t->length_bytes = sim_random_u32(random, least, sim->config.body_bytes_max);
 }
@@ -138,6 +142,7 @@ static void resend(struct sim *sim, struct sim_gateway *gateway, struct sim_tran
         return;
     t->tries++;
     gateway->resent++;
+    SIM_COUNT(sim, resent);
     if (MUTANT(gateway_moves_early) && t->tries == 3) {
         t->range = WIRE_RANGE_NONE;
         return;
@@ -217,6 +222,7 @@ static void place_moved(struct sim *sim, struct sim_gateway *gateway) {
         if (t->range != WIRE_RANGE_NONE || !assign(gateway, t))
             continue;
         t->tries = 0;
+        SIM_COUNT(sim, moved);
         t->resend_ns = sim->now_ns + RESEND_NS;
         send_everywhere(sim, gateway, t);
     }
@@ -338,6 +344,7 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
     struct sim_gateway *gateway = &sim->gateways[index];
     struct sim_random *random = &sim->random[SIM_STREAM_GATEWAY];
     uint32_t life = gateway->life;
+    sim->tally[SIM_TALLY_gateway_heir] += life > 0;
     free(gateway->core);
     memset(gateway, 0, sizeof *gateway);
     gateway->index = index;
@@ -353,6 +360,7 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
     gateway->narrow = REPLICA_NODE_NONE;
     if (sim_faulty(sim, SIM_FAULT_NARROW) && sim_random_chance(random, 500000))
         gateway->narrow = (uint8_t)sim_random_below(random, sim_nodes(sim));
+    sim->tally[SIM_TALLY_narrow] += gateway->narrow != REPLICA_NODE_NONE;
     gateway->conflicting = sim_faulty(sim, SIM_FAULT_CONFLICT) && sim_random_chance(random, 500000);
     gateway->next_transaction_ns = sim->now_ns;
     SIM_TRACE(sim, sim_name(endpoint(gateway)), "START owner %llx%s narrow %s",
@@ -365,6 +373,7 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
 
 void sim_gateway_die(struct sim *sim, struct sim_gateway *gateway) {
     SIM_TRACE(sim, sim_name(endpoint(gateway)), "DIES");
+    SIM_COUNT(sim, gateway_dead);
     gateway->alive = false;
     gateway->life++;
 }

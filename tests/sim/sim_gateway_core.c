@@ -27,6 +27,7 @@ static void falsify(const struct sim_gateway *gateway, uint8_t node, uint8_t *bo
     if (payload.operation % 3)
         return;
     payload.amount++;
+    SIM_COUNT(current.sim, conflict);
     memcpy(body + at, &payload, sizeof payload);
 }
 

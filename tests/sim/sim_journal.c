@@ -96,10 +96,12 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
         record.bytes = copy_bytes(action->tail, action->tail_bytes);
         record.length_bytes = action->tail_bytes;
     } else if (action->kind == REPLICA_ACTION_APPEND_DROP) {
+        sim->tally[SIM_TALLY_dropped] += action->range != REPLICA_RANGES_ALL;
         record.kind = SIM_RECORD_DROP;
         record.id = action->range;
         record.token = action->end;
     } else if (action->kind == REPLICA_ACTION_APPEND_COMMIT) {
+        sim->tally[SIM_TALLY_noted]++;
         record.kind = SIM_RECORD_COMMIT;
         record.id = action->seq;
     } else {
@@ -122,13 +124,18 @@ static void tell_stable(struct sim *sim, struct sim_node *node, uint64_t number)
 
 void sim_journal_pump(struct sim *sim, struct sim_node *node) {
     struct sim_journal *journal = &node->journal;
-    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX ||
-        node->full_until_ns > sim->now_ns)
+    if (journal->writing == journal->next || journal->writes == SIM_WRITES_MAX)
         return;
+    if (node->full_until_ns > sim->now_ns) {
+        SIM_COUNT(sim, disk_full);
+        return;
+    }
     struct sim_random *random = &sim->random[SIM_STREAM_DISK];
     uint64_t ns = sim->config.sync_ns / 2 + sim_random_exponential(random, sim->config.sync_ns / 2);
-    if (sim_faulty(sim, SIM_FAULT_DISK) && node->sync_slow_until_ns > sim->now_ns)
+    if (sim_faulty(sim, SIM_FAULT_DISK) && node->sync_slow_until_ns > sim->now_ns) {
+        SIM_COUNT(sim, sync_slow);
         ns += sim_random_exponential(random, sim->config.sync_slow_ns);
+    }
     if (MUTANT(shell_stable_early))
         tell_stable(sim, node, journal->next);
     journal->writing = journal->next;
@@ -183,6 +190,9 @@ void sim_journal_crash(struct sim *sim, struct sim_node *node) {
     if (sim_random_chance(&sim->random[SIM_STREAM_DISK], 500000))
         kept = 0;
     uint64_t end = journal->stable + kept;
+    sim->tally[SIM_TALLY_unsynced_lost] += kept < loose;
+    sim->tally[SIM_TALLY_unsynced_kept] += kept > 0;
+    sim->tally[SIM_TALLY_snapshot_torn] += journal->unfinished != NULL;
     for (uint64_t i = end; i < journal->next; i++)
         free(sim_journal_record(journal, i)->bytes);
     uint64_t before = journal->stable;

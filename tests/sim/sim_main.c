@@ -15,10 +15,11 @@
 #define JOBS_MAX 16
 #define SEED_SECONDS 60 /* of CPU; a seed that takes longer hangs */
 #define CHECK_BYTES 96
+#define ALL_FAULTS_SEEDS 1000 /* of fewer, chance may leave one out */
 
 struct options {
     uint64_t seeds, base, seed;
-    bool one, trace, shrink, verbose, mixed;
+    bool one, trace, shrink, verbose, mixed, tally, all_faults;
     uint64_t trace_from_ns;
     uint32_t seconds, jobs, without;
     uint64_t failures_max;
@@ -29,8 +30,8 @@ struct options {
 struct board {
     struct {
         _Atomic uint64_t seed, seeds, failures;
-        _Atomic uint64_t virtual_ns, steps, passes, packets, epochs, transactions, crashes,
-            takeovers, snapshots, learned, seals, retired, replays;
+        _Atomic uint64_t virtual_ns, steps, packets, epochs, transactions;
+        _Atomic uint64_t tally[SIM_TALLY_COUNT], tally_seeds[SIM_TALLY_COUNT];
     } jobs[JOBS_MAX];
     _Atomic uint64_t next;
 };
@@ -203,17 +204,13 @@ static void count(struct board *board, uint32_t job, const struct sim *sim, bool
     board->jobs[job].failures += !passed;
     board->jobs[job].virtual_ns += sim->now_ns;
     board->jobs[job].steps += sim->steps;
-    board->jobs[job].passes += sim->passes;
     board->jobs[job].packets += sim->network.sent;
     board->jobs[job].epochs += sim->checks.committed;
     board->jobs[job].transactions += sim->checks.fact_count;
-    board->jobs[job].crashes += sim->crashes;
-    board->jobs[job].takeovers += sim->takeovers;
-    board->jobs[job].snapshots += sim->snapshots;
-    board->jobs[job].learned += sim->learned;
-    board->jobs[job].seals += sim->seals;
-    board->jobs[job].retired += sim->retired;
-    board->jobs[job].replays += sim->replays;
+    for (uint32_t t = 0; t < SIM_TALLY_COUNT; t++) {
+        board->jobs[job].tally[t] += sim->tally[t];
+        board->jobs[job].tally_seeds[t] += sim->tally[t] > 0;
+    }
 }
 
 /* ---- many seeds ---- */
@@ -261,30 +258,43 @@ static void work(const struct options *options, const uint64_t *first, uint64_t 
     }
 }
 
+/* How often each thing happened, and in how many seeds. Returns how many never did. */
+static uint32_t print_tally(const struct board *board, FILE *out) {
+    static const char *const sentences[SIM_TALLY_COUNT] = {
+#define SIM_TALLY(name, sentence) sentence,
+#include "tests/sim/sim_tally.def"
+#undef SIM_TALLY
+    };
+    uint32_t never = 0;
+    for (uint32_t t = 0; t < SIM_TALLY_COUNT; t++) {
+        uint64_t times = 0, seeds = 0;
+        for (uint32_t i = 0; i < JOBS_MAX; i++) {
+            times += board->jobs[i].tally[t];
+            seeds += board->jobs[i].tally_seeds[t];
+        }
+        never += times == 0;
+        fprintf(out, "%12llu in %6llu seeds  %s%s\n", (unsigned long long)times,
+                (unsigned long long)seeds, sentences[t], times ? "" : "  NEVER");
+    }
+    return never;
+}
+
 static void print_totals(const struct board *board, double wall) {
-    uint64_t t[15] = {0};
+    uint64_t t[7] = {0};
     for (uint32_t i = 0; i < JOBS_MAX; i++) {
-        const uint64_t values[] = {
-            board->jobs[i].seeds,     board->jobs[i].failures,     board->jobs[i].virtual_ns,
-            board->jobs[i].steps,     board->jobs[i].passes,       board->jobs[i].packets,
-            board->jobs[i].epochs,    board->jobs[i].transactions, board->jobs[i].crashes,
-            board->jobs[i].takeovers, board->jobs[i].snapshots,    board->jobs[i].seals,
-            board->jobs[i].retired,   board->jobs[i].replays,      board->jobs[i].learned};
-        for (uint32_t v = 0; v < 15; v++)
+        const uint64_t values[] = {board->jobs[i].seeds,       board->jobs[i].failures,
+                                   board->jobs[i].virtual_ns,  board->jobs[i].steps,
+                                   board->jobs[i].packets,     board->jobs[i].epochs,
+                                   board->jobs[i].transactions};
+        for (uint32_t v = 0; v < 7; v++)
             t[v] += values[v];
     }
     double hours = (double)t[2] / 3.6e12;
     printf("%llu seeds, %llu failed; %.2f virtual hours in %.0f s of wall time: %.1f virtual hours "
-           "per wall hour\n",
-           (unsigned long long)t[0], (unsigned long long)t[1], hours, wall, hours / (wall / 3600));
-    printf(
-        "%llu steps, %llu packets, %llu epochs, %llu transactions, %llu crashes, %llu "
-        "take-overs, %llu snapshots, %llu stretches learned, %llu seals, %llu records of retired "
-        "ranges at the end, %llu records replayed\n",
-        (unsigned long long)t[3], (unsigned long long)t[5], (unsigned long long)t[6],
-        (unsigned long long)t[7], (unsigned long long)t[8], (unsigned long long)t[9],
-        (unsigned long long)t[10], (unsigned long long)t[14], (unsigned long long)t[11],
-        (unsigned long long)t[12], (unsigned long long)t[13]);
+           "per wall hour\n%llu steps, %llu packets, %llu epochs, %llu transactions\n",
+           (unsigned long long)t[0], (unsigned long long)t[1], hours, wall, hours / (wall / 3600),
+           (unsigned long long)t[3], (unsigned long long)t[4], (unsigned long long)t[5],
+           (unsigned long long)t[6]);
 }
 
 static int run_jobs(const struct options *options, const uint64_t *first, uint64_t first_count) {
@@ -313,18 +323,25 @@ static int run_jobs(const struct options *options, const uint64_t *first, uint64
                 board->jobs[0].failures++;
             }
     }
+    uint32_t never = options->tally ? print_tally(board, stdout) : 0;
     print_totals(board, seconds_now() - begin);
-    return failures(board) ? 1 : 0;
+    bool missed = never && options->all_faults && board->next >= ALL_FAULTS_SEEDS;
+    if (missed)
+        printf("FAILED: %u things that a simulation is for never happened\n", never);
+    return failures(board) || missed ? 1 : 0;
 }
 
 /* ---- the command line ---- */
 
 static const char usage[] =
     "sim [--seeds N] [--seed-base B] [--mixed] [--seconds S] [--jobs J] [--first FILE]\n"
-    "    [--keep-going]\n"
+    "    [--keep-going] [--tally] [--all-faults]\n"
     "    [--config nodes=3,durable=1,...] [--without loss,crash,...] [--no-shrink] [--verbose]\n"
     "sim --seed N [--trace] [--trace-from MS] [--config ...] [--without ...]\n"
     "  --mixed       half of the seeds as they come, the others of the kinds in sim_config.c\n"
+    "  --tally       prints how often each thing of sim_tally.def happened; --all-faults: and "
+    "fails\n"
+    "                when one never did\n"
     "  --first FILE  seeds to run before the others, one per line ('#' begins a comment)\n"
     "sim-mutant --mutant NAME ...  the same with a planted bug of dataplane/replica/mutants.def\n";
 
@@ -385,6 +402,10 @@ static int parse(int count, char **arguments, struct options *o) {
             o->shrink = false;
         else if (!strcmp(name, "--mixed"))
             o->mixed = true;
+        else if (!strcmp(name, "--tally"))
+            o->tally = true;
+        else if (!strcmp(name, "--all-faults"))
+            o->tally = o->all_faults = true;
         else if (!strcmp(name, "--verbose"))
             o->verbose = true;
         else if (!strcmp(name, "--keep-going"))

@@ -8,6 +8,14 @@ bool sim_network_open(struct sim *sim, uint8_t from, uint8_t to) {
     return sim->network.cut_until_ns[from][to] <= sim->now_ns;
 }
 
+static bool met_cut(struct sim *sim, uint8_t from, uint8_t to) {
+    if (sim_network_open(sim, from, to))
+        return false;
+    SIM_COUNT(sim, cut);
+    sim->tally[SIM_TALLY_cut_one_way] += sim_network_open(sim, to, from);
+    return true;
+}
+
 static uint32_t first_difference(const uint8_t *bytes, const struct sim_packet *packet) {
     uint32_t at = 0;
     while (at < packet->length_bytes && bytes[at] == packet->bytes[at])
@@ -25,7 +33,6 @@ static void damage(struct sim *sim, const struct sim_packet *packet) {
     for (uint64_t i = 0; i < flips; i++)
         bytes[sim_random_below(random, packet->length_bytes)] ^=
             (uint8_t)(1u << sim_random_below(random, 8));
-    sim->network.corrupted++;
     if (!memcmp(bytes, packet->bytes, packet->length_bytes))
         return;
     struct wire_packet_header header;
@@ -36,17 +43,20 @@ static void damage(struct sim *sim, const struct sim_packet *packet) {
                  "a damaged packet from %s was accepted: %llu flips, first %u of %u",
                  sim_name(packet->from), (unsigned long long)flips, first_difference(bytes, packet),
                  packet->length_bytes);
+    SIM_COUNT(sim, damaged);
 }
 
 static uint64_t delay(struct sim *sim, uint8_t from, uint8_t to) {
     struct sim_random *random = &sim->random[SIM_STREAM_NETWORK];
     uint64_t ns = sim->config.hop_ns + sim_random_below(random, sim->config.hop_spread_ns + 1);
     if (sim_faulty(sim, SIM_FAULT_DELAY)) {
+        uint64_t usual_ns = ns;
         if (sim_random_chance(random, sim->config.late_ppm))
             ns += sim_random_exponential(random, sim->config.late_ns);
         if (sim->network.slow_until_ns[from] > sim->now_ns ||
             sim->network.slow_until_ns[to] > sim->now_ns)
             ns += sim_random_exponential(random, 4 * sim->config.late_ns);
+        sim->tally[SIM_TALLY_late] += ns != usual_ns;
     }
     return ns;
 }
@@ -77,27 +87,30 @@ void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, 
         .to_life = to < WIRE_NODES_MAX ? 0 : sim->gateways[to - WIRE_NODES_MAX].life,
         .incarnation = incarnation,
         .number = number,
+        .sent_ns = sim->now_ns,
         .length_bytes = length_bytes};
     memcpy(u.room + offsetof(struct sim_packet, bytes), bytes, length_bytes);
     sim->network.sent++;
-    bool lost = !sim_network_open(sim, from, to);
+    bool lost = met_cut(sim, from, to), by_chance = false;
     if (sim_faulty(sim, SIM_FAULT_LOSS))
-        lost |= sim_random_chance(random, sim->config.loss_ppm);
+        by_chance = sim_random_chance(random, sim->config.loss_ppm);
     else if (sim->healed && sim->config.faults >> SIM_FAULT_LOSS & 1)
-        lost |= sim_random_chance(random, 2000);
+        by_chance = sim_random_chance(random, 2000);
+    sim->tally[SIM_TALLY_lost] += by_chance;
+    lost |= by_chance;
     if (sim_faulty(sim, SIM_FAULT_CORRUPT) &&
         sim_random_chance(&sim->random[SIM_FAULT_CORRUPT], sim->config.corrupt_ppm)) {
         damage(sim, &u.packet);
         lost = true;
     }
-    if (lost) {
-        sim->network.lost++;
+    if (lost)
         return;
-    }
     deliver_later(sim, &u.packet, 0);
     if (sim_faulty(sim, SIM_FAULT_DUPLICATE) &&
-        sim_random_chance(random, sim->config.duplicate_ppm))
+        sim_random_chance(random, sim->config.duplicate_ppm)) {
+        SIM_COUNT(sim, twice);
         deliver_later(sim, &u.packet, 0);
+    }
     uint64_t late_ns[SIM_AGAIN_MAX];
     uint32_t again = sim_fault_again(sim, from, to, late_ns);
     for (uint32_t i = 0; i < again; i++)
@@ -105,12 +118,13 @@ void sim_network_send(struct sim *sim, uint8_t from, uint8_t to, uint8_t stage, 
 }
 
 void sim_network_arrive(struct sim *sim, struct sim_packet *packet) {
-    if (!sim_network_open(sim, packet->from, packet->to)) {
-        sim->network.lost++;
+    if (met_cut(sim, packet->from, packet->to)) {
         free(packet);
         return;
     }
-    sim->network.delivered++;
+    uint64_t *newest_ns = &sim->network.newest_ns[packet->from][packet->to];
+    sim->tally[SIM_TALLY_overtaken] += packet->sent_ns < *newest_ns;
+    *newest_ns = packet->sent_ns > *newest_ns ? packet->sent_ns : *newest_ns;
     if (packet->to >= WIRE_NODES_MAX) {
         struct sim_gateway *gateway = &sim->gateways[packet->to - WIRE_NODES_MAX];
         if (gateway->alive && gateway->life == packet->to_life &&

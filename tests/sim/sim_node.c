@@ -1,6 +1,5 @@
 /* The shell around one replica: what stages, journal, runtime and control plane do in a real node,
  * as small as it can be. */
-#include "proto/retired.h"
 #include "tests/sim/sim.h"
 
 #include <assert.h>
@@ -39,6 +38,7 @@ void sim_node_create(struct sim *sim, struct sim_node *node) {
     node->ppm = 1000000;
     if (sim->config.faults >> SIM_FAULT_CLOCK & 1)
         node->ppm = sim_random_between(random, 999500, 1000500);
+    sim->tally[SIM_TALLY_clock_skew] += node->ppm != 1000000;
     node->wall_offset_us = (int64_t)sim_random_below(random, 400000) - 200000;
     node->slots = calloc(sim->config.replica.body_slots, sizeof *node->slots);
     node->free_slots = malloc(sim->config.replica.body_slots * sizeof *node->free_slots);
@@ -607,70 +607,6 @@ static void packet_item(struct sim *sim, struct sim_node *node, const struct sim
     }
 }
 
-/* ---- snapshots ---- */
-
-void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot) {
-    sim_runtime_restore(node->runtime, snapshot);
-    node->delivered_seq = snapshot->exec_seq;
-    struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
-    node->restoring = true;
-    for (uint32_t i = 0; i < snapshot->range_count; i++) {
-        event.restore_range.range = snapshot->ranges[i].range;
-        uint64_t owner = snapshot->ranges[i].owner; /* as a runtime keeps it */
-        event.restore_range.owner = snapshot->ranges[i].open ? owner : retired_mark(owner);
-        event.restore_range.position = snapshot->ranges[i].position;
-        event.restore_range.open = snapshot->ranges[i].open;
-        sim_node_step(sim, node, &event);
-    }
-    node->restoring = false;
-    event.kind = REPLICA_EVENT_RESTORED;
-    event.restored = (struct replica_event_restored){.seq = snapshot->exec_seq,
-                                                     .term = snapshot->term,
-                                                     .logical_time_us = snapshot->logical_time_us,
-                                                     .hash = snapshot->epoch_hash,
-                                                     .result_hash = sim_runtime_hash(snapshot)};
-    SIM_TRACE(sim, sim_name(node->index), "RESTORED at %llu",
-              (unsigned long long)snapshot->exec_seq);
-    sim_node_step(sim, node, &event);
-}
-
-static void snapshot_item(struct sim *sim, struct sim_node *node,
-                          const struct sim_runtime *snapshot) {
-    if (snapshot->exec_seq <= node->runtime->exec_seq ||
-        node->seen.facts.role == REPLICA_ROLE_QUARANTINED)
-        return;
-    sim->snapshots++;
-    if (sim->config.replica.durable)
-        sim_journal_snapshot(&node->journal, snapshot);
-    sim_node_restore(sim, node, snapshot);
-}
-
-/* The peer gives what it has written down last, or writes a new one. */
-void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
-    struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    if (peer == REPLICA_NODE_NONE || sim_node_differs(sim, &sim->nodes[peer]))
-        peer = (uint8_t)sim_random_below(random, sim_nodes(sim));
-    const struct sim_node *from = &sim->nodes[peer];
-    const struct sim_runtime *best = from->runtime;
-    if (from->journal.snapshot && from->journal.snapshot->exec_seq > after_seq &&
-        sim_random_chance(random, 500000))
-        best = from->journal.snapshot;
-    bool learns = sim_random_chance(random, 400000);
-    bool reachable = from->up && sim_network_open(sim, peer, node->index) &&
-                     sim_network_open(sim, node->index, peer);
-    if (!reachable || from == node || best->exec_seq <= after_seq || sim_node_differs(sim, from)) {
-        node->snapshot_asked = false;
-        return;
-    }
-    if (learns) {
-        sim_node_learn(sim, node, from);
-        node->snapshot_asked = false;
-        return;
-    }
-    sim_at(sim, sim->now_ns + sim_random_exponential(random, 5 * SIM_MS), SIM_EVENT_SNAPSHOT,
-           node->index, node->life, 0, sim_runtime_copy(best));
-}
-
 /* ---- execution ---- */
 
 static void execute_next(struct sim *sim, struct sim_node *node) {
@@ -678,9 +614,9 @@ static void execute_next(struct sim *sim, struct sim_node *node) {
         return;
     node->executing = true;
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    uint64_t mean = node->slow_until_ns > sim->now_ns && sim_faulty(sim, SIM_FAULT_SLOW)
-                        ? sim->config.execute_slow_ns
-                        : sim->config.execute_ns;
+    bool slow = node->slow_until_ns > sim->now_ns && sim_faulty(sim, SIM_FAULT_SLOW);
+    uint64_t mean = slow ? sim->config.execute_slow_ns : sim->config.execute_ns;
+    sim->tally[SIM_TALLY_slow] += slow;
     sim_at(sim, sim->now_ns + sim_random_exponential(random, mean), SIM_EVENT_EXECUTE, node->index,
            node->life, 0, NULL);
 }
@@ -720,6 +656,7 @@ uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtim
     sim_runtime_execute(node->runtime, epoch, &hash, sim->bodies, count, each, context);
     if (node->diverges) { /* the state, not the results: gateways must not be told wrong ones */
         node->diverges = false;
+        SIM_COUNT(sim, diverged);
         node->runtime->chain[0] ^= 1;
     }
     sim_check_executed(sim, node);
@@ -759,7 +696,7 @@ static void item(struct sim *sim, struct sim_node *node, struct sim_item *it) {
                       (unsigned long long)it->event.stable.position);
         sim_node_step(sim, node, &it->event);
         break;
-    case SIM_ITEM_SNAPSHOT: snapshot_item(sim, node, it->data); break;
+    case SIM_ITEM_SNAPSHOT: sim_node_take_snapshot(sim, node, it->data); break;
     }
     free(it->data);
 }
@@ -790,6 +727,7 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
         item(sim, node, &it);
         if (node->crash_in_steps && --node->crash_in_steps == 0 &&
             (sim->config.replica.durable || sim_loss_allowed(sim, node))) {
+            SIM_COUNT(sim, crash_inside);
             sim_node_crash(sim, node, false);
             return;
         }
@@ -859,7 +797,9 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
     if (sim_node_differs(sim, node))
         sim->diverged_ns = sim->now_ns;
     SIM_TRACE(sim, sim_name(node->index), "CRASH%s", wipe ? ", disk lost" : "");
-    sim->crashes++;
+    SIM_COUNT(sim, crash);
+    sim->tally[SIM_TALLY_bit_error] += node->rotten;
+    sim->tally[SIM_TALLY_memory_lost] += !sim->config.replica.durable;
     node->up = node->starting = false;
     node->life++;
     node->diverges = false;
@@ -867,7 +807,7 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
     if (sim->config.replica.durable)
         sim_journal_crash(sim, node);
     if (wipe) {
-        sim->wipes++;
+        SIM_COUNT(sim, disk_lost);
         sim_journal_wipe(&node->journal);
         node->wiped = true;
         node->rotten = false;
@@ -885,7 +825,12 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
 }
 
 void sim_node_pause(struct sim *sim, struct sim_node *node, uint64_t until_ns, bool control) {
-    (void)sim;
+    const struct replica_config *c = &sim->config.replica;
+    uint64_t longest_ns = sim->config.lease_ns;
+    longest_ns = longest_ns > 4 * c->slice_max_ns ? longest_ns : 4 * c->slice_max_ns;
+    longest_ns = longest_ns > c->seal_after_ns ? longest_ns : c->seal_after_ns;
+    sim->tally[SIM_TALLY_pause] += node->up;
+    sim->tally[SIM_TALLY_pause_long] += node->up && until_ns > sim->now_ns + longest_ns;
     node->paused_until_ns = until_ns;
     node->control_paused = control;
 }
