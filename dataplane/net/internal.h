@@ -80,9 +80,6 @@ struct net {
 /* plan.c */
 void net_text(char *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* eal.c */
-bool net_eal_hugepages(const struct net_eal_config *config); /* tries what auto means now */
-
 /* udp.c */
 int net_udp_open(struct net_endpoint *endpoint, char *ret_error);
 uint32_t net_udp_rx(struct net_endpoint *endpoint, struct net_packet *packets, uint32_t max_count);
@@ -121,7 +118,6 @@ void net_ethdev_send(struct net *net, struct net_endpoint *from, struct net_pack
 int net_lcores_open(struct net *net);
 void net_lcores_close(struct net *net);
 bool net_on_kernel_interface(const struct net *net); /* packets of ours reach the kernel, too */
-bool net_lcore_foreign(const struct net_endpoint *endpoint); /* not of the ports' owner */
 bool net_lcores_hand_in(struct net_endpoint *to, const struct net_packet *packet);
 uint32_t net_lcores_rx(struct net_endpoint *endpoint, struct net_packet *packets,
                        uint32_t max_count);

@@ -286,7 +286,6 @@ void stage_facts_pace(struct stage *s);
 void stage_facts_epoch(struct stage *s); /* fills mailbox_epoch */
 
 uint32_t stage_execute_poll(struct stage *s);
-void stage_execute_result(struct stage *s, const struct order *order);
 uint32_t stage_state_poll(struct stage *s);
 void stage_done(struct stage *s, const struct done *done);
 void stage_learn_begin(struct stage *s, uint8_t peer, const char *path);
@@ -302,7 +301,5 @@ static inline struct net_peer *stage_gateway(struct stage *s, uint32_t number) {
     struct net_peer *peer = net_session_peer(sessions, number);
     return peer->role == WIRE_ROLE_GATEWAY ? peer : NULL;
 }
-
-uint64_t stage_clock_ns(void);
 
 #endif

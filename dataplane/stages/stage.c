@@ -35,7 +35,7 @@
 #define WARM_BYTES ((size_t)16 << 20) /* of the replica: its log is first, tables follow */
 #define WARM_DELIVERIES 16
 
-uint64_t stage_clock_ns(void) {
+static uint64_t stage_clock_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
