@@ -9,6 +9,7 @@
 #include "maroon/error.h"
 
 #define CONNECTIONS_KEPT 32
+#define BULK_READ_BYTES 262144
 
 struct http_call {
     struct http_client *client;
@@ -145,6 +146,11 @@ static bool answer_append(struct http_call *call, const char *bytes, size_t coun
     }
     if (call->answer_bytes + count + 1 > call->answer_capacity) {
         size_t capacity = (call->answer_bytes + count + 1) * 2;
+        curl_off_t told = -1; /* by content-length: room for all at once */
+        curl_easy_getinfo(call->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &told);
+        if (told > 0 && (uint64_t)told <= call->answer_max_bytes &&
+            (size_t)told >= call->answer_bytes + count)
+            capacity = (size_t)told + 1;
         char *grown = realloc(call->answer_body, capacity);
         if (!grown)
             return false;
@@ -221,6 +227,8 @@ static int call_configure(struct http_call *call, const struct http_options *opt
     bad |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
     bad |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->text);
     bad |= curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+    if (options->bulk)
+        bad |= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)BULK_READ_BYTES);
     if (options->stall_timeout_s) {
         bad |= curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
         bad |= curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)options->stall_timeout_s);

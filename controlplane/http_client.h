@@ -48,6 +48,7 @@ struct http_options {
     uint32_t timeout_ms;                   /* 0: none */
     uint32_t stall_timeout_s;              /* 0: none; ends a transfer without progress this long */
     size_t answer_max_bytes;               /* of the kept body; without `data` */
+    bool bulk;                             /* megabytes are to come: larger reads */
     const struct http_tls *tls;
     /* Takes the body of a 200 answer as it comes; returns false to end the call. May call
      * http_client_cancel. */

@@ -97,7 +97,11 @@ int main(int count, char **arguments) {
                   {"client", probe_client},
                   {"echo", probe_echo},
 #endif
-
+#ifdef PERF_DUMP
+                  {"dump-make", probe_dump_make},
+                  {"dump-fetch", probe_dump_fetch},
+                  {"dump-floor", probe_dump_floor},
+#endif
                   {"hops", probe_hops},
                   {"memcpy", probe_memcpy},
                   {"sync", probe_sync},
@@ -114,10 +118,12 @@ int main(int count, char **arguments) {
     for (uint32_t i = 0; count > 1 && i < sizeof probes / sizeof probes[0]; i++)
         if (!strcmp(probes[i].name, arguments[1]))
             return probes[i].run();
-    fprintf(stderr,
-            "maroon-perf-probe "
-            "inproc|client|echo|hops|memcpy|sync|udp|hiccups|http|http-floor|snapshot|ranges "
-            "[--name=value ...]: "
-            "see perf/probe.h; perf/run.sh runs the profiles\n");
+    fprintf(
+        stderr,
+        "maroon-perf-probe "
+        "inproc|client|echo|hops|memcpy|sync|udp|hiccups|http|http-floor|snapshot|ranges|dump-make|"
+        "dump-fetch|dump-floor "
+        "[--name=value ...]: "
+        "see perf/probe.h; perf/run.sh runs the profiles\n");
     return 2;
 }

@@ -8,6 +8,7 @@
  *   hiccups   how long this machine keeps a loop from its core  probe_floor.c
  *   http, http-floor          a client, and the HTTP library alone        probe_http.c
  *   snapshot, ranges          the runtime's and the replica's memory      probe_state.c
+ *   dump-make, dump-fetch, dump-floor     a dump at size, and a node's start from it   probe_dump.c
  *
  * Every option is --name=value; an unknown one ends the program. Threads: one, but for udp. */
 #ifndef MAROON_PERF_PROBE_H
@@ -48,5 +49,8 @@ int probe_http(void);
 int probe_http_floor(void);
 int probe_snapshot(void);
 int probe_ranges(void);
+int probe_dump_make(void);
+int probe_dump_fetch(void);
+int probe_dump_floor(void);
 
 #endif

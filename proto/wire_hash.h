@@ -35,6 +35,11 @@ struct wire_hash wire_hash_blake2b(const void *bytes, size_t length_bytes);
 struct wire_hash wire_hash_blake2b_pair(const void *first, size_t first_bytes, const void *second,
                                         size_t second_bytes);
 
+/* BLAKE2b-256 of each of `count` inputs of one length: faster than one by one where the length is a
+ * multiple of 128. */
+void wire_hash_blake2b_many(const void *const *inputs, size_t length_bytes, uint32_t count,
+                            struct wire_hash *ret_hashes);
+
 /* Packet checksum: two CRC32C lanes over the 16-byte halves of the stream, seeded by `seed`. */
 uint64_t wire_hash_packet(uint64_t seed, const void *bytes, size_t length_bytes);
 

@@ -6,21 +6,41 @@
 #include "runtime/internal.h"
 #include "runtime/snapshot_format.h"
 
+#define BUFFER_BYTES 131072 /* stays in the cache */
+#define AHEAD_PAGES 128     /* of the region, made resident at once, at most */
+
 struct reader {
     runtime_read_callback read;
     void *user;
+    uint8_t *buffer;
+    size_t from, to; /* what is left in it */
 };
+
+/* Some more into the buffer, which is empty. 0 at the end. */
+static int64_t reader_fill(struct reader *reader) {
+    int64_t count = reader->read(reader->user, reader->buffer, BUFFER_BYTES);
+    if (count > BUFFER_BYTES)
+        return MRN_ERR_CORRUPT;
+    reader->from = 0;
+    reader->to = count > 0 ? (size_t)count : 0;
+    return count;
+}
 
 static int read_exactly(struct reader *reader, void *bytes, size_t length_bytes) {
     uint8_t *to = bytes;
     while (length_bytes > 0) {
-        int64_t count = reader->read(reader->user, to, length_bytes);
-        if (count < 0)
-            return (int)count;
-        if (count == 0 || (uint64_t)count > length_bytes)
-            return MRN_ERR_CORRUPT;
-        to += count;
-        length_bytes -= (size_t)count;
+        if (reader->from == reader->to) {
+            int64_t count = reader_fill(reader);
+            if (count <= 0)
+                return count < 0 ? (int)count : MRN_ERR_CORRUPT;
+        }
+        size_t here = reader->to - reader->from;
+        if (here > length_bytes)
+            here = length_bytes;
+        memcpy(to, reader->buffer + reader->from, here);
+        reader->from += here;
+        to += here;
+        length_bytes -= here;
     }
     return 0;
 }
@@ -89,7 +109,7 @@ static int head_check(const struct runtime *runtime, const struct snapshot_head 
 }
 
 static int pages_read(struct reader *reader, struct state *state, uint64_t *ret_count) {
-    uint64_t next = 0, count = 0;
+    uint64_t next = 0, count = 0, run = 0, ready = 0;
     for (;;) {
         uint64_t page;
         int error = read_exactly(reader, &page, sizeof page);
@@ -99,6 +119,11 @@ static int pages_read(struct reader *reader, struct state *state, uint64_t *ret_
             break;
         if (page < next || page >= state->page_count)
             return MRN_ERR_CORRUPT;
+        if (page != next)
+            run = page;
+        if (page >= ready && page > run) /* as many again as came in a row: not a fault for each */
+            ready = runtime_state_ready(state, page,
+                                        page - run < AHEAD_PAGES ? page - run : AHEAD_PAGES);
         void *place = runtime_state_change(state, page << STATE_PAGE_SHIFT, STATE_PAGE_BYTES);
         error = read_exactly(reader, place, STATE_PAGE_BYTES);
         if (error != 0)
@@ -123,8 +148,7 @@ static int tail_check(struct reader *reader, const struct snapshot_head *head, s
         tail.page_count != page_count || !hash_equal(&sum, &tail.checksum) ||
         !hash_equal(&hash, &tail.state_hash))
         return MRN_ERR_CORRUPT;
-    uint8_t more;
-    int64_t extra = reader->read(reader->user, &more, sizeof more);
+    int64_t extra = reader->from < reader->to ? 1 : reader_fill(reader);
     if (extra < 0)
         return (int)extra;
     return extra == 0 ? 0 : MRN_ERR_CORRUPT;
@@ -171,23 +195,30 @@ int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *u
                     struct runtime_snapshot_info *ret_info) {
     if (runtime->snapshot.on)
         return MRN_ERR_EXISTS;
-    struct reader reader = {read, user};
+    struct reader reader = {.read = read, .user = user};
     struct runtime_snapshot_info info;
     struct state fresh;
+    reader.buffer = runtime_state_reserve(BUFFER_BYTES);
+    if (reader.buffer == NULL)
+        return MRN_ERR_NO_MEMORY;
     int error =
         runtime_state_open(&fresh, runtime->layout.length_bytes, runtime->config.undo_bytes);
+    if (error == 0) {
+        error = restore_into(runtime, &reader, &fresh, &info);
+        if (error != 0)
+            runtime_state_close(&fresh);
+    }
+    runtime_state_release(reader.buffer, BUFFER_BYTES);
     if (error != 0)
         return error;
-    error = restore_into(runtime, &reader, &fresh, &info);
-    if (error == 0) { /* the hash proves the bytes, not that they were well made */
-        struct state old = runtime->state;
-        runtime->state = fresh;
-        if (runtime_check(runtime) != NULL) {
-            runtime->state = old;
-            error = MRN_ERR_CORRUPT;
-        } else {
-            fresh = old;
-        }
+    /* The hash proves the bytes, not that they were well made. */
+    struct state old = runtime->state;
+    runtime->state = fresh;
+    if (runtime_check(runtime) != NULL) {
+        runtime->state = old;
+        error = MRN_ERR_CORRUPT;
+    } else {
+        fresh = old;
     }
     runtime_state_close(&fresh);
     if (error != 0)

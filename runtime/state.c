@@ -6,6 +6,8 @@
 
 #include <maroon/error.h>
 
+#define STATE_HASH_PAGES 8 /* at once: as many as the hash has lanes */
+
 void *runtime_state_reserve(uint64_t length_bytes) {
     void *memory = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -67,6 +69,27 @@ struct wire_hash runtime_state_page_hash(const void *page) {
     if (all_zero(page, STATE_PAGE_BYTES))
         return (struct wire_hash){{0}};
     return wire_hash_blake2b(page, STATE_PAGE_BYTES);
+}
+
+/* Of `count` pages that are to be hashed anew. */
+static void leaves_fill(struct state *state, const uint32_t *pages, uint32_t count) {
+    const void *inputs[STATE_HASH_PAGES] = {NULL};
+    struct wire_hash hashes[STATE_HASH_PAGES];
+    uint32_t numbers[STATE_HASH_PAGES], filled = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t page = pages[i];
+        const uint8_t *bytes = state->base + ((uint64_t)page << STATE_PAGE_SHIFT);
+        state->flags[page] &= (uint8_t)~STATE_PAGE_DIRTY;
+        if (all_zero(bytes, STATE_PAGE_BYTES)) {
+            state->tree.nodes[page] = (struct wire_hash){{0}};
+            continue;
+        }
+        inputs[filled] = bytes;
+        numbers[filled++] = page;
+    }
+    wire_hash_blake2b_many(inputs, STATE_PAGE_BYTES, filled, hashes);
+    for (uint32_t i = 0; i < filled; i++)
+        state->tree.nodes[numbers[i]] = hashes[i];
 }
 
 static void tree_fold_level(struct state_tree *tree, uint32_t level, uint64_t i) {
@@ -152,6 +175,17 @@ void runtime_state_touch_page(struct state *state, uint64_t page) {
     state->flags[page] = flags | STATE_PAGE_TOUCHED | STATE_PAGE_DIRTY;
 }
 
+uint64_t runtime_state_ready(struct state *state, uint64_t page, uint64_t count) {
+    uint64_t left = state->page_count - page;
+    if (count > left)
+        count = left;
+#ifdef MADV_POPULATE_WRITE /* an older kernel refuses: then they become so one by one */
+    (void)madvise(state->base + (page << STATE_PAGE_SHIFT), count << STATE_PAGE_SHIFT,
+                  MADV_POPULATE_WRITE);
+#endif
+    return page + count;
+}
+
 /* An undo record: the old bytes, padded to 8, then this. Read from the end. */
 struct undo_record {
     uint64_t offset;
@@ -193,12 +227,9 @@ struct wire_hash runtime_state_root(struct state *state) {
     struct state_tree *tree = &state->tree;
     uint32_t *list = state->dirty;
     uint64_t count = state->dirty_count;
-    for (uint64_t i = 0; i < count; i++) {
-        uint32_t page = list[i];
-        state->flags[page] &= (uint8_t)~STATE_PAGE_DIRTY;
-        tree->nodes[page] =
-            runtime_state_page_hash(state->base + ((uint64_t)page << STATE_PAGE_SHIFT));
-    }
+    for (uint64_t i = 0; i < count; i += STATE_HASH_PAGES)
+        leaves_fill(state, &list[i],
+                    count - i < STATE_HASH_PAGES ? (uint32_t)(count - i) : STATE_HASH_PAGES);
     for (uint32_t level = 1; level < tree->level_count; level++) {
         uint64_t parents = 0; /* written over the list: never more than were read */
         for (uint64_t i = 0; i < count; i++) {

@@ -65,6 +65,10 @@ uint64_t runtime_state_reserved_bytes(uint64_t length_bytes, uint64_t undo_bytes
 
 void runtime_state_touch_page(struct state *state, uint64_t page);
 
+/* Up to `count` pages from `page` on are made resident by one call instead of a fault each; nothing
+ * else changes. Returns the page behind them. */
+uint64_t runtime_state_ready(struct state *state, uint64_t page, uint64_t count);
+
 /* Says that [offset, offset + length) is about to change. O(pages). */
 static inline void runtime_state_touch(struct state *state, uint64_t offset,
                                        uint64_t length_bytes) {

@@ -175,6 +175,38 @@ int runtime_table_erase(struct table *table, const void *key) {
     return 1;
 }
 
+/* ---- the check ---- */
+
+/* A chain being walked. Entries of a chain lie anywhere, so several chains are walked by turns:
+ * each waits for its next entry while the others go on. */
+struct walk {
+    uint32_t bucket;
+    uint32_t next; /* entry + 1; 0: the next chain may begin */
+};
+
+#define WALKS 16
+
+static void walk_fetch(const struct table *table, const struct walk *walk, uint32_t count) {
+    if (walk->next != 0 && walk->next <= count)
+        __builtin_prefetch(runtime_state_at(table->state, entry_offset(table, walk->next - 1)));
+}
+
+/* One entry further. */
+static const char *walk_step(const struct table *table, const struct table_head *head,
+                             struct walk *walk) {
+    if (walk->next > head->count)
+        return "table: chain leaves the entries or is a circle";
+    uint64_t entry = entry_offset(table, walk->next - 1);
+    uint64_t hash = table_hash(table, runtime_state_at(table->state, entry));
+    if (bucket_of(head->bucket_count, hash) != walk->bucket)
+        return "table: entry in a foreign bucket";
+    walk->next = load_link(table, entry + table->next_at);
+    walk_fetch(table, walk, head->count);
+    return NULL;
+}
+
+/* Every entry met once: in its bucket's chain, none of them twice as there are no more steps than
+ * entries. */
 const char *runtime_table_check(const struct table *table) {
     const struct table_head *head = table_head(table);
     if (head->count > table->entries_max)
@@ -182,17 +214,25 @@ const char *runtime_table_check(const struct table *table) {
     if (head->bucket_count > (table->entries_max >> table->load_shift) + 1 ||
         (head->count > 0 && head->bucket_count == 0))
         return "table: impossible number of buckets";
+    struct walk walks[WALKS] = {{0}};
     uint64_t seen = 0;
-    for (uint32_t bucket = 0; bucket < head->bucket_count; bucket++) {
-        uint32_t next = load_link(table, bucket_offset(table, bucket));
-        for (; next != 0; seen++) {
-            if (next > head->count || seen >= head->count)
+    for (uint32_t begun = 0, under_way = 1; under_way > 0;) {
+        under_way = 0;
+        for (uint32_t i = 0; i < WALKS; i++) {
+            struct walk *walk = &walks[i];
+            while (walk->next == 0 && begun < head->bucket_count) {
+                walk->bucket = begun++;
+                walk->next = load_link(table, bucket_offset(table, walk->bucket));
+                walk_fetch(table, walk, head->count);
+            }
+            if (walk->next == 0)
+                continue;
+            if (seen++ >= head->count)
                 return "table: chain leaves the entries or is a circle";
-            uint64_t entry = entry_offset(table, next - 1);
-            uint64_t hash = table_hash(table, runtime_state_at(table->state, entry));
-            if (bucket_of(head->bucket_count, hash) != bucket)
-                return "table: entry in a foreign bucket";
-            next = load_link(table, entry + table->next_at);
+            const char *broken = walk_step(table, head, walk);
+            if (broken != NULL)
+                return broken;
+            under_way++;
         }
     }
     return seen == head->count ? NULL : "table: entry in no bucket";

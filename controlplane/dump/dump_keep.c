@@ -165,7 +165,10 @@ static int remove_unused(struct dump_store *store, const struct found *found,
         pruned->objects++;
         pruned->bytes += object->size_bytes;
     }
-    int error = dump_store_clean(store, grace_s);
+    int error =
+        dump_store_remove(store, DUMP_MARK_NAME); /* a dump that is under way makes it again */
+    if (!error)
+        error = dump_store_clean(store, grace_s);
     return error == MRN_ERR_UNSUPPORTED ? 0 : error; /* a store without such a list has none */
 }
 

@@ -154,8 +154,9 @@ static int head_check(enum dump_kind kind, const struct dump_key *key, const str
     return 0;
 }
 
-int dump_object_open(enum dump_kind kind, const struct dump_key *key, const struct wire_hash *name,
-                     const void *object, size_t count, struct dump_bytes *ret_payload, char *text) {
+int dump_object_view(enum dump_kind kind, const struct dump_key *key, const struct wire_hash *name,
+                     const void *object, size_t count, struct dump_bytes *room,
+                     struct dump_bytes *ret_view, char *text) {
     struct head head;
     if (count < sizeof head)
         return wrong(text, MRN_ERR_CORRUPT, "cut short");
@@ -163,25 +164,37 @@ int dump_object_open(enum dump_kind kind, const struct dump_key *key, const stru
     int error = head_check(kind, key, &head, text);
     if (error)
         return error;
-    const uint8_t *from = (const uint8_t *)object + sizeof head;
-    ret_payload->count = 0;
-    if (head.sealed)
-        error = unseal(key, &head, from, count - sizeof head, ret_payload);
-    else if (count - sizeof head != head.payload_bytes)
-        error = MRN_ERR_CORRUPT;
-    else if (!dump_bytes_add(ret_payload, from, head.payload_bytes))
-        error = MRN_ERR_NO_MEMORY;
-    if (!error && ret_payload->count != head.payload_bytes)
+    uint8_t *from = (uint8_t *)(uintptr_t)object + sizeof head;
+    struct dump_bytes view = {from, count - sizeof head, 0};
+    room->count = 0;
+    if (head.sealed && !(error = unseal(key, &head, from, count - sizeof head, room)))
+        view = (struct dump_bytes){room->at, room->count, 0};
+    if (!error && view.count != head.payload_bytes)
         error = MRN_ERR_CORRUPT;
     if (error)
         return wrong(text, error,
                      error == MRN_ERR_DENIED    ? "sealed with another key, or damaged"
                      : error == MRN_ERR_CORRUPT ? "cut short or damaged"
                                                 : "no memory");
-    struct wire_hash found = dump_object_name(key, ret_payload->at, ret_payload->count);
-    if (name && memcmp(&found, name, sizeof found) != 0)
-        return wrong(text, MRN_ERR_CORRUPT, "its bytes are not those that its name stands for");
+    if (name) {
+        struct wire_hash found = dump_object_name(key, view.at, view.count);
+        if (memcmp(&found, name, sizeof found) != 0)
+            return wrong(text, MRN_ERR_CORRUPT, "its bytes are not those that its name stands for");
+    }
+    *ret_view = view;
     return 0;
+}
+
+int dump_object_open(enum dump_kind kind, const struct dump_key *key, const struct wire_hash *name,
+                     const void *object, size_t count, struct dump_bytes *ret_payload, char *text) {
+    struct dump_bytes view;
+    int error = dump_object_view(kind, key, name, object, count, ret_payload, &view, text);
+    if (error || view.at == ret_payload->at)
+        return error;
+    ret_payload->count = 0;
+    return dump_bytes_add(ret_payload, view.at, view.count)
+               ? 0
+               : wrong(text, MRN_ERR_NO_MEMORY, "no memory");
 }
 
 /* ---- names ---- */

@@ -50,10 +50,15 @@ struct wire_hash dump_object_name(const struct dump_key *key, const void *payloa
 int dump_object_make(enum dump_kind kind, const struct dump_key *key, const void *payload,
                      size_t count, struct dump_bytes *ret_object, struct wire_hash *ret_name);
 
-/* Checks everything; `name` NULL: whatever it is called. `text` (DUMP_TEXT_BYTES) says what is
- * wrong. */
+/* Checks everything. `text` (DUMP_TEXT_BYTES) says what is wrong. */
 int dump_object_open(enum dump_kind kind, const struct dump_key *key, const struct wire_hash *name,
                      const void *object, size_t count, struct dump_bytes *ret_payload, char *text);
+
+/* The same without a copy: *ret_view lies in the object, or in `room` when that was sealed; it is
+ * not to be freed. `name` NULL leaves its bytes unchecked: for who compares what they hold. */
+int dump_object_view(enum dump_kind kind, const struct dump_key *key, const struct wire_hash *name,
+                     const void *object, size_t count, struct dump_bytes *room,
+                     struct dump_bytes *ret_view, char *text);
 
 /* 64 hex digits and a 0; back again: false when it is no name. */
 void dump_name_text(const struct wire_hash *name, char ret_text[65]);

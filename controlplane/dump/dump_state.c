@@ -1,5 +1,6 @@
 #include "controlplane/dump/dump_state.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,30 @@ int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t
                 char *text) {
     char pointer[POINTER_MAX_BYTES];
     return dump_pointer_get(store, pointer, sizeof pointer, ret_path, ret_seq, text);
+}
+
+void dump_mark_get(struct dump_store *store, char ret_mark[DUMP_MARK_MAX], uint32_t *ret_node) {
+    struct dump_bytes bytes = {0};
+    char *end;
+    ret_mark[0] = '\0';
+    if (!dump_store_get(store, DUMP_MARK_NAME, DUMP_MARK_MAX - 1, &bytes) && bytes.count) {
+        memcpy(ret_mark, bytes.at, bytes.count);
+        ret_mark[bytes.count] = '\0';
+        *ret_node = (uint32_t)strtoul(ret_mark, &end, 10);
+        if (end == ret_mark)
+            ret_mark[0] = '\0';
+    }
+    dump_bytes_free(&bytes);
+}
+
+void dump_mark_put(struct dump_store *store, uint32_t node, uint64_t incarnation, uint64_t beat) {
+    struct dump_bytes bytes = {0};
+    char text[DUMP_MARK_MAX];
+    int length = snprintf(text, sizeof text, "%" PRIu32 " %" PRIu64 " %" PRIu64 "\n", node,
+                          incarnation, beat);
+    if (dump_bytes_add(&bytes, text, (size_t)length))
+        (void)dump_store_put(store, DUMP_MARK_NAME, &bytes,
+                             0); /* trouble is told by the next put */
 }
 
 int dump_manifest_take(const struct dump_key *key, const char *path,

@@ -9,6 +9,8 @@
 #include "controlplane/dump/dump_store.h"
 
 #define DUMP_MANIFEST_MAX_BYTES (UINT32_C(256) << 20)
+#define DUMP_MARK_NAME "dumping"
+#define DUMP_MARK_MAX 160
 
 struct dump_page {
     struct dump_page_hash hash; /* all zero: a page of zeros, in no chunk */
@@ -30,6 +32,10 @@ int dump_latest(struct dump_store *store, char ret_path[DUMP_NAME_MAX], uint64_t
 /* The same, with the pointer's text; TOO_LARGE when `room` is too little. */
 int dump_pointer_get(struct dump_store *store, char *ret_pointer, size_t room,
                      char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq, char *text);
+/* The mark of a dump under way: an object "dumping" that changes about once a second while it
+ * lasts. What it says, or "" (none, or it cannot be had), and the node that wrote it. */
+void dump_mark_get(struct dump_store *store, char ret_mark[DUMP_MARK_MAX], uint32_t *ret_node);
+void dump_mark_put(struct dump_store *store, uint32_t node, uint64_t incarnation, uint64_t beat);
 int dump_manifest_get(struct dump_store *store, const struct dump_key *key, const char *path,
                       struct dump_manifest *ret_manifest, char *text);
 /* The same from an object that was got. */

@@ -10,6 +10,7 @@
 #define SECOND_NS UINT64_C(1000000000)
 #define PAUSE_NS (15 * SECOND_NS)
 #define ASKED_RETRY_NS (2 * SECOND_NS)
+#define MARK_OLD_NS (4 * SECOND_NS) /* besides the time between two looks */
 
 static void on_snapshot(void *context, int error, const char *path, uint64_t seq) {
     struct dump_turns *turns = context;
@@ -34,6 +35,10 @@ static bool is_pausing(const struct dumper_status *status, uint64_t now_ns) {
     return shift && now_ns - status->failed_ns < (pause_ns < PAUSE_NS ? pause_ns : PAUSE_NS);
 }
 
+static uint64_t look_ns(const struct dump_turns *turns) {
+    return turns->interval_s > 4 ? turns->interval_s * SECOND_NS / 4 : SECOND_NS;
+}
+
 static bool is_due(const struct dump_turns *turns, const struct dumper_status *status,
                    uint64_t now_ns) {
     uint64_t interval_ns = turns->interval_s * SECOND_NS;
@@ -41,6 +46,8 @@ static bool is_due(const struct dump_turns *turns, const struct dumper_status *s
         return now_ns - turns->tried_ns > ASKED_RETRY_NS;
     if (!interval_ns || !status->latest_known || now_ns - turns->tried_ns < interval_ns)
         return false;
+    if (status->other_ns && now_ns - status->other_ns < look_ns(turns) + MARK_OLD_NS)
+        return false; /* another node is at it */
     uint32_t leader = arbiter_leader(turns->arbiter)->node;
     if (leader >= turns->node_count)
         return false;
@@ -52,7 +59,6 @@ static void on_tick(void *context) {
     struct dump_turns *turns = context;
     struct dumper_status status;
     uint64_t now_ns = loop_now_ns(turns->loop);
-    uint64_t look_ns = turns->interval_s > 4 ? turns->interval_s * SECOND_NS / 4 : SECOND_NS;
     loop_timer_set(turns->loop, &turns->timer, TICK_MS, on_tick, turns);
     dumper_status(turns->dumper, &status);
     /* Last of all the key in etcd; whoever sees the store ahead of it puts that right. */
@@ -73,7 +79,7 @@ static void on_tick(void *context) {
         turns->tried_ns = now_ns;
         turns->waiting = true;
         snapshot_want(turns->snapshot, status.latest_seq, on_snapshot, turns);
-    } else if (turns->interval_s && now_ns - turns->looked_ns >= look_ns) {
+    } else if (turns->interval_s && now_ns - turns->looked_ns >= look_ns(turns)) {
         turns->looked_ns = now_ns;
         (void)dumper_peek(turns->dumper);
     }

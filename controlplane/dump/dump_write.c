@@ -15,6 +15,8 @@
 #define READ_BYTES (1u << 20)
 #define JOURNAL_TRIES 40 /* the newest epochs may be executed before they are written */
 #define JOURNAL_PAUSE_US 50000
+#define MARK_MS 1000
+#define MARK_PAGES 4096
 #define POINTER_TRIES 4 /* the last one only looks */
 
 /* A chunk being filled. */
@@ -31,7 +33,8 @@ struct writing {
     struct wire_hash *leaves;
     struct filling filling;
     struct dump_bytes payload, object;
-    bool *sparse; /* by chunk of the old state: few of its pages live, they move */
+    uint64_t marks, marked_ms; /* that this is under way: how often, and when last */
+    bool *sparse;              /* by chunk of the old state: few of its pages live, they move */
     struct dump_report report;
     char *text;
 };
@@ -46,6 +49,18 @@ static int store_told(struct writing *w, int error) {
     return error;
 }
 
+/* Other nodes need not dump as well. */
+static void mark(struct writing *w) {
+    const struct dump_writer *writer = w->writer;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (w->marks && now_ms - w->marked_ms < MARK_MS)
+        return;
+    w->marked_ms = now_ms;
+    dump_mark_put(writer->store, writer->node, writer->incarnation, w->marks++);
+}
+
 static int put_object(struct writing *w, enum dump_kind kind, struct wire_hash *ret_name,
                       uint64_t *ret_bytes) {
     char path[DUMP_NAME_MAX];
@@ -54,6 +69,7 @@ static int put_object(struct writing *w, enum dump_kind kind, struct wire_hash *
         return wrong(w, MRN_ERR_NO_MEMORY, "no memory");
     *ret_bytes = w->object.count;
     dump_object_path(kind, ret_name, path);
+    mark(w);
     int error = dump_store_put(w->writer->store, path, &w->object, DUMP_PUT_SKIP | DUMP_PUT_CHECK);
     return error ? store_told(w, error) : 0;
 }
@@ -137,7 +153,8 @@ static int take_pages(struct writing *w, const struct snapshot_head *head) {
         if (!error)
             error = take_page(w, number, bytes);
         next = number + 1;
-        w->report.pages++;
+        if (++w->report.pages % MARK_PAGES == 0)
+            mark(w);
     }
     if (!error)
         error = take_zeros(w, next, pages);
@@ -355,6 +372,7 @@ static int write_all(struct writing *w) {
         error = choose_sparse(w);
     if (error)
         return error;
+    mark(w);
     const struct dump_journal_span span = span_begin(w);
     uint64_t pages = head.region_bytes / DUMP_PAGE_BYTES;
     w->leaves = calloc(pages, sizeof *w->leaves);
@@ -401,6 +419,8 @@ int dump_write(struct dump_writer *writer, int snapshot_fd, struct dump_report *
     (void)setvbuf(w.file, NULL, _IOFBF, READ_BYTES);
     int error = write_all(&w);
     (void)fclose(w.file);
+    if (!error) /* else it grows old by itself, in a while */
+        (void)dump_store_remove(store, DUMP_MARK_NAME);
     if (error) {
         (void)dump_store_wait(store); /* what was started ends before its memory does */
         dump_state_free(&writer->state);

@@ -30,6 +30,7 @@ struct dumper {
     bool peek;
     int fd; /* to dump; -1: none */
     bool error_of_look;
+    char mark[DUMP_MARK_MAX]; /* of a dump under way, when it was last looked for */
     bool fetch;
     uint64_t fetch_above;
     char fetch_pointer[DUMPER_POINTER_MAX];
@@ -83,12 +84,26 @@ static void see_latest(struct dumper *dumper, uint64_t seq, const char *pointer)
     status->latest_seq = seq;
 }
 
+/* With the lock held. A mark that has not changed since is that of a node that died. */
+static void see_mark(struct dumper *dumper, const char *mark, uint32_t node) {
+    if (!mark[0] || node == dumper->writer.node)
+        dumper->status.other_ns = 0;
+    else if (strcmp(mark, dumper->mark) != 0)
+        dumper->status.other_ns = now_ns();
+    memcpy(dumper->mark, mark, sizeof dumper->mark);
+}
+
 static void look(struct dumper *dumper) {
     char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES] = "", pointer[DUMPER_POINTER_MAX];
     uint64_t seq = 0;
+    char mark[DUMP_MARK_MAX] = "";
+    uint32_t node = 0;
     int error = dump_pointer_get(&dumper->store, pointer, sizeof pointer, path, &seq, text);
+    if (!error || error == MRN_ERR_NOT_FOUND)
+        dump_mark_get(&dumper->store, mark, &node);
     pthread_mutex_lock(&dumper->lock);
     dumper->status.looking = false;
+    see_mark(dumper, mark, node);
     if (!error || error == MRN_ERR_NOT_FOUND)
         see_latest(dumper, error ? 0 : seq, error ? "" : pointer);
     note_outcome(dumper, true, error == MRN_ERR_NOT_FOUND ? 0 : error, text);

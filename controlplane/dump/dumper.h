@@ -6,8 +6,8 @@
  *
  * Who dumps: every node looks at the pointer. One that has been standing still for the interval is
  * overdue; a node waits one more interval for each place behind the leader on the way round, so
- * that the leader comes last and dumps only when no other node does. Two that dump at once do no
- * harm.
+ * that the leader comes last and dumps only when no other node does. A dump that takes longer than
+ * that shows that it goes on (dump_mark_put); two at once do no harm.
  *
  * Threads: dumper_* are the control plane's; they never block but for a mutex held for a copy
  * (start and stop apart). Files, hashes, zstd and the network are the dump thread's. A store in
@@ -57,7 +57,8 @@ struct dumper_status {
     bool latest_known;                     /* the store has been looked into */
     uint64_t latest_seq, latest_change_ns; /* of the newest dump; when it became that (monotonic) */
     char pointer[DUMPER_POINTER_MAX];      /* the store's pointer to it; "" when there is none */
-    uint64_t dumps, failures;              /* of this process */
+    uint64_t other_ns; /* when another node's dump was last seen to go on (monotonic); 0: none is */
+    uint64_t dumps, failures; /* of this process */
     uint64_t last_seq, last_duration_ms, last_wall_ms, last_sent_bytes, last_skipped_bytes;
     uint64_t last_checked_bytes; /* read back from the store */
     uint64_t lies;               /* objects that the store lost or changed, found in time */

@@ -90,7 +90,14 @@ int object_store_get(struct object_store *store, const char *name, uint64_t max_
                      object_store_done done, void *context) {
     if (!object_store_name_valid(name, false))
         return MRN_ERR_INVALID;
-    return store->kind->get(store, name, max_bytes, done, context);
+    return store->kind->get(store, name, max_bytes, true, done, context);
+}
+
+int object_store_get_unchecked(struct object_store *store, const char *name, uint64_t max_bytes,
+                               object_store_done done, void *context) {
+    if (!object_store_name_valid(name, false))
+        return MRN_ERR_INVALID;
+    return store->kind->get(store, name, max_bytes, false, done, context);
 }
 
 int object_store_head(struct object_store *store, const char *name, object_store_done done,
@@ -122,8 +129,4 @@ int object_store_clean(struct object_store *store, uint64_t older_s, object_stor
 
 const struct object_store_counters *object_store_counters(const struct object_store *store) {
     return &store->counters;
-}
-
-const char *object_store_url(const struct object_store *store) {
-    return store->url;
 }

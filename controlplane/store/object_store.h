@@ -118,6 +118,11 @@ int object_store_put(struct object_store *store, const char *name, const void *b
 int object_store_get(struct object_store *store, const char *name, uint64_t max_bytes,
                      object_store_done done, void *context);
 
+/* The same, but s3 does not compare what came with its hash: for who checks it in any case. When
+ * that finds it wrong, object_store_get tries as often as is worth it. */
+int object_store_get_unchecked(struct object_store *store, const char *name, uint64_t max_bytes,
+                               object_store_done done, void *context);
+
 /* Size and time alone. NOT_FOUND also when an S3 bucket is missing: its answer does not tell. */
 int object_store_head(struct object_store *store, const char *name, object_store_done done,
                       void *context);
@@ -138,7 +143,4 @@ int object_store_clean(struct object_store *store, uint64_t older_s, object_stor
                        void *context);
 
 const struct object_store_counters *object_store_counters(const struct object_store *store);
-/* The URL it was opened with, for logs. */
-const char *object_store_url(const struct object_store *store);
-
 #endif

@@ -384,8 +384,9 @@ static int dir_put(struct object_store *store, const char *name, const void *byt
     return 0;
 }
 
-static int dir_get(struct object_store *store, const char *name, uint64_t max_bytes,
+static int dir_get(struct object_store *store, const char *name, uint64_t max_bytes, bool checked,
                    object_store_done done, void *context) {
+    (void)checked; /* the disk is trusted */
     struct operation *operation = enqueue(store, GET, name, done, context);
     if (!operation)
         return MRN_ERR_NO_MEMORY;

@@ -10,7 +10,7 @@ struct object_store_kind {
     void (*close)(struct object_store *store);
     int (*put)(struct object_store *store, const char *name, const void *bytes, size_t count,
                bool skip_if_same, object_store_done done, void *context);
-    int (*get)(struct object_store *store, const char *name, uint64_t max_bytes,
+    int (*get)(struct object_store *store, const char *name, uint64_t max_bytes, bool checked,
                object_store_done done, void *context);
     int (*head)(struct object_store *store, const char *name, object_store_done done,
                 void *context);

@@ -12,6 +12,7 @@
 struct get_job {
     struct s3_job job;
     uint64_t max_bytes;
+    bool checked;
     uint8_t *bytes; /* the first `have` bytes of the object whose ETag is `etag` */
     size_t have;
     char etag[100];
@@ -90,10 +91,10 @@ static int check_whole(struct s3_request *request, const struct http_answer *ans
                  request->s3->bucket, request->key, (unsigned long long)job->max_bytes);
         return MRN_ERR_TOO_LARGE;
     }
-    if (fits && hash) {
+    if (fits && job->checked && hash) {
         s3_hash_hex(job->bytes, job->have, hex);
         fits = strcmp(hash, hex) == 0;
-    } else if (fits) { /* put there by another program */
+    } else if (fits && job->checked) { /* put there by another program */
         s3_md5_hex(job->bytes, job->have, hex);
         fits = s3_etag_fits(answer, hex);
     }
@@ -120,8 +121,8 @@ static void on_got(struct s3_request *request, int error, const char *text,
     s3_job_end(&job->job, &result);
 }
 
-int s3_get(struct object_store *store, const char *name, uint64_t max_bytes, object_store_done done,
-           void *context) {
+int s3_get(struct object_store *store, const char *name, uint64_t max_bytes, bool checked,
+           object_store_done done, void *context) {
     struct get_job *job = s3_job_new(store, sizeof *job, done, context);
     struct s3_request *request = job ? s3_request_new(&job->job, "GET", name) : NULL;
     if (!request) {
@@ -131,6 +132,7 @@ int s3_get(struct object_store *store, const char *name, uint64_t max_bytes, obj
     }
     job->job.free_own = free_own;
     job->max_bytes = max_bytes;
+    job->checked = checked;
     request->prepare = ask_for_the_rest;
     request->check = check_whole;
     request->broken = keep_the_part;

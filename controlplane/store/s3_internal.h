@@ -124,8 +124,8 @@ void s3_hash_hex(const void *bytes, size_t count, char ret_hex[S3_HASH_HEX]);
 
 int s3_put(struct object_store *store, const char *name, const void *bytes, size_t count,
            bool skip_if_same, object_store_done done, void *context);
-int s3_get(struct object_store *store, const char *name, uint64_t max_bytes, object_store_done done,
-           void *context);
+int s3_get(struct object_store *store, const char *name, uint64_t max_bytes, bool checked,
+           object_store_done done, void *context);
 int s3_list(struct object_store *store, const char *prefix,
             void (*each)(void *context, const struct object_store_entry *entry),
             object_store_done done, void *context);

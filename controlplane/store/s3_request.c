@@ -7,6 +7,7 @@
 
 #include "controlplane/store/s3_internal.h"
 #include "maroon/error.h"
+#include "proto/wire_hash.h"
 
 #define RETRY_AFTER_MAX_S 60
 
@@ -22,9 +23,8 @@ void s3_md5_hex(const void *bytes, size_t count, char ret_hex[33]) {
 }
 
 void s3_hash_hex(const void *bytes, size_t count, char ret_hex[S3_HASH_HEX]) {
-    unsigned char hash[32];
-    crypto_generichash(hash, sizeof hash, bytes, count, NULL, 0);
-    sodium_bin2hex(ret_hex, S3_HASH_HEX, hash, sizeof hash);
+    struct wire_hash hash = wire_hash_blake2b(bytes, count);
+    sodium_bin2hex(ret_hex, S3_HASH_HEX, hash.bytes, sizeof hash.bytes);
 }
 
 void *s3_job_new(struct object_store *store, size_t bytes, object_store_done done, void *context) {

@@ -8,6 +8,7 @@
 #include "maroon/error.h"
 
 #define CONNECT_TIMEOUT_MS 5000
+#define BULK_BYTES 262144 /* answers that may be larger */
 #define SIGNED_MAX (S3_HEADERS_MAX + 6)
 
 /* Content-MD5 is Base64 of the hash whose hex we have. */
@@ -102,6 +103,7 @@ int s3_request_send(struct s3_request *request, const struct s3_keys *keys,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .stall_timeout_s = s3->stall_timeout_s,
         .answer_max_bytes = request->answer_max_bytes,
+        .bulk = request->answer_max_bytes > BULK_BYTES,
         .tls = &tls,
         .done = done,
         .context = request,

@@ -27,7 +27,7 @@ def fill(cluster, mib, first=0):
                               {"content-type": "application/proto", "idempotency-key": f"fill {number}"}, timeout=60)
         assert answer.status == 200, answer
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(echo, range(first, first + (mib << 20) // ECHO_BYTES)))
+        list(pool.map(echo, range(first, first + int(mib * (1 << 20)) // ECHO_BYTES)))
 
 
 def pointed(cluster, epoch, seconds=180):

@@ -1,13 +1,17 @@
 """The dumping node is killed at random points of a dump, under load: every pointer that anybody could ever see leads to a dump that can
 be restored, no half dump is taken for whole, and a prune leaves nothing that no dump needs.
 
-    dump_kills.py [--mib N] [--kills N] [--interval N] [--seed N] [--directory]"""
+    dump_kills.py [--mib N] [--kills N] [--interval N] [--seed N] [--directory] [--state DIRECTORY]
+
+--state: when there is a dump in the directory the cluster begins with its state (maroonctl restore); else the first dump is left there."""
 import argparse
 import base64
 import http.client
 import importlib.util
 import json
+import pathlib
 import random
+import shutil
 import threading
 import time
 
@@ -119,6 +123,16 @@ def changed_mib(arguments):
     return max(2, arguments.mib // 64)
 
 
+def leader_rests(cluster, leader):
+    """The leader has taken no snapshot for a dump: others could dump, also while one took longer than the interval."""
+    if cluster.leader() != leader or cluster.status(leader)["term"] != cluster.status((leader + 1) % 3)["term"]:
+        return
+    took = cluster.nodes[leader].log_path.read_text().count(" snapshot_taken ")
+    others = sum(int(cluster.status(i)["dumps"]["dumps"]) for i in range(3) if i != leader)
+    assert others >= 1 and not took, f"the leader n{leader} dumped as well: {took} snapshots, others {others} dumps"
+    print(f"{others} dumps, none by the leader", flush=True)
+
+
 def killed(cluster, store, arguments):
     rng = random.Random(arguments.seed)
     pointers = Pointers(cluster, store)
@@ -166,23 +180,54 @@ def pruned(store):
     print("nothing is orphaned", flush=True)
 
 
+def is_state(arguments):
+    return arguments.state and (arguments.state / "latest").exists()
+
+
+def filled(cluster, arguments):
+    began = time.monotonic()
+    fill(cluster, arguments.mib)
+    print(f"{arguments.mib} MiB put in {time.monotonic() - began:.1f} s", flush=True)
+
+
+def restored(cluster, store, arguments):
+    began = time.monotonic()
+    done = store.ctl("restore", "--cluster", "test", *[cluster.workdir / f"n{i}.data" for i in range(3)], timeout=200,
+                     keys={"store-url": f"dir:{arguments.state}", "etcd-endpoints": cluster.etcd.endpoints})
+    print(f"restored in {time.monotonic() - began:.1f} s: {done.stdout.splitlines()[0]}", flush=True)
+
+
+def keep_state(store, arguments):
+    """Copies the dump, the pointer last."""
+    files = store.files()
+    for name in sorted(files, key=lambda name: name == "latest"):
+        (arguments.state / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files[name], arguments.state / name)
+
+
 def main(arguments):
     store = Store(arguments.directory)
 
     def dump_kills(cluster):
         cluster.start_network()
         store.start(cluster)
-        cluster.start_rest(nodes=3, gateways=1, node_keys={
+        known = is_state(arguments)
+        cluster.start_rest(nodes=3, gateways=1, before_nodes=(lambda: restored(cluster, store, arguments)) if known else None, node_keys={
             **store.keys(direct=True), "durability": "disk", "dump-interval-s": arguments.interval, "state-bytes": 16 << 20,
             "segment-bytes": 16 << 20, "snapshot-bytes": max(16, arguments.mib // 4) << 20, "retain-bytes": 4 * arguments.mib << 20,
-            "idempotency-bytes": arguments.mib + 8 + arguments.kills * changed_mib(arguments) << 20})
+            "idempotency-bytes": 2 * arguments.mib + 32 << 20})
+        leader = cluster.leader()
         began = time.monotonic()
-        fill(cluster, arguments.mib)
-        filled = time.monotonic()
+        if not known:
+            filled(cluster, arguments)
+        assert cluster.bank("Deposit", {"account": 1, "amount": 1}).status == 200
         pointed(cluster, cluster.wait_equal(60)[0])
         sizes = max((cluster.status(i)["dumps"] for i in range(3)), key=lambda dumps: int(dumps["lastSeq"]))
-        print(f"{arguments.mib} MiB put in {filled - began:.1f} s, in a dump {time.monotonic() - filled:.1f} s later: {sizes['lastPages']} "
-              f"pages; the last dump took {sizes['lastDurationMs']} ms", flush=True)
+        print(f"in a dump after {time.monotonic() - began:.1f} s: {sizes['lastPages']} pages; the last dump took "
+              f"{sizes['lastDurationMs']} ms", flush=True)
+        if arguments.state and not known:
+            keep_state(store, arguments)
+        leader_rests(cluster, leader)
         killed(cluster, store, arguments)
         pruned(store)
     scenario.main(dump_kills, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))
@@ -195,4 +240,5 @@ if __name__ == "__main__":
     parser.add_argument("--interval", type=int, default=1, help="seconds between dumps")
     parser.add_argument("--directory", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--state", type=pathlib.Path)
     main(parser.parse_args())

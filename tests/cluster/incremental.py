@@ -55,7 +55,7 @@ def main(arguments):
             "retain-bytes": 4 * arguments.mib << 20, "idempotency-bytes": arguments.mib + arguments.mib // 8 << 20})
         whole = measured(cluster, store, 0, arguments.mib, 0)
         assert whole[1] > 0.9, "random bytes do not pack"
-        percent = max(arguments.mib // 100, 1)
+        percent = arguments.mib / 400  # remembered answers, results, and what the ranges hold: four times what is sent
         for number, index in enumerate([0, 1, 2, 0]):
             if number == 3:  # knows nothing of earlier dumps any more
                 cluster.nodes[0].stop()

@@ -580,12 +580,14 @@ void sim_node_step(struct sim *sim, struct sim_node *node, struct replica_event 
 /* Stores a body in a slot; false when there is none. */
 bool sim_node_store(struct sim *sim, struct sim_node *node, uint64_t id, const uint8_t *bytes,
                     uint32_t length_bytes, struct replica_event_body *ret_body);
-/* Committed epochs out of a peer's journal. */
-void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from);
-void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
 
 /* ---- sim_replay.c ---- */
 void sim_replay(struct sim *sim, struct sim_node *node);
+/* Committed epochs out of a peer's journal. */
+void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from);
+void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
+void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
+                            const struct sim_runtime *snapshot); /* of a peer */
 
 /* ---- sim_network.c ---- */
 /* Takes the finished packet of a writer and decides its fate. */

@@ -96,10 +96,12 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
         record.bytes = copy_bytes(action->tail, action->tail_bytes);
         record.length_bytes = action->tail_bytes;
     } else if (action->kind == REPLICA_ACTION_APPEND_DROP) {
+        sim->tally[SIM_TALLY_dropped] += action->range != REPLICA_RANGES_ALL;
         record.kind = SIM_RECORD_DROP;
         record.id = action->range;
         record.token = action->end;
     } else if (action->kind == REPLICA_ACTION_APPEND_COMMIT) {
+        sim->tally[SIM_TALLY_noted]++;
         record.kind = SIM_RECORD_COMMIT;
         record.id = action->seq;
     } else {

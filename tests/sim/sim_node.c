@@ -1,6 +1,5 @@
 /* The shell around one replica: what stages, journal, runtime and control plane do in a real node,
  * as small as it can be. */
-#include "proto/retired.h"
 #include "tests/sim/sim.h"
 
 #include <assert.h>
@@ -608,70 +607,6 @@ static void packet_item(struct sim *sim, struct sim_node *node, const struct sim
     }
 }
 
-/* ---- snapshots ---- */
-
-void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot) {
-    sim_runtime_restore(node->runtime, snapshot);
-    node->delivered_seq = snapshot->exec_seq;
-    struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
-    node->restoring = true;
-    for (uint32_t i = 0; i < snapshot->range_count; i++) {
-        event.restore_range.range = snapshot->ranges[i].range;
-        uint64_t owner = snapshot->ranges[i].owner; /* as a runtime keeps it */
-        event.restore_range.owner = snapshot->ranges[i].open ? owner : retired_mark(owner);
-        event.restore_range.position = snapshot->ranges[i].position;
-        event.restore_range.open = snapshot->ranges[i].open;
-        sim_node_step(sim, node, &event);
-    }
-    node->restoring = false;
-    event.kind = REPLICA_EVENT_RESTORED;
-    event.restored = (struct replica_event_restored){.seq = snapshot->exec_seq,
-                                                     .term = snapshot->term,
-                                                     .logical_time_us = snapshot->logical_time_us,
-                                                     .hash = snapshot->epoch_hash,
-                                                     .result_hash = sim_runtime_hash(snapshot)};
-    SIM_TRACE(sim, sim_name(node->index), "RESTORED at %llu",
-              (unsigned long long)snapshot->exec_seq);
-    sim_node_step(sim, node, &event);
-}
-
-static void snapshot_item(struct sim *sim, struct sim_node *node,
-                          const struct sim_runtime *snapshot) {
-    if (snapshot->exec_seq <= node->runtime->exec_seq ||
-        node->seen.facts.role == REPLICA_ROLE_QUARANTINED)
-        return;
-    SIM_COUNT(sim, snapshot);
-    if (sim->config.replica.durable)
-        sim_journal_snapshot(&node->journal, snapshot);
-    sim_node_restore(sim, node, snapshot);
-}
-
-/* The peer gives what it has written down last, or writes a new one. */
-void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
-    struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    if (peer == REPLICA_NODE_NONE || sim_node_differs(sim, &sim->nodes[peer]))
-        peer = (uint8_t)sim_random_below(random, sim_nodes(sim));
-    const struct sim_node *from = &sim->nodes[peer];
-    const struct sim_runtime *best = from->runtime;
-    if (from->journal.snapshot && from->journal.snapshot->exec_seq > after_seq &&
-        sim_random_chance(random, 500000))
-        best = from->journal.snapshot;
-    bool learns = sim_random_chance(random, 400000);
-    bool reachable = from->up && sim_network_open(sim, peer, node->index) &&
-                     sim_network_open(sim, node->index, peer);
-    if (!reachable || from == node || best->exec_seq <= after_seq || sim_node_differs(sim, from)) {
-        node->snapshot_asked = false;
-        return;
-    }
-    if (learns) {
-        sim_node_learn(sim, node, from);
-        node->snapshot_asked = false;
-        return;
-    }
-    sim_at(sim, sim->now_ns + sim_random_exponential(random, 5 * SIM_MS), SIM_EVENT_SNAPSHOT,
-           node->index, node->life, 0, sim_runtime_copy(best));
-}
-
 /* ---- execution ---- */
 
 static void execute_next(struct sim *sim, struct sim_node *node) {
@@ -761,7 +696,7 @@ static void item(struct sim *sim, struct sim_node *node, struct sim_item *it) {
                       (unsigned long long)it->event.stable.position);
         sim_node_step(sim, node, &it->event);
         break;
-    case SIM_ITEM_SNAPSHOT: snapshot_item(sim, node, it->data); break;
+    case SIM_ITEM_SNAPSHOT: sim_node_take_snapshot(sim, node, it->data); break;
     }
     free(it->data);
 }

@@ -565,6 +565,48 @@ static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
     }
 }
 
+/* While a dump is made others can see it; afterwards, and after a prune, no trace of that is left.
+ */
+static void test_a_dump_under_way_can_be_seen(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    struct dump_pruned pruned;
+    char mark[DUMP_MARK_MAX], before[DUMP_MARK_MAX], text[DUMP_TEXT_BYTES], command[200];
+    uint32_t node = 7;
+    open_store(&store, here.url);
+    begin(&writer, &store);
+    writer.node = 2;
+    dump_mark_get(&store, mark, &node);
+    assert_string_equal(mark, "");
+    write_snapshot(10, 1);
+    /* One that comes to nothing: the place of manifests is taken. */
+    snprintf(command, sizeof command, "touch %s/objects/manifests", here.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_not_equal(write_dump(&writer, &report), 0);
+    dump_mark_get(&store, before, &node);
+    assert_true(before[0]);
+    assert_int_equal(node, 2);
+    dump_mark_put(&store, 1, 5, 6);
+    assert_int_equal(dump_store_wait(&store), 0);
+    dump_mark_get(&store, mark, &node);
+    assert_string_not_equal(mark, before);
+    assert_int_equal(node, 1);
+    snprintf(command, sizeof command, "rm %s/objects/manifests", here.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(write_dump(&writer, &report), 0);
+    dump_mark_get(&store, mark, &node);
+    assert_string_equal(mark, "");
+    dump_mark_put(&store, 1, 5, 7);
+    assert_int_equal(dump_store_wait(&store), 0);
+    assert_int_equal(dump_prune(&store, &no_key, 1, 0, "", &pruned, text), 0);
+    dump_mark_get(&store, mark, &node);
+    assert_string_equal(mark, "");
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
 /* A bar on a terminal, lines elsewhere, at most ten and one in a second, and the end in any case.
  */
 static void test_progress_is_shown(void **state) {
@@ -619,6 +661,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_a_dump_under_way_can_be_seen, set_up, tear_down),
         cmocka_unit_test(test_progress_is_shown),
         cmocka_unit_test(test_the_leader_comes_last),
     };

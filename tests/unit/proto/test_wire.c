@@ -197,12 +197,42 @@ static void blake2b_as_libsodium(void **state) {
     }
 }
 
+/* Several at once give what each gives alone: every count around a vector's width, whole blocks and
+ * not, inputs that overlap. */
+static void blake2b_of_many(void **state) {
+    (void)state;
+    static const size_t lengths[] = {0, 1, 127, 128, 129, 256, 2048, 4095, 4096};
+    enum { MOST = 19 };
+    uint8_t bytes[4096 + 8 * MOST];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i * 197 + i / 256 * 3 + 5);
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
+        for (uint32_t count = 0; count <= MOST; count++) {
+            const void *inputs[MOST];
+            struct wire_hash many[MOST + 1];
+            memset(many, 0xee, sizeof many);
+            for (uint32_t i = 0; i < count; i++)
+                inputs[i] = bytes + (size_t)7 * (MOST - i);
+            wire_hash_blake2b_many(inputs, lengths[l], count, many);
+            for (uint32_t i = 0; i < count; i++) {
+                struct wire_hash one = wire_hash_blake2b(inputs[i], lengths[l]);
+                assert_memory_equal(one.bytes, many[i].bytes, sizeof one.bytes);
+            }
+            assert_int_equal(many[count].bytes[0], 0xee);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blake2b_as_libsodium),     cmocka_unit_test(siphash_is_libsodiums),
-        cmocka_unit_test(digests_add_modulo_2_128), cmocka_unit_test(packets_come_back),
-        cmocka_unit_test(damage_is_found),          cmocka_unit_test(truncated_frames_are_refused),
-        cmocka_unit_test(epochs_are_checked),       cmocka_unit_test(bodies_are_checked),
+        cmocka_unit_test(blake2b_of_many),
+        cmocka_unit_test(blake2b_as_libsodium),
+        cmocka_unit_test(siphash_is_libsodiums),
+        cmocka_unit_test(digests_add_modulo_2_128),
+        cmocka_unit_test(packets_come_back),
+        cmocka_unit_test(damage_is_found),
+        cmocka_unit_test(truncated_frames_are_refused),
+        cmocka_unit_test(epochs_are_checked),
+        cmocka_unit_test(bodies_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

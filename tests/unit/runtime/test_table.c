@@ -100,6 +100,57 @@ static void test_table_is_a_map(void **state) {
     run_model(4, 0, 700); /* often full */
 }
 
+static uint32_t *link_of(struct model *model, uint32_t place) {
+    return (uint32_t *)(uintptr_t)(runtime_table_at(&model->table, place) + model->table.next_at);
+}
+
+static void expect_broken(const struct model *model, const char *word) {
+    const char *broken = runtime_table_check(&model->table);
+    assert_non_null(broken);
+    if (strstr(broken, word) == NULL)
+        fail_msg("%s, where it should be %s", broken, word);
+}
+
+/* What a region from outside may hold: each damage by itself, mended after it. */
+static void test_damage_is_found(void **state) {
+    (void)state;
+    struct model *model = model_new(8, 2, KEYS);
+    uint32_t *buckets = (uint32_t *)runtime_state_change(&model->state, 4096, 4096 * 7);
+    for (uint32_t i = 0; i < 500; i++) {
+        uint8_t key[64];
+        key_of(i, key);
+        assert_int_not_equal(runtime_table_insert(&model->table, key), 0);
+    }
+    const struct table_head *head = runtime_state_at(&model->state, model->table.head_offset);
+    for (uint32_t place = 0; place < 500; place += 7) {
+        uint32_t *link = link_of(model, place), was = *link;
+        *link = place + 1; /* a circle of one */
+        expect_broken(model, was ? "" : "circle");
+        *link = 501;
+        expect_broken(model, "leaves the entries");
+        if (was) {
+            *link = 0; /* what hung on it is lost */
+            expect_broken(model, "no bucket");
+        }
+        *link = was;
+        assert_null(runtime_table_check(&model->table));
+    }
+    for (uint32_t bucket = 0; bucket < head->bucket_count; bucket += 5) {
+        uint32_t was = buckets[bucket], other = buckets[(bucket + 1) % head->bucket_count];
+        if (!was || !other)
+            continue;
+        buckets[bucket] = other;
+        expect_broken(model, "foreign");
+        buckets[bucket] = was;
+    }
+    uint8_t *key = (uint8_t *)(uintptr_t)runtime_table_at(&model->table, 3);
+    key[0] ^= 0x55;
+    expect_broken(model, "foreign");
+    key[0] ^= 0x55;
+    assert_null(runtime_table_check(&model->table));
+    model_free(model);
+}
+
 static void test_undo_puts_every_byte_back(void **state) {
     (void)state;
     struct model *model = model_new(8, 0, KEYS);
@@ -155,6 +206,7 @@ static void test_hash_is_of_content(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_table_is_a_map),
+                                       cmocka_unit_test(test_damage_is_found),
                                        cmocka_unit_test(test_undo_puts_every_byte_back),
                                        cmocka_unit_test(test_hash_is_of_content)};
     return cmocka_run_group_tests(tests, NULL, NULL);
