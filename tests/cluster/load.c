@@ -545,7 +545,15 @@ int main(int argc, char *argv[]) {
     for (uint32_t i = 0; i < gap_count; i++) /* [at, milliseconds] */
         printf("%s[%.6f, %.3f]", i != 0 ? ", " : "", (double)gaps[i].at_ns / 1e9,
                (double)gaps[i].length_ns / 1e6);
-    printf("]}\n");
+    printf("], \"balances\": {"); /* as the last answers have them, where they are known */
+    const char *separator = "";
+    for (uint32_t i = 0; i < options.connections; i++)
+        for (uint32_t n = 0; n < options.accounts && !connections[i].uncertain; n++) {
+            printf("%s\"%" PRIu64 "\": %" PRIu64, separator, account_of(&connections[i], n),
+                   connections[i].balance[n]);
+            separator = ", ";
+        }
+    printf("}}\n");
     free(latency_ns);
     close(poll_fd);
     return whole && unanswered == 0 ? 0 : 1;
