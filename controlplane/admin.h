@@ -61,6 +61,5 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out);
 char *admin_metrics_text(const struct admin_setup *setup);
 /* Returns NULL when ready, otherwise why not. */
 const char *admin_not_ready(const struct mailbox_facts *facts);
-const char *admin_role_name(enum mailbox_node_role role);
 
 #endif

@@ -9,7 +9,7 @@
 
 #define READY_LAG_EPOCHS 64 /* behind what peers have committed, or in execution */
 
-const char *admin_role_name(enum mailbox_node_role role) {
+static const char *admin_role_name(enum mailbox_node_role role) {
     switch (role) {
     case MAILBOX_ROLE_STARTING: return "starting";
     case MAILBOX_ROLE_LEADER: return "leader";

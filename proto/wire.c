@@ -281,18 +281,12 @@ const char *wire_kind_name(uint8_t kind) {
     return "?";
 }
 
-static const struct {
-    const char *label, *text;
-} drops[WIRE_DROP_COUNT] = {
-#define WIRE_DROP(name, label, sentence) [WIRE_DROP_##name] = {label, sentence},
+static const char *const drops[WIRE_DROP_COUNT] = {
+#define WIRE_DROP(name, label, sentence) [WIRE_DROP_##name] = label,
 #include "proto/wire_drops.def"
 #undef WIRE_DROP
 };
 
 const char *wire_drop_label(enum wire_drop drop) {
-    return drop >= 0 && drop < WIRE_DROP_COUNT ? drops[drop].label : "none";
-}
-
-const char *wire_drop_text(enum wire_drop drop) {
-    return drop >= 0 && drop < WIRE_DROP_COUNT ? drops[drop].text : "not dropped";
+    return drop >= 0 && drop < WIRE_DROP_COUNT ? drops[drop] : "none";
 }

@@ -512,8 +512,7 @@ static inline uint32_t wire_method_key(uint32_t service, uint32_t method) {
 /* "TX", ...; "?" for a kind this build does not know. */
 const char *wire_kind_name(uint8_t kind);
 
-/* Label and sentence of a drop reason. */
+/* Label of a drop reason. */
 const char *wire_drop_label(enum wire_drop drop);
-const char *wire_drop_text(enum wire_drop drop);
 
 #endif

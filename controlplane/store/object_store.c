@@ -130,7 +130,3 @@ int object_store_clean(struct object_store *store, uint64_t older_s, object_stor
 const struct object_store_counters *object_store_counters(const struct object_store *store) {
     return &store->counters;
 }
-
-const char *object_store_url(const struct object_store *store) {
-    return store->url;
-}

@@ -143,7 +143,4 @@ int object_store_clean(struct object_store *store, uint64_t older_s, object_stor
                        void *context);
 
 const struct object_store_counters *object_store_counters(const struct object_store *store);
-/* The URL it was opened with, for logs. */
-const char *object_store_url(const struct object_store *store);
-
 #endif

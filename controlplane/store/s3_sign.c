@@ -106,7 +106,7 @@ static void add_signed_names(struct text *out, const struct s3_signed_request *r
         text_add(out, "%s%s", i ? ";" : "", request->headers[i].name);
 }
 
-int s3_sign_canonical(struct s3_signed_request *request, char *ret_text, size_t room) {
+static int s3_sign_canonical(struct s3_signed_request *request, char *ret_text, size_t room) {
     char query[8192];
     int error = s3_encode_query(request->query, request->query_count, query, sizeof query);
     if (error < 0)
@@ -131,8 +131,8 @@ static void scope_of(const struct s3_signed_request *request, char ret_scope[SCO
              request->service);
 }
 
-int s3_sign_string_to_sign(const struct s3_signed_request *request, const char *canonical,
-                           char *ret_text, size_t room) {
+static int s3_sign_string_to_sign(const struct s3_signed_request *request, const char *canonical,
+                                  char *ret_text, size_t room) {
     char scope[SCOPE_BYTES_MAX], hash[S3_SHA256_HEX];
     scope_of(request, scope);
     s3_sha256_hex(canonical, strlen(canonical), hash);

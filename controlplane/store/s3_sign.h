@@ -33,11 +33,6 @@ struct s3_signed_request {
  * buffer (16 KiB for the canonical request) is too small. */
 int s3_sign(struct s3_signed_request *request, char *ret_authorization, size_t room);
 
-/* The canonical request and the string to sign, for tests. The same errors. */
-int s3_sign_canonical(struct s3_signed_request *request, char *ret_text, size_t room);
-int s3_sign_string_to_sign(const struct s3_signed_request *request, const char *canonical,
-                           char *ret_text, size_t room);
-
 void s3_sha256_hex(const void *bytes, size_t count, char ret_hex[S3_SHA256_HEX]);
 void s3_time_text(int64_t unix_s, char ret_time[S3_TIME_TEXT]);
 

@@ -52,7 +52,7 @@ static bool hugepages_free(uint32_t memory_mb) {
     return true;
 }
 
-bool net_eal_hugepages(const struct net_eal_config *config) {
+static bool net_eal_hugepages(const struct net_eal_config *config) {
     return config->hugepages == NET_HUGEPAGES_ON ||
            (config->hugepages == NET_HUGEPAGES_AUTO &&
             hugepages_free(config->memory_mb ? config->memory_mb : 64));

@@ -1,6 +1,6 @@
 /* net's inside: plan.c (config, sums), net.c (start, endpoints), eal.c, udp.c (kernel sockets),
- * ports.c (ethdev ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on
- * several threads, sleeping). */
+ * ports.c (ethdev ports of each fabric), losses.c (what they lost), ethdev.c (Ethernet, IPv4, ARP),
+ * lcores.c (endpoints on several threads, sleeping). */
 #ifndef MAROON_NET_INTERNAL_H
 #define MAROON_NET_INTERNAL_H
 
@@ -32,6 +32,8 @@ struct net_port {
     struct rte_ether_addr mac;
     struct rte_mbuf *tx[NET_BURST_COUNT];
     uint16_t tx_count;
+    int packet_fd;         /* of the driver: the kernel counts there; -1: none */
+    uint64_t missed_count; /* of the port's counter, as last seen */
 };
 
 /* A thread that uses endpoints. Another one that gives it packets wakes it when it sleeps. */
@@ -70,16 +72,13 @@ struct net {
     uint32_t port_count;
     struct net_lcore lcores[NET_LCORES_MAX];
     struct net_arp arp[NET_ARP_COUNT];
-    uint64_t now_us, mend_us;
+    uint64_t now_us, mend_us, losses_at_us;
     uint16_t ip_id;
     uint32_t poll_count; /* of the ports */
 };
 
 /* plan.c */
 void net_text(char *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* eal.c */
-bool net_eal_hugepages(const struct net_eal_config *config); /* tries what auto means now */
 
 /* udp.c */
 int net_udp_open(struct net_endpoint *endpoint, char *ret_error);
@@ -102,6 +101,11 @@ int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BY
 int net_ports_open(struct net *net, char *ret_error);
 void net_ports_close(struct net *net);
 
+/* losses.c: counts at the first endpoint what the ports lost (PORT_FULL). The ports' thread; looks
+ * ten times a second. */
+void net_losses_open(struct net *net, uint32_t number);
+void net_losses_look(struct net *net);
+
 /* ethdev.c */
 /* Whether another host of a segment answers to our address (RFC 5227, with less patience: the
  * hosts are near, and a node that starts again is waited for). Takes 60 ms when none does. */
@@ -114,7 +118,6 @@ void net_ethdev_send(struct net *net, struct net_endpoint *from, struct net_pack
 int net_lcores_open(struct net *net);
 void net_lcores_close(struct net *net);
 bool net_on_kernel_interface(const struct net *net); /* packets of ours reach the kernel, too */
-bool net_lcore_foreign(const struct net_endpoint *endpoint); /* not of the ports' owner */
 bool net_lcores_hand_in(struct net_endpoint *to, const struct net_packet *packet);
 uint32_t net_lcores_rx(struct net_endpoint *endpoint, struct net_packet *packets,
                        uint32_t max_count);

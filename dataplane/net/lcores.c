@@ -26,7 +26,7 @@ static uint8_t owner(const struct net *net) {
     return net->config.endpoints[0].lcore;
 }
 
-bool net_lcore_foreign(const struct net_endpoint *e) {
+static bool net_lcore_foreign(const struct net_endpoint *e) {
     return e->net->config.fabric != NET_FABRIC_UDP && e->config.lcore != owner(e->net);
 }
 

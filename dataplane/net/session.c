@@ -168,13 +168,6 @@ void session_renew(struct net_sessions *s, struct net_peer *peer) {
     s->quiet_until_us = 0;
 }
 
-void net_session_move_node(struct net_sessions *s, struct net_peer *peer,
-                           struct net_address address) {
-    assert(peer->role == WIRE_ROLE_NODE);
-    session_renew(s, peer);
-    peer->address = address;
-}
-
 static void introduce_again(struct net_sessions *s) {
     s->quiet_until_us = 0;
     for (uint32_t i = 0; i < s->node_count; i++) {
@@ -228,9 +221,6 @@ uint32_t net_session_gateway_count(const struct net_sessions *s) {
 }
 uint64_t net_session_configuration(const struct net_sessions *s) {
     return s->own.configuration_id;
-}
-uint32_t net_session_own(const struct net_sessions *s) {
-    return s->own.session;
 }
 const uint64_t *net_session_drops(const struct net_sessions *s) {
     return s->drops;

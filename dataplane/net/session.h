@@ -103,10 +103,6 @@ struct net_sessions *net_sessions_init(void *memory, const struct net_session_co
 struct net_peer *net_session_add_node(struct net_sessions *sessions, uint8_t index,
                                       struct net_address address);
 
-/* Another address for a known node. Its session is forgotten. */
-void net_session_move_node(struct net_sessions *sessions, struct net_peer *peer,
-                           struct net_address address);
-
 /* Own facts that change while running: a gateway's owner token (with it the session, random and not
  * 0: an older HELLO that comes late does not bring the old token back) and its ranges, told to all
  * nodes at once; and the configuration id (all sessions are forgotten and introduced again). */
@@ -158,7 +154,6 @@ struct net_peer *net_session_peer(struct net_sessions *sessions, uint32_t number
 uint32_t net_session_number(const struct net_sessions *sessions, const struct net_peer *peer);
 uint32_t net_session_gateway_count(const struct net_sessions *sessions);
 uint64_t net_session_configuration(const struct net_sessions *sessions); /* 0: not known yet */
-uint32_t net_session_own(const struct net_sessions *sessions);
 
 /* Counters by enum wire_drop (WIRE_DROP_COUNT of them), and the last refusal. */
 const uint64_t *net_session_drops(const struct net_sessions *sessions);

@@ -67,7 +67,7 @@ static void answer_first(void *user, const struct runtime_result *result) {
     put_result(s, GATEWAY_NONE, result, result->bytes, 0, ahead);
 }
 
-void stage_execute_result(struct stage *s, const struct order *order) {
+static void stage_execute_result(struct stage *s, const struct order *order) {
     struct runtime_result result;
     uint32_t copied = 0, length = order->length_bytes;
     if (!length || length > RESULT_AHEAD_BYTES)

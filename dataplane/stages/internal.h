@@ -149,7 +149,8 @@ struct worker { /* a thread */
     uint32_t number, stages; /* bits of enum wire_stage and STAGE_EXECUTE */
     int cpu;                 /* -1: not pinned */
     uint64_t now_ns, now_us, wall_us, work;
-    _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
+    uint64_t wall_read_ns, wall_ahead_us; /* of the monotonic clock, modulo 2^64 */
+    _Atomic uint64_t pass_ns;             /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
     uint64_t turn_ns; /* when it last let others have the core */
     uint32_t idle_passes;
@@ -285,7 +286,6 @@ void stage_facts_pace(struct stage *s);
 void stage_facts_epoch(struct stage *s); /* fills mailbox_epoch */
 
 uint32_t stage_execute_poll(struct stage *s);
-void stage_execute_result(struct stage *s, const struct order *order);
 uint32_t stage_state_poll(struct stage *s);
 void stage_done(struct stage *s, const struct done *done);
 void stage_learn_begin(struct stage *s, uint8_t peer, const char *path);
@@ -301,7 +301,5 @@ static inline struct net_peer *stage_gateway(struct stage *s, uint32_t number) {
     struct net_peer *peer = net_session_peer(sessions, number);
     return peer->role == WIRE_ROLE_GATEWAY ? peer : NULL;
 }
-
-uint64_t stage_clock_ns(void);
 
 #endif

@@ -67,7 +67,7 @@ void server_refuse(struct request *r, enum mrn_code code, unsigned status, const
     respond_error(r, code, status ? status : mrn_code_http_status(code), message, strlen(message));
 }
 
-void server_refuse_for_now(struct request *r, enum mrn_code code, const char *message) {
+static void server_refuse_for_now(struct request *r, enum mrn_code code, const char *message) {
     server_refuse(r, code, 0, message);
     server_header(r, "Retry-After", "1");
 }

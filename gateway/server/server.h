@@ -63,8 +63,6 @@ void server_respond(struct request *r, unsigned status, const char *type, void *
 void server_respond_text(struct request *r, unsigned status, const char *type, const char *text);
 /* Connect's error object. status 0: the code's own. */
 void server_refuse(struct request *r, enum mrn_code code, unsigned status, const char *message);
-/* The same, and when to try again. */
-void server_refuse_for_now(struct request *r, enum mrn_code code, const char *message);
 void server_header(struct request *r, const char *name, const char *value);
 void server_answer(struct request *r); /* of what r->answer says */
 
