@@ -12,7 +12,9 @@
 #include <maroon/error.h>
 
 #define FACTS_INTERVAL_US 10000
-#define TURN_US 100 /* of work, then others on this core have theirs */
+#define TURN_US 100                /* of work, then others on this core have theirs */
+#define IDLE_PASSES_BEFORE_YIELD 1 /* the HTTP server may share it, and have what we wait for */
+#define IDLE_PASSES_BEFORE_SLEEP 256
 
 _Static_assert((int)WIRE_DROP_COUNT <= MRN_GATEWAY_DROPS_MAX, "a place for every reason");
 
@@ -123,9 +125,9 @@ static void measure_room(struct mrn_gateway *g, const struct gateway_core_facts 
 }
 
 static void sleep_until_news(struct mrn_gateway *g, uint32_t passes, bool outstanding) {
-    if (g->config.busy || passes < 64)
+    if (g->config.busy || passes < IDLE_PASSES_BEFORE_YIELD)
         return;
-    if (passes < 256 && outstanding) {
+    if (passes < IDLE_PASSES_BEFORE_SLEEP && outstanding) {
         sched_yield();
         return;
     }

@@ -219,11 +219,22 @@ void perf_cluster_receive(struct perf_cluster *c, uint64_t now_us) {
         perf_client_poll(c->clients[i], now_us);
 }
 
+static bool turn_of(struct perf_cluster *c, uint32_t node, uint64_t now_us) {
+    bool work = stage_poll(c->nodes[node].stage);
+    perf_cluster_receive(c, now_us);
+    return work;
+}
+
+/* The leader first, and once more when as many have had their turn as it needs to commit: who comes
+ * after them is not waited for, as on cores of their own. */
 bool perf_cluster_nodes(struct perf_cluster *c, uint64_t now_us) {
     bool work = false;
-    for (uint32_t i = 0; i < c->config.node_count; i++) {
-        work |= stage_poll(c->nodes[i].stage);
-        perf_cluster_receive(c, now_us);
+    uint32_t count = c->config.node_count, turn = c->key_node;
+    for (uint32_t i = 0; i < count; i++) {
+        work |= turn_of(c, turn, now_us);
+        if (i == count / 2 && count > 2)
+            work |= turn_of(c, c->key_node, now_us);
+        turn = turn + 1 < count ? turn + 1 : 0;
     }
     if (++c->quiet_passes < ARBITER_EVERY)
         return work;
@@ -291,7 +302,6 @@ uint64_t perf_cluster_lost(const struct perf_cluster *c, uint64_t *ret_tx_full,
             net_endpoint_counters(e, &n);
             *ret_tx_full += n.tx_full;
             *ret_no_buffer += n.no_buffer;
-            other += n.port_missed;
             for (uint32_t d = 0; d < WIRE_DROP_COUNT; d++)
                 other += n.drops[d];
         }

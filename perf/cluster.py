@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Bench(c.Cluster):
         self.marks = None
         self.hosts = 0
         self.guests = []
+        self.nice = 0
         self.echoes = 0
 
     def __enter__(self):
@@ -71,7 +73,7 @@ class Bench(c.Cluster):
         environment = [f"{key}={value}" for key, value in self._environment(host).items()]
         if "links" not in options:
             options = {"fabric": "af_packet", "interface": "eth0", "address": f"{own_address}/24", **options}
-        return ["ip", "netns", "exec", self.network.namespace(host), "env", *environment,
+        return ["nice", "-n", str(self.nice), "ip", "netns", "exec", self.network.namespace(host), "env", *environment,
                 str(self.build / "perf/maroon-perf-net"), measurement] \
             + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
 
@@ -85,6 +87,13 @@ class Bench(c.Cluster):
             print(f"  {measurement}: {done.stderr.strip()[-300:]}", file=sys.stderr)
             return None
         return json.loads(done.stdout)
+
+    def renice(self, nice):
+        """The nodes' threads, and the clients started from now on."""
+        self.nice = nice
+        for node in self.nodes:
+            for thread in os.listdir(f"/proc/{node.pid}/task"):
+                os.setpriority(os.PRIO_PROCESS, int(thread), nice)
 
     def node_list(self):
         if self.fabric != "af_packet":
@@ -124,6 +133,14 @@ class Bench(c.Cluster):
             for process in running:
                 process.kill()
                 process.wait()
+
+
+def syncs_at_once(directory, count, writers):
+    """The floor of three journals on one device: all write and sync at the same time. The one in the middle."""
+    running = [subprocess.Popen([str(bench.PROBE), "sync", f"--count={count}", f"--directory={directory}"],
+                                stdout=subprocess.PIPE, text=True) for _ in range(writers)]
+    found = [json.loads(process.communicate(timeout=bench.PROBE_SECONDS)[0]) for process in running]
+    return sorted(found, key=lambda result: result["latency"]["p50"])[writers // 2]
 
 
 def etcd_transactions(cluster, count=300):

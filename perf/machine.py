@@ -15,6 +15,13 @@ def _first(path, key):
     return "unknown"
 
 
+def _text(path):
+    try:
+        return pathlib.Path(path).read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 def commit():
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
@@ -26,6 +33,7 @@ def describe():
         "cores": len(os.sched_getaffinity(0)),
         "memory": _first("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
+        "sched_autogroup": _text("/proc/sys/kernel/sched_autogroup_enabled"),
         "load_at_start": [round(value, 2) for value in os.getloadavg()],
         "commit": commit(),
     }

@@ -117,14 +117,16 @@ int probe_client(void) {
     double took_ns = (double)(perf_clock_ns() - start_ns);
     struct gateway_core_facts facts;
     perf_client_facts(run.client, run.now_ns / 1000, &facts);
+    struct net_counters counters;
+    net_endpoint_counters(net_endpoint(net, WIRE_STAGE_INGRESS), &counters);
     double count = (double)run.load.latency.count;
     probe_print(json_pack(
-        "{ss si sf sf sf sI sI sI so so so}", "app", echo ? "echo" : "bank", "flight",
+        "{ss si sf sf sf sI sI sI sI so so so}", "app", echo ? "echo" : "bank", "flight",
         (int)load.flight, "offered_per_s", load.rate_per_s, "per_s", count * 1e9 / took_ns,
         "cpu_ns_per_tx", (double)(perf_clock_cpu_ns() - cpu_ns) / (count > 0 ? count : 1), "resent",
-        (json_int_t)facts.resent, "refused", (json_int_t)run.load.refused, "epochs",
-        (json_int_t)run.epochs, "gaps", run.gaps, "latency", probe_latency(&run.load.latency),
-        "hops", perf_hops_table(&run.hops)));
+        (json_int_t)facts.resent, "port_full", (json_int_t)counters.drops[WIRE_DROP_PORT_FULL],
+        "refused", (json_int_t)run.load.refused, "epochs", (json_int_t)run.epochs, "gaps", run.gaps,
+        "latency", probe_latency(&run.load.latency), "hops", perf_hops_table(&run.hops)));
     probe_net_close(net);
     return 0;
 }

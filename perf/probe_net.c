@@ -10,12 +10,12 @@
 
 struct net *probe_net_open(uint16_t udp_port) {
     static struct config config;
-    static char flags[4][256];
-    static const char *const keys[] = {"fabric", "interface", "address", "links"};
-    const char *arguments[5] = {"probe"};
+    static char flags[5][256];
+    static const char *const keys[] = {"fabric", "interface", "address", "links", "queue-packets"};
+    const char *arguments[6] = {"probe"};
     int count = 1;
     char error[CONFIG_ERROR_BYTES], text[NET_TEXT_BYTES];
-    for (uint32_t i = 0; i < 4; i++) {
+    for (uint32_t i = 0; i < 5; i++) {
         const char *value = probe_text(keys[i], NULL);
         if (value) {
             snprintf(flags[i], sizeof flags[i], "--%s=%s", keys[i], value);

@@ -1,6 +1,6 @@
 /* net's inside: plan.c (config, sums), net.c (start, endpoints), eal.c, udp.c (kernel sockets),
- * ports.c (ethdev ports of each fabric), ethdev.c (Ethernet, IPv4, ARP), lcores.c (endpoints on
- * several threads, sleeping). */
+ * ports.c (ethdev ports of each fabric), losses.c (what they lost), ethdev.c (Ethernet, IPv4, ARP),
+ * lcores.c (endpoints on several threads, sleeping). */
 #ifndef MAROON_NET_INTERNAL_H
 #define MAROON_NET_INTERNAL_H
 
@@ -32,6 +32,8 @@ struct net_port {
     struct rte_ether_addr mac;
     struct rte_mbuf *tx[NET_BURST_COUNT];
     uint16_t tx_count;
+    int packet_fd;         /* of the driver: the kernel counts there; -1: none */
+    uint64_t missed_count; /* of the port's counter, as last seen */
 };
 
 /* A thread that uses endpoints. Another one that gives it packets wakes it when it sleeps. */
@@ -70,7 +72,7 @@ struct net {
     uint32_t port_count;
     struct net_lcore lcores[NET_LCORES_MAX];
     struct net_arp arp[NET_ARP_COUNT];
-    uint64_t now_us, mend_us;
+    uint64_t now_us, mend_us, losses_at_us;
     uint16_t ip_id;
     uint32_t poll_count; /* of the ports */
 };
@@ -98,6 +100,11 @@ int net_ports_arguments(const struct net_config *config, char text[][NET_VDEV_BY
                         const char **ret_arguments);
 int net_ports_open(struct net *net, char *ret_error);
 void net_ports_close(struct net *net);
+
+/* losses.c: counts at the first endpoint what the ports lost (PORT_FULL). The ports' thread; looks
+ * ten times a second. */
+void net_losses_open(struct net *net, uint32_t number);
+void net_losses_look(struct net *net);
 
 /* ethdev.c */
 /* Whether another host of a segment answers to our address (RFC 5227, with less patience: the

@@ -180,6 +180,7 @@ static uint32_t ethdev_rx(struct net_endpoint *e, struct net_packet *ret_packets
     /* The ports are polled once for all endpoints of a pass: again by whoever has seen it all. */
     if (!e->fifo_count && e->polls_seen == net->poll_count) {
         net_links_mend(net);
+        net_losses_look(net);
         net_ethdev_poll(net);
         net->poll_count++;
     }

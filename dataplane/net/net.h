@@ -222,12 +222,11 @@ bool net_wait(struct net *net, uint32_t lcore, uint32_t timeout_us, const int *w
 /* ---- counters ---- */
 
 struct net_counters {
-    uint64_t rx_packets, rx_bytes; /* given to the user; bytes of payload */
-    uint64_t tx_packets, tx_bytes; /* taken by the port or the kernel */
-    uint64_t tx_full;              /* freed because the port or the kernel took no more */
-    uint64_t no_buffer;            /* the pool was empty, at alloc or receive */
-    uint64_t port_missed;  /* frames that the ports dropped themselves (first endpoint only) */
-    uint64_t waits, wakes; /* net_wait: calls that slept; of these, ended by a packet */
+    uint64_t rx_packets, rx_bytes;   /* given to the user; bytes of payload */
+    uint64_t tx_packets, tx_bytes;   /* taken by the port or the kernel */
+    uint64_t tx_full;                /* freed because the port or the kernel took no more */
+    uint64_t no_buffer;              /* the pool was empty, at alloc or receive */
+    uint64_t waits, wakes;           /* net_wait: calls that slept; of these, ended by a packet */
     uint64_t drops[WIRE_DROP_COUNT]; /* by enum wire_drop */
 };
 

@@ -200,6 +200,7 @@ static int open_port(struct net *net, uint32_t number, char *ret_error) {
     if (rte_is_zero_ether_addr(&p->mac)) /* rings have none */
         rte_eth_random_addr(p->mac.addr_bytes);
     p->started = true;
+    net_losses_open(net, number);
     return 0;
 }
 

@@ -379,6 +379,8 @@ uint32_t stage_gossip_poll(struct stage *s) {
     work += stage_learn_poll(s);
     struct replica_event event = {.kind = REPLICA_EVENT_TICK};
     stage_step(s, &event);
+    if (s->gossip.storage) /* proposals go before our own write: starting one is a long call */
+        stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us);
     work += stage_storage_poll(s);
     stage_outbox_flush(&s->gossip.port.outbox, s->gossip.worker->now_us); /* peers wait for it */
     atomic_store_explicit(&s->leads, replica_leads(s->gossip.replica), memory_order_relaxed);

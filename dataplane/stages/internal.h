@@ -149,7 +149,8 @@ struct worker { /* a thread */
     uint32_t number, stages; /* bits of enum wire_stage and STAGE_EXECUTE */
     int cpu;                 /* -1: not pinned */
     uint64_t now_ns, now_us, wall_us, work;
-    _Atomic uint64_t pass_ns; /* now_ns, for other threads; 0: no pass yet */
+    uint64_t wall_read_ns, wall_ahead_us; /* of the monotonic clock, modulo 2^64 */
+    _Atomic uint64_t pass_ns;             /* now_ns, for other threads; 0: no pass yet */
     uint64_t busy_ns, loop_ns, shared_ns;
     uint64_t turn_ns; /* when it last let others have the core */
     uint32_t idle_passes;

@@ -16,7 +16,8 @@
 #define REST_PPM 300000 /* a thread that works more than this is not at rest, whatever at */
 #define REST_AFTER_BODY_NS UINT64_C(20000000)
 #define BODY_NOTE_NS 1000000u
-#define TURN_NS 100000 /* of work, then others on this core have theirs */
+#define WALL_READ_NS 1000000 /* in between the wall clock goes as the monotonic one does */
+#define TURN_NS 100000       /* of work, then others on this core have theirs */
 #define SLEEP_LEAST_US 20
 #define SLEEP_MAX_US (PASS_INTERVAL_NS / 1000)
 /* At rest, where a packet or a message wakes it. Timers that it does not name as its next deadline
@@ -49,7 +50,11 @@ static uint64_t wall_us(void) {
 static void look_at_clocks(struct worker *w) {
     w->now_ns = stage_clock_ns();
     w->now_us = w->now_ns / 1000;
-    w->wall_us = wall_us();
+    if (w->now_ns - w->wall_read_ns >= WALL_READ_NS) {
+        w->wall_read_ns = w->now_ns;
+        w->wall_ahead_us = wall_us() - w->now_us;
+    }
+    w->wall_us = w->now_us + w->wall_ahead_us;
 }
 
 /* Only gossip's thread speaks to the control plane: it finds `failed` set. */

@@ -18,6 +18,10 @@
 /* What JSON may add to the largest transaction, besides base64's third. */
 #define ENVELOPE_BYTES 4096
 
+/* Of the library for each connection, headers included; half of it is set to zero for each request.
+ */
+#define CONNECTION_BYTES 16384
+
 static struct server server;
 static int wake_pipe[2];
 
@@ -117,14 +121,14 @@ static int serve(struct net *net) {
     }
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)g->http_port)};
     address.sin_addr.s_addr = htonl(g->http_ipv4);
-    struct MHD_Daemon *daemon =
-        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_ALLOW_SUSPEND_RESUME |
-                             MHD_ALLOW_UPGRADE,
-                         (uint16_t)g->http_port, NULL, NULL, server_on_request, &server,
-                         MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED,
-                         server_on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT,
-                         (unsigned)g->http_connections_max, MHD_OPTION_CONNECTION_TIMEOUT, 120u,
-                         MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
+    struct MHD_Daemon *daemon = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_ALLOW_SUSPEND_RESUME |
+            MHD_ALLOW_UPGRADE,
+        (uint16_t)g->http_port, NULL, NULL, server_on_request, &server, MHD_OPTION_SOCK_ADDR,
+        &address, MHD_OPTION_NOTIFY_COMPLETED, server_on_completed, NULL,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)g->http_connections_max,
+        MHD_OPTION_CONNECTION_TIMEOUT, 120u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_BYTES, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
     if (!daemon) {
         mrn_log_error("http_refused", "address=%s port=%u why=\"the address cannot be bound\"",
                       g->http_address, g->http_port);
