@@ -205,6 +205,12 @@ def keep_state(store, arguments):
         shutil.copy(files[name], arguments.state / name)
 
 
+def node_keys(arguments, interval):
+    return {"durability": "disk", "dump-interval-s": interval, "state-bytes": 16 << 20, "segment-bytes": 16 << 20,
+            "snapshot-bytes": max(16, arguments.mib // 4) << 20, "retain-bytes": 4 * arguments.mib << 20,
+            "idempotency-bytes": 2 * arguments.mib + 32 << 20}
+
+
 def main(arguments):
     store = Store(arguments.directory)
 
@@ -212,10 +218,8 @@ def main(arguments):
         cluster.start_network()
         store.start(cluster)
         known = is_state(arguments)
-        cluster.start_rest(nodes=3, gateways=1, before_nodes=(lambda: restored(cluster, store, arguments)) if known else None, node_keys={
-            **store.keys(direct=True), "durability": "disk", "dump-interval-s": arguments.interval, "state-bytes": 16 << 20,
-            "segment-bytes": 16 << 20, "snapshot-bytes": max(16, arguments.mib // 4) << 20, "retain-bytes": 4 * arguments.mib << 20,
-            "idempotency-bytes": 2 * arguments.mib + 32 << 20})
+        cluster.start_rest(nodes=3, gateways=1, node_keys={**node_keys(arguments, arguments.interval), **store.keys(direct=True)},
+                           before_nodes=(lambda: restored(cluster, store, arguments)) if known else None)
         leader = cluster.leader()
         began = time.monotonic()
         if not known:
