@@ -54,6 +54,7 @@
 #define LATE_LEAST 4 /* of a heartbeat interval: less is no pause of our own */
 #define PEER_RECENT_NS 1000000000u
 #define RECHECK_RANGE_NS 500000000u
+#define DENIED_NS 1500000000u /* longer than a gateway waits between two renewals */
 #define FORSAKEN_SEALS 8      /* times seal_after: an open range is silent for so long */
 #define NOTE_WAIT_NS 1000000u /* an epoch would have come by then, and noted the same */
 
@@ -98,9 +99,11 @@ struct range {
     bool in_use : 1;
     bool sealed_executed : 1; /* the SEAL was executed: final */
     bool open_waiting : 1, seal_waiting : 1;
-    bool restored : 1; /* named by the snapshot that is being restored */
-    bool purging : 1;  /* until they are gone no body of the range is taken */
-    bool drop_due : 1; /* purging: the journal is to be told first */
+    bool restored : 1;         /* named by the snapshot that is being restored */
+    bool purging : 1;          /* until they are gone no body of the range is taken */
+    bool drop_due : 1;         /* purging: the journal is to be told first */
+    uint32_t denied_mark : 24; /* claims the range, and the arbiter said no: counts for nothing
+                                  until check_at_ns. 0: nobody */
 };
 static_assert(sizeof(struct range) == 152, "one of many: docs/performance.md, row M2");
 
@@ -351,7 +354,8 @@ uint64_t replica_range_word(const struct range *g);
 /* `id` is executed, of a holding that is not the asker's: then he is told. */
 bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
-void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned,
+                           uint32_t start);
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);
 void replica_ranges_tick(struct replica *r);
 void replica_ranges_reset(struct replica *r);

@@ -323,6 +323,12 @@ static void answer_not_owner(struct replica *r, const struct range *g, uint64_t 
     a->gateway = gateway;
 }
 
+/* After an arbiter's restore two gateways may hold one range that was never opened. He whom the
+ * arbiter does not know lets the other speak. */
+static bool denied(const struct replica *r, const struct range *g, uint64_t claimant) {
+    return g->denied_mark && g->denied_mark == retired_mark(claimant) && r->now_ns < g->check_at_ns;
+}
+
 /* Whose bodies may lie above what the log names; 0: nobody's. Before its OPEN a range belongs to
  * whom its HELLO names. */
 uint64_t replica_range_word(const struct range *g) {
@@ -351,7 +357,7 @@ static bool gateway_refused(struct replica *r, struct range *g,
         } /* else a pinned range's next owner: on its HELLO's word */
     }
     uint64_t owner = g->state == RANGE_OPEN ? g->owner : g->hello_owner;
-    if (owner && owner != b->owner) {
+    if (owner ? owner != b->owner : denied(r, g, b->owner)) {
         answer_not_owner(r, g, owner, b->owner, b->gateway);
         refuse(r, b, WIRE_DROP_NOT_OWNER);
         return true;
@@ -589,6 +595,9 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         if (g->sealed_executed)
             answer_sealed(r, g->range, g->logged, gateway);
         return;
+    } else if (denied(r, g, owner)) {
+        answer_not_owner(r, g, 0, owner, gateway);
+        return;
     } else {
         if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
             r->now_ns < g->hello_ns + r->config.seal_after_ns)
@@ -601,8 +610,10 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         replica_range_mark(r, g);
     }
     bool to_open = may_open(g, owner);
-    if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting || r->now_ns < g->check_at_ns)
+    if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting ||
+        (r->now_ns < g->check_at_ns && !g->denied_mark))
         return;
+    g->denied_mark = 0;
     g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
     a->range = range;
@@ -626,7 +637,35 @@ static void check_forsaken(struct replica *r, struct range *g) {
     a->owner = g->owner;
 }
 
-void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned) {
+static void tell_arbiter_sealed(struct replica *r, uint64_t range, uint64_t owner, uint32_t end) {
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
+    a->range = range;
+    a->owner = owner;
+    a->end = end;
+}
+
+static void deny(struct replica *r, struct range *g, uint64_t owner) {
+    if (g->hello_owner != owner)
+        return;
+    answer_not_owner(r, g, 0, owner, g->gateway);
+    if (g->state == RANGE_OPEN)
+        return;
+    g->hello_owner = 0;
+    g->denied_mark = retired_mark(owner) & RETIRED_MARK_MAX;
+    g->check_at_ns = r->now_ns + DENIED_NS;
+    replica_range_purge(r, g);
+}
+
+/* Granted from a position that is not the range's end: by an arbiter that was restored, through a
+ * node that lagged. Nothing was executed under it, or ever is: it ends where the range did. */
+static void granted_elsewhere(struct replica *r, struct range *g, uint64_t owner) {
+    deny(r, g, owner);
+    if (g->state == RANGE_SEALED && g->sealed_executed)
+        tell_arbiter_sealed(r, g->range, owner, g->logged);
+}
+
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned,
+                           uint32_t start) {
     if (r->role != REPLICA_ROLE_LEADER)
         return;
     struct range *g = owned ? replica_range_get(r, range) : replica_range_find(r, range);
@@ -638,25 +677,16 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
         return;
     }
     if (!owned) {
-        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
-        a->range = range;
-        a->gateway = g->gateway;
-        if (g->state != RANGE_OPEN && g->hello_owner == owner) {
-            g->hello_owner = 0;
-            replica_range_purge(r, g);
-        }
+        deny(r, g, owner);
         return;
     }
     bool to_open = may_open(g, owner);
+    if (to_open && start != g->logged) {
+        granted_elsewhere(r, g, owner);
+        return;
+    }
     if (to_open && !g->open_waiting && replica_control_waiting(r, WIRE_CONTROL_OPEN, range, owner))
         g->open_waiting = true;
-}
-
-static void tell_arbiter_sealed(struct replica *r, uint64_t range, uint64_t owner, uint32_t end) {
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_SEALED);
-    a->range = range;
-    a->owner = owner;
-    a->end = end;
 }
 
 /* Granted, and its gateway ended before anything was opened. The arbiter must hear of an end, and
