@@ -230,6 +230,9 @@ static struct sim_arbiter_range *range_of(struct sim *sim, uint64_t range) {
 
 uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range) {
     const struct sim_arbiter_range *r = range_of(sim, range);
+    /* Sealed and never opened for him (restored): no SEALED tells him. */
+    if (r && r->sealed && !sim_map_get(&sim->checks.seals, sim_random_mix(r->owner) ^ range))
+        return 0;
     return r ? r->owner : 0;
 }
 
