@@ -481,7 +481,7 @@ static void op_decide(struct range_op *op) {
     switch (op->kind) {
     case OP_PIN: decide_pin(op); return;
     case OP_CHECK:
-        sink->range_checked(sink->context, op->range, op->owner, owned(op));
+        sink->range_checked(sink->context, op->range, op->owner, owned(op), op->record.start);
         op_end(op);
         return;
     case OP_CLOSE:
