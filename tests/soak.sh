@@ -41,9 +41,9 @@ state=$(mktemp -d)
 for seed in 1 2 3 4 5 6; do
     soak "dump_kills_1gib_$seed" dump_kills.py --mib 1024 --kills 5 --interval 5 --seed "$seed" --state "$state"
 done
+soak lost_all_1gib lost_all.py --mib 1024 --state "$state"
 rm -rf "$state"
 soak incremental_1gib incremental.py --mib 1024
-soak lost_all_1gib lost_all.py --mib 1024
 soak lost_all_directory lost_all.py --directory
 echo "=== one hour of publication ticks: etcd stays flat"
 if MAROON_TICKS=57600 "$BUILD/tests/unit/controlplane/test_controlplane_arbiter_publish"; then

@@ -1,6 +1,7 @@
 /* The replica's inside: one struct, shared by the files of this room and nobody else.
  *
- *   ranges.c      ranges, bodies, progress to gateways
+ *   ranges.c      ranges and their owners, progress to gateways, dropping bodies
+ *   bodies.c      bodies: where each is, which one is taken; how far a range is held
  *   retired.c     what is kept of ranges that are over, and giving back their places
  *   log.c         the epoch log: append, replace, held, acknowledgeable, deliver, release
  *   order.c       propose, take part, acknowledge, commit
@@ -338,19 +339,31 @@ static inline uint32_t *range_peers(const struct replica *r, const struct range 
 struct range *replica_range_get_for_log(struct replica *r, uint64_t range);
 void replica_range_drop(struct replica *r, struct range *g); /* its place is free from then on */
 uint64_t replica_mix(uint64_t x);
-void replica_queue_push(struct queue *q, uint32_t place, bool *flag);
-uint32_t replica_queue_pop(struct queue *q);
-uint32_t replica_body_slot(struct replica *r, struct range *g, uint32_t offset,
-                           struct wire_digest *ret_digest);
-bool replica_body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
-void replica_body_free(struct replica *r, struct range *g, uint32_t offset);
-void replica_body_event(struct replica *r, const struct replica_event_body *body);
-void replica_range_advance(struct replica *r, struct range *g);
-void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
-uint32_t replica_slots_room(const struct replica *r);        /* for bodies that no epoch names */
+static inline void replica_queue_push(struct queue *q, uint32_t place, bool *flag) {
+    if (*flag)
+        return;
+    *flag = true;
+    assert(q->count < q->size);
+    uint32_t at = q->head + q->count++;
+    q->items[at < q->size ? at : at - q->size] = place;
+}
+static inline uint32_t replica_queue_pop(struct queue *q) {
+    assert(q->count > 0);
+    uint32_t place = q->items[q->head];
+    q->head = q->head + 1 == q->size ? 0 : q->head + 1;
+    q->count--;
+    return place;
+}
 /* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
 void replica_range_purge(struct replica *r, struct range *g);
 uint64_t replica_range_word(const struct range *g);
+/* Was `owner` the last one of this sealed range? */
+bool replica_range_was_of(const struct range *g, uint64_t owner);
+/* The arbiter said lately that it is not this one's. */
+bool replica_range_denied(const struct replica *r, const struct range *g, uint64_t claimant);
+void replica_range_tell_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway);
+void replica_range_tell_not_owner(struct replica *r, const struct range *g, uint64_t owner,
+                                  uint64_t asker, uint32_t gateway);
 /* `id` is executed, of a holding that is not the asker's: then he is told. */
 bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
@@ -359,7 +372,16 @@ void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bo
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);
 void replica_ranges_tick(struct replica *r);
 void replica_ranges_reset(struct replica *r);
-bool replica_epoch_names(const struct epoch *e, uint64_t id);
+
+/* ---- bodies.c ---- */
+uint32_t replica_body_slot(struct replica *r, struct range *g, uint32_t offset,
+                           struct wire_digest *ret_digest);
+bool replica_body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
+void replica_body_free(struct replica *r, struct range *g, uint32_t offset);
+void replica_body_event(struct replica *r, const struct replica_event_body *body);
+void replica_range_advance(struct replica *r, struct range *g);
+void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
+uint32_t replica_slots_room(const struct replica *r);        /* for bodies that no epoch names */
 bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
                              struct wire_digest *sum);
 
@@ -374,6 +396,7 @@ bool replica_ranges_exhausted(const struct replica *r);
 bool replica_range_openable(const struct replica *r, const struct range *g);
 
 /* ---- log.c ---- */
+bool replica_epoch_names(const struct epoch *e, uint64_t id);
 static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {
     assert(seq > r->base_seq && seq <= r->last_seq);
     return &r->epochs[seq & (r->config.log_epochs - 1)];
