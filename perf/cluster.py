@@ -128,7 +128,8 @@ class Bench(c.Cluster):
                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for i, server in enumerate(servers)]
         time.sleep(1.0)
         try:
-            return self.run(*host, "echo", to=f"{to}:{ECHO_PORT}", port=ECHO_PORT, **links[-1], **options)
+            found = self.run(*host, "echo", to=f"{to}:{ECHO_PORT}", port=ECHO_PORT, **links[-1], **options)
+            return found if all(process.poll() is None for process in running) else None  # with fewer pollers it is another floor
         finally:
             for process in running:
                 process.kill()
