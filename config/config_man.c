@@ -104,13 +104,15 @@ bool config_print_man(const char *name, FILE *out) {
     fputs("\n.SH SYNOPSIS\n", out);
     synopsis(page, out);
     section("DESCRIPTION", page->description, out);
-    section("KEYS",
-            "Each key can be set by flag, by the environment (the names in capitals below), or by "
-            "a line "
-            "`key = value` of a file given by --config FILE or MAROON_CONFIG; the first of these "
-            "that sets it "
-            "counts. --check-config prints each value with its source; --help lists the same keys.",
-            out);
+    section(
+        "KEYS",
+        "Each key can be set by flag, by the environment (the names in capitals below), or by "
+        "a line "
+        "`key = value` of a file given by --config FILE or MAROON_CONFIG; the first of these "
+        "that sets it "
+        "counts. --check-config prints each value with its source; --help lists the same keys, and "
+        "--version says which build this is.",
+        out);
     for (uint32_t i = 0; i < config_key_count; i++) {
         const struct config_key *key = &config_keys[i];
         const char *title = key->section;

@@ -115,7 +115,9 @@ struct arbiter_sink {
                      const struct arbiter_leader *leader);
     void (*members)(void *context); /* arbiter_members has changed */
     void (*range_granted)(void *context, const struct arbiter_grant *grant);
-    void (*range_checked)(void *context, uint64_t range, uint64_t owner, bool owned);
+    /* start: where the owner's holding begins. */
+    void (*range_checked)(void *context, uint64_t range, uint64_t owner, bool owned,
+                          uint32_t start);
     /* Again every few seconds until the range is sealed or renewed. */
     void (*range_expired)(void *context, uint64_t range, uint64_t owner);
     void (*latency)(void *context, uint64_t smoothed_us);

@@ -412,7 +412,9 @@ static void range_close(struct arbiter *base, uint64_t owner, uint64_t number) {
 
 static void range_check(struct arbiter *base, uint64_t owner, uint64_t number) {
     const struct arbiter_sink *sink = base->setup.sink;
-    sink->range_checked(sink->context, number, owner, owns(find(embedded_of(base), number), owner));
+    const struct embedded_range *range = find(embedded_of(base), number);
+    sink->range_checked(sink->context, number, owner, owns(range, owner),
+                        range ? range->record.start : 0);
 }
 
 static void range_sealed(struct arbiter *base, uint64_t owner, uint64_t number, uint32_t end) {

@@ -186,9 +186,13 @@ static void on_range_granted(void *context, const struct arbiter_grant *grant) {
     send_down(context, &message);
 }
 
-static void on_range_checked(void *context, uint64_t range, uint64_t owner, bool owned) {
-    struct mailbox_down message = {
-        .kind = MAILBOX_DOWN_RANGE_CHECKED, .range = range, .owner = owner, .checked = owned};
+static void on_range_checked(void *context, uint64_t range, uint64_t owner, bool owned,
+                             uint32_t start) {
+    struct mailbox_down message = {.kind = MAILBOX_DOWN_RANGE_CHECKED,
+                                   .range = range,
+                                   .owner = owner,
+                                   .checked = owned,
+                                   .start = start};
     send_down(context, &message);
 }
 

@@ -48,11 +48,12 @@ struct snapshot {
 
     /* from the store and from peers */
     struct snapshot_bootstrap bootstrap;
-    struct dumper *dumper;                /* NULL: no store */
-    bool tried[SOURCE_COUNT];             /* for this need */
-    uint64_t stretched_seq;               /* needed_seq that the last stretch was for */
-    bool store_begun;                     /* the dumper has the order */
-    bool of_store;                        /* what is being restored */
+    struct dumper *dumper;    /* NULL: no store */
+    bool tried[SOURCE_COUNT]; /* for this need */
+    uint64_t stretched_seq;   /* needed_seq that the last stretch was for */
+    bool store_begun;         /* the dumper has the order */
+    bool of_store;            /* what is being restored */
+    uint64_t restore_since_ns;
     uint64_t store_since_ns, store_reads; /* of the key, before */
     struct dump_show show;
     uint8_t peer;
@@ -196,6 +197,7 @@ static void restore_fetched(struct snapshot *snapshot, bool of_store) {
     struct mailbox_down message = {.kind = MAILBOX_DOWN_SNAPSHOT_RESTORE, .node = snapshot->peer};
     snprintf(message.text, sizeof message.text, "%.255s", snapshot->fetch_path);
     snapshot->of_store = of_store;
+    snapshot->restore_since_ns = loop_now_ns(snapshot->setup.loop);
     snapshot->bootstrap.stage = SNAPSHOT_RESTORING;
     snapshot->setup.send_down(snapshot->setup.context, &message);
 }
@@ -277,8 +279,11 @@ static void store_fetched(struct snapshot *snapshot, const struct dumper_fetch *
         return;
     }
     snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%.255s", fetch->file);
-    mrn_log_info("dump_fetched", "seq=%" PRIu64 " pages=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64,
+    mrn_log_info("dump_fetched",
+                 "seq=%" PRIu64 " pages=%" PRIu64 " bytes=%" PRIu64 " indexes_ms=%" PRIu64
+                 " chunks_ms=%" PRIu64 " end_ms=%" PRIu64 " ms=%" PRIu64,
                  fetch->seq, fetch->progress.pages, fetch->progress.fetched_bytes,
+                 fetch->progress.indexes_ms, fetch->progress.chunks_ms, fetch->progress.end_ms,
                  fetch->duration_ms);
     restore_fetched(snapshot, true);
 }
@@ -484,8 +489,10 @@ void snapshot_restored(struct snapshot *snapshot, const struct mailbox_up *messa
     else
         snapshot->bootstrap.from_peers++;
     snapshot->bootstrap.last_seq = message->seq;
-    mrn_log_info("snapshot_restored", "from=%s peer=%u seq=%" PRIu64 " ms=%" PRIu64,
+    mrn_log_info("snapshot_restored",
+                 "from=%s peer=%u seq=%" PRIu64 " restore_ms=%" PRIu64 " ms=%" PRIu64,
                  snapshot->of_store ? "store" : "peer", snapshot->peer, message->seq,
+                 (loop_now_ns(snapshot->setup.loop) - snapshot->restore_since_ns) / 1000000,
                  (loop_now_ns(snapshot->setup.loop) - snapshot->bootstrap.since_ns) / 1000000);
     fetch_file_drop(snapshot);
     snapshot->bootstrap.stage = SNAPSHOT_IDLE;

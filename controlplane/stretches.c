@@ -67,7 +67,7 @@ static int write_record(void *context, uint64_t seq, const struct wire_hash *has
         return errno == ENOSPC ? MRN_ERR_NO_SPACE : MRN_ERR_IO;
     w->job->seq = seq;
     w->job->bytes += count;
-    return w->job->bytes >= STRETCHES_BYTES_MAX ? ENOUGH : 0;
+    return w->job->bytes >= w->stretches->setup.bytes_max ? ENOUGH : 0;
 }
 
 static void do_job(struct stretches *s, struct job *job) {
@@ -199,6 +199,8 @@ struct stretches *stretches_create(const struct stretches_setup *setup) {
     if (!s)
         return NULL;
     s->setup = *setup;
+    if (!s->setup.bytes_max)
+        s->setup.bytes_max = STRETCHES_BYTES_MAX;
     s->end = &s->first;
     snprintf(s->dir, sizeof s->dir, "%.470s/tmp", setup->data_dir);
     snprintf(s->journal.directory, sizeof s->journal.directory, "%.480s/journal", setup->data_dir);

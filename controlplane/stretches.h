@@ -23,6 +23,7 @@ struct stretches_setup {
     struct loop *loop;
     const char *data_dir; /* with journal/ and tmp/ */
     struct wire_digest_key digest_key;
+    uint64_t bytes_max; /* of an answer, about; 0: STRETCHES_BYTES_MAX */
 };
 
 /* NULL without memory or thread. */

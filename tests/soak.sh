@@ -33,8 +33,18 @@ soak etcd_trouble etcd_trouble.py
 soak drills drills.py --rounds 20
 soak bootstrap_1gib bootstrap.py --mib 1024 --kills 3 --interval 10
 soak bootstrap_directory bootstrap.py --directory
-soak store_faults store_faults.py --kills 30 --seconds 20 --away 600 --mib 64
-soak store_faults_1gib store_faults.py --kills 30 --seconds 20 --away 20 --mib 1024 --interval 3 --spread 4
+soak store_faults store_faults.py --seconds 20
+soak store_away store_faults.py --only --faults away --away 600 --control 60 --interval 5 --mib 64
+soak dump_kills dump_kills.py --mib 64 --kills 10
+# 30 kills at 1 GiB, five a time; the first run fills the state and leaves its dump to the others to begin with.
+state=$(mktemp -d)
+for seed in 1 2 3 4 5 6; do
+    soak "dump_kills_1gib_$seed" dump_kills.py --mib 1024 --kills 5 --interval 5 --seed "$seed" --state "$state"
+done
+soak lost_all_1gib lost_all.py --mib 1024 --state "$state"
+rm -rf "$state"
+soak incremental_1gib incremental.py --mib 1024
+soak lost_all_directory lost_all.py --directory
 echo "=== one hour of publication ticks: etcd stays flat"
 if MAROON_TICKS=57600 "$BUILD/tests/unit/controlplane/test_controlplane_arbiter_publish"; then
     summary="$summary

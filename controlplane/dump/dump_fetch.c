@@ -18,14 +18,21 @@ static void tell(void *context, const struct dump_progress *progress) {
         told->fetch->tell(told->fetch->context, told->seq, progress);
 }
 
-/* What was left of other dumps is of no more use. */
-static void remove_others(const char *directory, const char *keep) {
+/* What an earlier try left of another dump, cluster or not, becomes the beginning of this one: most
+ * pages are the same, and each is looked at. What more there is is of no use. */
+static void take_over(const char *directory, const char *name) {
     DIR *dir = opendir(directory);
     if (!dir)
         return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (strncmp(entry->d_name, "fetch-", 6) == 0 && strcmp(entry->d_name, keep) != 0)
+    bool there = faccessat(dirfd(dir), name, F_OK, 0) == 0;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        if (strncmp(entry->d_name, "fetch-", 6) != 0 || strcmp(entry->d_name, name) == 0)
+            continue;
+        if (!there && renameat(dirfd(dir), entry->d_name, dirfd(dir), name) == 0)
+            there = true;
+        else
             (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    }
     closedir(dir);
 }
 
@@ -70,7 +77,7 @@ int dump_fetch(const struct dump_fetch *fetch, char ret_file[512], uint64_t *ret
     snprintf(name, sizeof name, "fetch-%.16s", hex);
     if (snprintf(file, sizeof file, "%s/%s", fetch->directory, name) >= (int)sizeof file)
         return MRN_ERR_TOO_LARGE;
-    remove_others(fetch->directory, name);
+    take_over(fetch->directory, name);
     *ret_seq = told.seq;
     error = dump_read(fetch->store, fetch->key, path, file, tell, &told, NULL, text);
     if (!error)

@@ -2,8 +2,9 @@
  *
  *   pointer given (of etcd) --its manifest is gone--> the store's pointer --> DIR/fetch-<name>
  *
- * The file is named after its manifest: a try after kill -9 takes up the pages that are there, and
- * one for another dump removes it.
+ * The file is named after its manifest: a try after kill -9 takes up the pages that are there; one
+ * for another dump takes it over, and gets what differs: dumps that come quicker than a node gets
+ * one do not make it begin anew.
  *
  * Threads: one that may wait. Errors, with words in `text` (DUMP_TEXT_BYTES): NOT_FOUND (no dump
  * above newer_than), MISMATCH (a dump of another cluster), those of dump_read. */

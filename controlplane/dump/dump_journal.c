@@ -207,8 +207,9 @@ static int lay(struct collecting *c, const struct held_epoch *e) {
     return 1;
 }
 
-/* Hands the next epoch out. 1; 0 when something of it is not here yet. */
-static int hand_out(struct collecting *c) {
+/* Hands the next epoch out, unless something of it is not here yet. */
+static int hand_out(struct collecting *c, bool *ret_handed) {
+    *ret_handed = false;
     struct dump_record record;
     char text[DUMP_TEXT_BYTES];
     static const struct wire_hash unknown;
@@ -224,7 +225,8 @@ static int hand_out(struct collecting *c) {
         return 0; /* a body that is replaced later */
     int error = c->emit(c->context, c->next, &record.hash, c->record.at, c->record.count);
     c->hash = record.hash;
-    return error ? error : 1;
+    *ret_handed = true;
+    return error;
 }
 
 /* Goes on as far as it is known what was committed. */
@@ -233,9 +235,10 @@ static int advance(struct collecting *c) {
         if (c->next > c->span->after_seq + 1 && !c->begun)
             return MRN_ERR_NOT_FOUND; /* what was asked for is not in this journal */
         if (c->next > c->span->after_seq) {
-            int done = hand_out(c);
-            if (done <= 0)
-                return done;
+            bool handed;
+            int error = hand_out(c, &handed);
+            if (error || !handed)
+                return error;
             c->begun = true;
         }
         window_pop(c);

@@ -69,6 +69,8 @@ static void on_tick(void *context) {
     uint64_t named_seq = arbiter_dump(turns->arbiter)->seq;
     if (named_seq != turns->told_seq && turns->dumped)
         turns->dumped(turns->context, turns->told_seq = named_seq);
+    if (turns->waiting)
+        dumper_announce(turns->dumper);
     if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
         is_pausing(&status, now_ns))
         return;
@@ -78,6 +80,7 @@ static void on_tick(void *context) {
     if (due) {
         turns->tried_ns = now_ns;
         turns->waiting = true;
+        dumper_announce(turns->dumper);
         snapshot_want(turns->snapshot, status.latest_seq, on_snapshot, turns);
     } else if (turns->interval_s && now_ns - turns->looked_ns >= look_ns(turns)) {
         turns->looked_ns = now_ns;

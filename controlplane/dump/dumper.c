@@ -27,7 +27,8 @@ struct dumper {
 
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t wake;
-    bool peek;
+    bool peek, announce;
+    uint64_t announced_ns, beats;
     int fd; /* to dump; -1: none */
     bool error_of_look;
     char mark[DUMP_MARK_MAX]; /* of a dump under way, when it was last looked for */
@@ -193,18 +194,24 @@ static void *run(void *context) {
     struct dumper *dumper = context;
     while (!atomic_load(&dumper->stop)) {
         pthread_mutex_lock(&dumper->lock);
-        while (!atomic_load(&dumper->stop) && !dumper->peek && !dumper->fetch && dumper->fd < 0)
+        while (!atomic_load(&dumper->stop) && !dumper->peek && !dumper->announce &&
+               !dumper->fetch && dumper->fd < 0)
             pthread_cond_wait(&dumper->wake, &dumper->lock);
         int fd = dumper->fd;
-        bool peek = dumper->peek, wants = dumper->fetch;
+        bool peek = dumper->peek, wants = dumper->fetch, announces = dumper->announce;
         uint64_t above = dumper->fetch_above;
         dumper->fd = -1;
-        dumper->peek = dumper->fetch = false;
+        dumper->peek = dumper->fetch = dumper->announce = false;
         pthread_mutex_unlock(&dumper->lock);
         if (atomic_load(&dumper->stop)) {
             if (fd >= 0)
                 close(fd);
             break;
+        }
+        if (announces) {
+            dump_mark_put(&dumper->store, dumper->writer.node, dumper->writer.incarnation,
+                          UINT64_C(1) << 32 | dumper->beats++);
+            (void)dump_store_wait(&dumper->store); /* trouble is told by a look or the dump */
         }
         if (peek)
             look(dumper);
@@ -218,10 +225,8 @@ static void *run(void *context) {
 
 static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char *text) {
     char path[512];
-    int error = 0;
     text[0] = '\0';
-    if (setup->key_file && *setup->key_file &&
-        (error = dump_key_load(setup->key_file, &dumper->key))) {
+    if (setup->key_file && *setup->key_file && dump_key_load(setup->key_file, &dumper->key) != 0) {
         snprintf(text, DUMP_TEXT_BYTES, "dump-key-file %.200s does not hold 64 hex digits",
                  setup->key_file);
         return MRN_ERR_INVALID;
@@ -229,7 +234,7 @@ static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char
     snprintf(dumper->tmp_dir, sizeof dumper->tmp_dir, "%.470s/tmp", setup->data_dir);
     dumper->configuration_id = setup->configuration_id;
     snprintf(path, sizeof path, "%.480s/dump.key", setup->data_dir);
-    error = dump_signer_load(path, &dumper->signer);
+    int error = dump_signer_load(path, &dumper->signer);
     if (error) {
         snprintf(text, DUMP_TEXT_BYTES, "%.250s cannot be read or made", path);
         return error;
@@ -314,6 +319,17 @@ bool dumper_peek(struct dumper *dumper) {
     }
     pthread_mutex_unlock(&dumper->lock);
     return taken;
+}
+
+void dumper_announce(struct dumper *dumper) {
+    uint64_t now = now_ns();
+    pthread_mutex_lock(&dumper->lock);
+    if (now - dumper->announced_ns >= UINT64_C(1000000000) && !dumper->status.dumping) {
+        dumper->announced_ns = now;
+        dumper->announce = true;
+        pthread_cond_signal(&dumper->wake);
+    }
+    pthread_mutex_unlock(&dumper->lock);
 }
 
 bool dumper_take(struct dumper *dumper, int snapshot_fd) {

@@ -82,6 +82,8 @@ void dumper_stop(struct dumper *dumper);
 
 /* False when it is not idle. */
 bool dumper_peek(struct dumper *dumper);
+/* A dump is about to be taken: others are told so, once a second at most (dump_mark_put). */
+void dumper_announce(struct dumper *dumper);
 /* Takes the open file over, also when it is not idle (then it is closed, and the answer false). */
 bool dumper_take(struct dumper *dumper, int snapshot_fd);
 /* Fetches the newest dump above `newer_than` into data_dir/tmp, taking up what an earlier try or

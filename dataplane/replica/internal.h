@@ -1,6 +1,7 @@
 /* The replica's inside: one struct, shared by the files of this room and nobody else.
  *
- *   ranges.c      ranges, bodies, progress to gateways
+ *   ranges.c      ranges and their owners, progress to gateways, dropping bodies
+ *   bodies.c      bodies: where each is, which one is taken; how far a range is held
  *   retired.c     what is kept of ranges that are over, and giving back their places
  *   log.c         the epoch log: append, replace, held, acknowledgeable, deliver, release
  *   order.c       propose, take part, acknowledge, commit
@@ -54,6 +55,7 @@
 #define LATE_LEAST 4 /* of a heartbeat interval: less is no pause of our own */
 #define PEER_RECENT_NS 1000000000u
 #define RECHECK_RANGE_NS 500000000u
+#define DENIED_NS 1500000000u /* longer than a gateway waits between two renewals */
 #define FORSAKEN_SEALS 8      /* times seal_after: an open range is silent for so long */
 #define NOTE_WAIT_NS 1000000u /* an epoch would have come by then, and noted the same */
 
@@ -98,9 +100,11 @@ struct range {
     bool in_use : 1;
     bool sealed_executed : 1; /* the SEAL was executed: final */
     bool open_waiting : 1, seal_waiting : 1;
-    bool restored : 1; /* named by the snapshot that is being restored */
-    bool purging : 1;  /* until they are gone no body of the range is taken */
-    bool drop_due : 1; /* purging: the journal is to be told first */
+    bool restored : 1;         /* named by the snapshot that is being restored */
+    bool purging : 1;          /* until they are gone no body of the range is taken */
+    bool drop_due : 1;         /* purging: the journal is to be told first */
+    uint32_t denied_mark : 24; /* claims the range, and the arbiter said no: counts for nothing
+                                  until check_at_ns. 0: nobody */
 };
 static_assert(sizeof(struct range) == 152, "one of many: docs/performance.md, row M2");
 
@@ -335,8 +339,41 @@ static inline uint32_t *range_peers(const struct replica *r, const struct range 
 struct range *replica_range_get_for_log(struct replica *r, uint64_t range);
 void replica_range_drop(struct replica *r, struct range *g); /* its place is free from then on */
 uint64_t replica_mix(uint64_t x);
-void replica_queue_push(struct queue *q, uint32_t place, bool *flag);
-uint32_t replica_queue_pop(struct queue *q);
+static inline void replica_queue_push(struct queue *q, uint32_t place, bool *flag) {
+    if (*flag)
+        return;
+    *flag = true;
+    assert(q->count < q->size);
+    uint32_t at = q->head + q->count++;
+    q->items[at < q->size ? at : at - q->size] = place;
+}
+static inline uint32_t replica_queue_pop(struct queue *q) {
+    assert(q->count > 0);
+    uint32_t place = q->items[q->head];
+    q->head = q->head + 1 == q->size ? 0 : q->head + 1;
+    q->count--;
+    return place;
+}
+/* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
+void replica_range_purge(struct replica *r, struct range *g);
+uint64_t replica_range_word(const struct range *g);
+/* Was `owner` the last one of this sealed range? */
+bool replica_range_was_of(const struct range *g, uint64_t owner);
+/* The arbiter said lately that it is not this one's. */
+bool replica_range_denied(const struct replica *r, const struct range *g, uint64_t claimant);
+void replica_range_tell_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway);
+void replica_range_tell_not_owner(struct replica *r, const struct range *g, uint64_t owner,
+                                  uint64_t asker, uint32_t gateway);
+/* `id` is executed, of a holding that is not the asker's: then he is told. */
+bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
+void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
+void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned,
+                           uint32_t start);
+void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);
+void replica_ranges_tick(struct replica *r);
+void replica_ranges_reset(struct replica *r);
+
+/* ---- bodies.c ---- */
 uint32_t replica_body_slot(struct replica *r, struct range *g, uint32_t offset,
                            struct wire_digest *ret_digest);
 bool replica_body_parts(struct replica *r, struct range *g, uint32_t offset, uint16_t *ret_parts);
@@ -345,17 +382,6 @@ void replica_body_event(struct replica *r, const struct replica_event_body *body
 void replica_range_advance(struct replica *r, struct range *g);
 void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
 uint32_t replica_slots_room(const struct replica *r);        /* for bodies that no epoch names */
-/* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
-void replica_range_purge(struct replica *r, struct range *g);
-uint64_t replica_range_word(const struct range *g);
-/* `id` is executed, of a holding that is not the asker's: then he is told. */
-bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
-void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
-void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned);
-void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner);
-void replica_ranges_tick(struct replica *r);
-void replica_ranges_reset(struct replica *r);
-bool replica_epoch_names(const struct epoch *e, uint64_t id);
 bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
                              struct wire_digest *sum);
 
@@ -370,6 +396,7 @@ bool replica_ranges_exhausted(const struct replica *r);
 bool replica_range_openable(const struct replica *r, const struct range *g);
 
 /* ---- log.c ---- */
+bool replica_epoch_names(const struct epoch *e, uint64_t id);
 static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {
     assert(seq > r->base_seq && seq <= r->last_seq);
     return &r->epochs[seq & (r->config.log_epochs - 1)];

@@ -327,7 +327,7 @@ void replica_step(struct replica *r, const struct replica_event *event,
         break;
     case REPLICA_EVENT_RANGE_CHECKED:
         replica_range_checked(r, event->range_checked.range, event->range_checked.owner,
-                              event->range_checked.owned);
+                              event->range_checked.owned, event->range_checked.start);
         break;
     case REPLICA_EVENT_RANGE_EXPIRED:
         replica_range_expired(r, event->range_expired.range, event->range_expired.owner);

@@ -203,6 +203,7 @@ struct replica_event {
         struct {
             uint64_t range, owner;
             bool owned;
+            uint32_t start; /* position at which the owner's holding begins in the arbiter */
         } range_checked;
         struct {
             uint64_t range, owner;

@@ -81,7 +81,8 @@ bool replica_range_retire(struct replica *r, struct range *g) {
             return false;
         break;
     case RANGE_UNOPENED:
-        if (g->logged || g->received || !range_silent(r, g) || !range_rests(r, g))
+        if (g->logged || g->received || !range_silent(r, g) || !range_rests(r, g) ||
+            (g->denied_mark && r->now_ns < g->check_at_ns))
             return false;
         break;
     }

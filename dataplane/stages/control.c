@@ -91,6 +91,7 @@ static void take_down(struct stage *s, const struct mailbox_down *down) {
         event.range_checked.range = down->range;
         event.range_checked.owner = down->owner;
         event.range_checked.owned = down->checked;
+        event.range_checked.start = down->start;
         break;
     case MAILBOX_DOWN_RANGE_EXPIRED:
         event.kind = REPLICA_EVENT_RANGE_EXPIRED;

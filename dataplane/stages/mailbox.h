@@ -120,7 +120,7 @@ struct mailbox_down {
     uint64_t term;     /* term_base + revision */
     uint64_t token;    /* CAMPAIGN_RESULT: drawn for the attempt */
     uint64_t nonce, owner, range;
-    uint32_t start;                        /* RANGE_GRANT */
+    uint32_t start;                        /* RANGE_GRANT; RANGE_CHECKED: of an owner's holding */
     uint32_t outcome;                      /* RANGE_GRANT: enum wire_range_outcome */
     uint64_t held_by;                      /* RANGE_GRANT: GRANTED and TAKEN, as wire_range_grant */
     uint64_t etcd_latency_us;              /* ETCD_LATENCY */

@@ -113,14 +113,17 @@ def verify(store, manifests):
         assert f"epoch {epoch}" in done.stdout and "sound" in done.stdout, done
 
 
-def typical_ms(cluster):
-    took = [int(cluster.status(i)["dumps"]["lastDurationMs"]) for i in range(3) if cluster.nodes[i].alive()]
-    return max([t for t in took if t] or [500])
+def durations_ms(cluster):
+    return {int(cluster.status(i)["dumps"]["lastDurationMs"]) for i in range(3) if cluster.nodes[i].alive()} - {0}
+
+
+def newest_commit(cluster):
+    return max(cluster.status(i)["commitSeq"] for i in range(3) if cluster.nodes[i].alive())
 
 
 def changed_mib(arguments):
     """What is put between two kills."""
-    return max(2, arguments.mib // 64)
+    return max(2, arguments.mib // 128)
 
 
 def leader_rests(cluster, leader):
@@ -138,12 +141,15 @@ def killed(cluster, store, arguments):
     pointers = Pointers(cluster, store)
     pointers.start()
     load = cluster.start_load(seconds=3600, connections=4, timeout=3700, first_account=9000000)
-    checked, interrupted = set(), 0
+    checked, interrupted, typical = set(), 0, []
     for kill in range(arguments.kills):
-        spread = 1.2 * typical_ms(cluster) / 1000
-        fill(cluster, changed_mib(arguments), first=100000 + 1000 * kill)
+        # One dump comes through, the next one is struck, anywhere from its first page to its pointer and a little later.
+        fill(cluster, changed_mib(arguments), first=100000 + 2000 * kill)
+        pointed(cluster, newest_commit(cluster))
+        typical += sorted(durations_ms(cluster))[:1]
+        fill(cluster, changed_mib(arguments), first=101000 + 2000 * kill)
         victim = wait_until(lambda: dumping(cluster), 60, "a node dumps", interval=0.005)[0]
-        time.sleep(rng.uniform(0, spread))
+        time.sleep(rng.uniform(0, 1.2 * (sorted(typical)[len(typical) // 2] if typical else 1000) / 1000))
         interrupted += cluster.status(victim)["dumps"]["dumping"]
         cluster.nodes[victim].kill()
         began = time.monotonic()
@@ -205,6 +211,12 @@ def keep_state(store, arguments):
         shutil.copy(files[name], arguments.state / name)
 
 
+def node_keys(arguments, interval):
+    return {"durability": "disk", "dump-interval-s": interval, "state-bytes": 16 << 20, "segment-bytes": 16 << 20,
+            "snapshot-bytes": max(16, arguments.mib // 4) << 20, "retain-bytes": 4 * arguments.mib << 20,
+            "idempotency-bytes": 2 * arguments.mib + 32 << 20}
+
+
 def main(arguments):
     store = Store(arguments.directory)
 
@@ -212,10 +224,8 @@ def main(arguments):
         cluster.start_network()
         store.start(cluster)
         known = is_state(arguments)
-        cluster.start_rest(nodes=3, gateways=1, before_nodes=(lambda: restored(cluster, store, arguments)) if known else None, node_keys={
-            **store.keys(direct=True), "durability": "disk", "dump-interval-s": arguments.interval, "state-bytes": 16 << 20,
-            "segment-bytes": 16 << 20, "snapshot-bytes": max(16, arguments.mib // 4) << 20, "retain-bytes": 4 * arguments.mib << 20,
-            "idempotency-bytes": 2 * arguments.mib + 32 << 20})
+        cluster.start_rest(nodes=3, gateways=1, node_keys={**node_keys(arguments, arguments.interval), **store.keys(direct=True)},
+                           before_nodes=(lambda: restored(cluster, store, arguments)) if known else None)
         leader = cluster.leader()
         began = time.monotonic()
         if not known:

@@ -2,13 +2,15 @@
 download of the same bytes; every transaction up to the dump is there, what was after it is said to be lost by epoch number. First an
 object of the newest dump is damaged: the restore says so, takes the dump before, and counts what lies between among the lost.
 
-    lost_all.py [--mib N]"""
+    lost_all.py [--mib N] [--state DIRECTORY]    a state that dump_kills.py left"""
 import argparse
 import json
+import pathlib
 import shutil
 import time
 
 from bootstrap import fill, plain_download
+from dump_kills import is_state, node_keys, restored
 from lib import cluster as c
 from lib import http, scenario
 from lib.process import wait_until
@@ -50,13 +52,14 @@ def main(arguments):
     store = Store(arguments.directory)
 
     def lost_all(cluster):
-        keys = {"durability": "disk", "dump-interval-s": 0, "state-bytes": 16 << 20, "segment-bytes": 16 << 20,
-                "snapshot-bytes": max(16, arguments.mib // 4) << 20, "retain-bytes": 4 * arguments.mib << 20,
-                "idempotency-bytes": arguments.mib + 16 << 20}
+        keys = node_keys(arguments, interval=0)
         cluster.start_network()
         store.start(cluster)
-        cluster.start_rest(nodes=3, gateways=1, node_keys={**keys, **store.keys(direct=True)})
-        fill(cluster, arguments.mib)
+        known = is_state(arguments)
+        cluster.start_rest(nodes=3, gateways=1, node_keys={**keys, **store.keys(direct=True)},
+                           before_nodes=(lambda: restored(cluster, store, arguments)) if known else None)
+        if not known:
+            fill(cluster, arguments.mib)
         deposit(cluster, 100)
         first = dump_now(cluster, 120)
         first_hash = json.loads(store.path("latest").read_text())["stateHash"]
@@ -116,4 +119,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--mib", type=int, default=64)
     parser.add_argument("--directory", action="store_true")
+    parser.add_argument("--state", type=pathlib.Path)
     main(parser.parse_args())

@@ -4,9 +4,10 @@ cut. Wrong credentials, a missing bucket, a full one: one line each, and an alar
 
     store_faults.py [--seconds N] [--away N] [--mib N]    seconds of each fault, of the store's absence"""
 import argparse
+import shutil
 import time
 
-from bootstrap import fill, no_orphans, pointed
+from bootstrap import fill, no_orphans, pointed, takes_part
 from lib import cluster as c
 from lib import scenario
 from lib.process import wait_until
@@ -112,6 +113,28 @@ def lied_to(cluster, store):
     print(f"one lie: {mended[:170]}", flush=True)
 
 
+def damaged(cluster, store):
+    """Every chunk of the newest dump rotted, and a node lost its disk: it takes a peer's snapshot. The next dump sends all pages anew."""
+    pointed(cluster, cluster.wait_equal(60)[0])
+    victim = (cluster.leader() + 1) % 3
+    for name, path in store.files().items():
+        if name.startswith("chunks/"):
+            data = path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    cluster.nodes[victim].kill()
+    shutil.rmtree(cluster.workdir / f"n{victim}.data")
+    cluster.nodes[victim].start()
+    takes_part(cluster, victim)
+    cluster.wait_equal(60)
+    boot = cluster.status(victim)["bootstrap"]
+    assert int(boot["fromPeers"]) >= 1 and int(boot["fromStore"]) == 0, boot
+    assert store.ctl("dump", "verify", direct=True, check=False, keys={"store-tries": 1}).returncode == 1
+    assert cluster.bank("Deposit", {"account": 1, "amount": 1}).status == 200
+    pointed(cluster, newest_commit(cluster), 60)
+    assert "sound" in store.ctl("dump", "verify", direct=True).stdout
+    print("all chunks damaged: a node without a disk came back by a peer's snapshot, and the next dump is whole", flush=True)
+
+
 def one_line(cluster, store, word, error, begin, end):
     """While it lasts: an alarm and a metric that name it, one line in a node's log. Afterwards dumps go on."""
     marks = [node.log_path.stat().st_size for node in cluster.nodes]
@@ -190,6 +213,7 @@ def main(arguments):
             troubled(cluster, store, arguments)
         if store.s3 and not arguments.only:
             lied_to(cluster, store)
+            damaged(cluster, store)
         if not arguments.only:
             refused(cluster, store)
             bounded(cluster, store)

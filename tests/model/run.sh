@@ -33,6 +33,9 @@ B_ASSUME_WIN|3|T=2 E=1 C=0 B1=0 weak nomono
 B_PROMISE_K1|3|T=2 E=1 C=0 B1=0 weak
 B_ACK_AFTER_PROMISE|3|T=2 E=1 C=0 B1=1 weak nomono
 B_STALE_VECTOR|3|eager T=2 E=2 C=0 B1=2 weak nolost
+B_STRETCH_NOPROM|3|X_STRETCH T=3 E=2 C=1 B1=0 weak nolost
+B_STRETCH_REPLACED|3|X_STRETCH T=3 E=2 C=1 B1=0 weak nolost
+B_STRETCH_LEADER|3|X_STRETCH T=3 E=2 C=1 B1=0 weak nolost
 '
 readings='
 L_CUT_GAP|3|T=3 E=3 C=1 B1=0 weak nolost nolive
@@ -56,6 +59,12 @@ design='
 L_PROMISE_ALL.gwalive|3|gwalive eager nomono T=2 E=2 C=1 B1=1 nolost
 X_PROM_UNORDERED|3|eager nomono nolost T=2 E=2 C=2 B1=1 secs=60 maxstates=20000000
 X_NOSEEN|3m|mem eager nomono T=2 E=2 C=1 B1=1 nolost
+X_STRETCH|3|nomono T=3 E=2 C=1 B1=0 nolost secs=100 maxstates=60000000
+X_STRETCH.bodies|3|eager nomono T=3 E=2 C=1 B1=1 nolost secs=100 maxstates=60000000
+X_STRETCH.mem|3m|mem eager nomono T=3 E=2 C=1 B1=0 nolost secs=60 maxstates=30000000
+X_ADOPT_STEPS|3|eager nomono T=3 E=3 C=1 B1=0 nolost secs=60 maxstates=30000000
+X_ADOPT_STEPS.all|3|X_STRETCH eager nomono T=3 E=3 C=2 B1=0 nolost secs=100 maxstates=60000000
+X_ADOPT_STEPS.mem|3m|X_STRETCH mem eager nomono T=3 E=3 C=1 B1=0 nolost secs=60 maxstates=30000000
 disk-3-2-2-1|3|eager nomono T=3 E=2 C=2 B1=1 nolost secs=400 maxstates=92000000
 disk-3-2-1-1|3|eager nomono T=3 E=2 C=1 B1=1 nolost secs=200 maxstates=92000000
 disk-3-3-2-0|3|eager nomono T=3 E=3 C=2 B1=0 nolost secs=150 maxstates=92000000

@@ -3,11 +3,12 @@
 # and prints a line each: caught, by which check, after how many seeds. A seed that fails without the bug as well does not
 # count. Seeds are mixed (sim --mixed). All bugs get a short run first; those that live get longer ones, so that the many
 # cheap ones are known soon and the budget goes to the few.
-# usage: mutants.sh [name...]    SECONDS_EACH (default "15 60 300": of the rounds), JOBS (2), BUILD (build), PROGRAM
+# usage: mutants.sh [name...]    SEEDS_EACH (default "300 1500 6000": of the rounds), JOBS (2), BUILD (build), PROGRAM
+# Rounds are counted in seeds, so that a busy machine gives the same table, only later.
 # Ends with status 1 when a bug lives, or when the same seeds fail without one.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
-rounds=${SECONDS_EACH:-15 60 300}
+rounds=${SEEDS_EACH:-300 1500 6000}
 jobs=${JOBS:-2}
 program=${PROGRAM:-${BUILD:-build}/tests/sim/sim-mutant}
 all=$(sed -n 's/^MUTANT_DEF(\([a-z0-9_]*\),.*/\1/p' dataplane/replica/mutants.def)
@@ -19,13 +20,13 @@ counts=$(mktemp -d)
 trap 'rm -rf "$counts"' EXIT
 trap 'exit 130' INT TERM
 
-# name, seconds: goes on where the last round of it ended. Sets ran (seeds), failed (check and seed) and message.
+# name, seeds: goes on where the last round of it ended. Sets ran (seeds), failed (check and seed) and message.
 run() {
     before=$(cat "$counts/$1" 2>/dev/null || echo 0)
     first=
     [ "$before" != 0 ] || first="--first tests/sim/seeds.txt"
     # shellcheck disable=SC2086
-    output=$("$program" --mutant "$1" $first --mixed --seeds 1000000 --seed-base $((before + 1)) --seconds "$2" --jobs "$jobs" \
+    output=$("$program" --mutant "$1" $first --mixed --seeds "$2" --seed-base $((before + 1)) --jobs "$jobs" \
         --no-shrink 2>&1)
     count=$(echo "$output" | sed -n 's/^\([0-9]*\) seeds, .* failed;.*/\1/p')
     ran=$((before + ${count:-0}))
@@ -46,10 +47,10 @@ left=${*:-$all}
 planted=0
 for name in $left; do planted=$((planted + 1)); done
 caught=0
-for seconds in $rounds; do
+for seeds in $rounds; do
     alive=
     for name in $left; do
-        run "$name" "$seconds"
+        run "$name" "$seeds"
         if [ -n "$failed" ]; then
             caught=$((caught + 1))
             echo "$name: caught by $failed after $ran seeds: $message"

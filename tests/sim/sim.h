@@ -293,7 +293,7 @@ enum sim_request_kind {
 
 struct sim_arbiter_range {
     uint64_t range, owner, asker, nonce, lease_until_ns;
-    uint32_t end;
+    uint32_t start, end;
     bool sealed;
 };
 
@@ -308,8 +308,9 @@ struct sim_request {
     enum sim_request_kind kind;
     uint8_t node, gateway;
     uint64_t attempt, revision, token, range, owner, nonce, held_by;
-    uint64_t sent_at;            /* newest revision that its node had seen */
-    uint64_t seen_at, term_base; /* of the arbiter as it answered */
+    enum replica_range_life life; /* GRANT of a pinned range: in the log of the node asked */
+    uint64_t sent_at;             /* newest revision that its node had seen */
+    uint64_t seen_at, term_base;  /* of the arbiter as it answered */
     uint32_t end, outcome;
     bool won, owned;
     struct sim_key key;
@@ -665,6 +666,7 @@ void sim_check_result(struct sim *sim, struct sim_gateway *gateway,
 void sim_check_expired(struct sim *sim, struct sim_gateway *gateway,
                        const struct sim_transaction *transaction);
 void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end);
+void sim_check_told(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end);
 void sim_check_held(struct sim *sim);
 void sim_check_end(struct sim *sim);
 /* Everything is answered and everybody has executed it. */

@@ -230,6 +230,9 @@ static struct sim_arbiter_range *range_of(struct sim *sim, uint64_t range) {
 
 uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range) {
     const struct sim_arbiter_range *r = range_of(sim, range);
+    /* Sealed and never opened for him (restored): no SEALED tells him. */
+    if (r && r->sealed && !sim_map_get(&sim->checks.seals, sim_random_mix(r->owner) ^ range))
+        return 0;
     return r ? r->owner : 0;
 }
 
@@ -244,6 +247,13 @@ static struct sim_arbiter_range *range_new(struct sim *sim, uint64_t range) {
     r->range = range == WIRE_RANGE_NONE ? 1000 + arbiter->granted : range;
     r->sealed = true;
     return r;
+}
+
+/* What the log knows of a pinned range counts above a store that was restored. */
+static bool behind_log(struct sim_arbiter_range *r, const struct sim_request *request) {
+    if (request->life == REPLICA_RANGE_ENDED && r->end < request->end)
+        r->end = request->end;
+    return request->life == REPLICA_RANGE_OPEN;
 }
 
 static void grant(struct sim *sim, struct sim_request *request) {
@@ -266,7 +276,12 @@ static void grant(struct sim *sim, struct sim_request *request) {
                 r->lease_until_ns > sim->now_ns ? WIRE_RANGE_TAKEN : WIRE_RANGE_SEALING;
             return;
         }
+        if (request->range != WIRE_RANGE_NONE && behind_log(r, request)) {
+            request->outcome = WIRE_RANGE_SEALING;
+            return;
+        }
         r->sealed = false;
+        r->start = r->end;
         r->asker = request->owner;
         r->nonce = request->nonce;
         r->owner = request->owner;
@@ -300,6 +315,8 @@ static void read_all(struct sim *sim, struct sim_request *request) {
 
 static void sealed(struct sim *sim, const struct sim_request *request) {
     struct sim_arbiter_range *r = range_of(sim, request->range);
+    if (r && r->sealed && r->end < request->end) /* restored: it knows an earlier holding */
+        r->end = request->end;
     if (!r || r->owner != request->owner || r->sealed)
         return;
     r->sealed = true;
@@ -363,6 +380,7 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     case SIM_REQUEST_CHECK:
         r = range_of(sim, request->range);
         request->owned = r && r->owner == request->owner && !r->sealed;
+        request->end = r ? r->start : 0;
         break;
     case SIM_REQUEST_SEALED: sealed(sim, request); break;
     case SIM_REQUEST_WATCH: break;
@@ -497,6 +515,7 @@ static void tell_checked(struct sim *sim, struct sim_node *node, const struct si
     event.range_checked.range = r->range;
     event.range_checked.owner = r->owner;
     event.range_checked.owned = r->owned;
+    event.range_checked.start = r->end;
     sim_node_push(sim, node, SIM_ITEM_EVENT, NULL, &event);
 }
 

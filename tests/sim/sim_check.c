@@ -723,6 +723,17 @@ void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t 
                  U(owner), end, sealed ? (long long)*sealed - 1 : -1LL);
 }
 
+/* The arbiter is told the end of that owner's holding; one that was restored, and holds an earlier
+ * or a misplaced one, is told where the range ended. */
+void sim_check_told(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end) {
+    const struct sim_runtime_range *r = sim_runtime_range(sim->checks.reference, range);
+    const uint64_t *sealed = sim_map_get(&sim->checks.seals, sim_random_mix(owner) ^ range);
+    if (sealed && *sealed == end + UINT64_C(1))
+        return;
+    if (!sim->tally[SIM_TALLY_etcd_restored] || !r || r->position < end)
+        sim_check_sealed(sim, range, owner, end);
+}
+
 /* ---- 10.8 and the end ---- */
 
 static bool gateways_idle(struct sim *sim) {

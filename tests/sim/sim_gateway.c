@@ -351,12 +351,9 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
     gateway->life = life;
     gateway->alive = true;
     gateway->owner = sim_random_next(random) | 1;
-    /* "who was pinned to a range after the backup must be started anew" (docs/operations.md) */
-    bool pins = !(sim->config.faults >> SIM_FAULT_BACKUP & 1);
     gateway->pinned = sim_random_chance(random, sim_rough(sim->seed) ? 800000 : 300000)
                           ? sim_random_below(random, 3)
                           : WIRE_RANGE_NONE;
-    gateway->pinned = pins ? gateway->pinned : WIRE_RANGE_NONE;
     gateway->narrow = REPLICA_NODE_NONE;
     if (sim_faulty(sim, SIM_FAULT_NARROW) && sim_random_chance(random, 500000))
         gateway->narrow = (uint8_t)sim_random_below(random, sim_nodes(sim));

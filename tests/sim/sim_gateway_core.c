@@ -111,7 +111,7 @@ void sim_gateway_core_start(struct sim *sim, struct sim_gateway *gateway) {
                                          .parts_max = PARTS_MAX,
                                          .transaction_max_bytes = 4 * WIRE_BODY_MAX_BYTES,
                                          .result_max_bytes = 1024,
-                                         .lost_after_us = 200000};
+                                         .lost_after_us = 2000000};
     struct gateway_core_shell shell = {.context = gateway,
                                        .send = on_send,
                                        .done = on_done,

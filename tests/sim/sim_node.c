@@ -413,7 +413,7 @@ static void act(struct sim *sim, struct sim_node *node, const struct replica_act
     case REPLICA_ACTION_RESIGN: act_resign(sim, node, a->revision); break;
     case REPLICA_ACTION_RANGE_CHECK: ask_range(sim, node, a, SIM_REQUEST_CHECK); break;
     case REPLICA_ACTION_RANGE_SEALED:
-        sim_check_sealed(sim, a->range, a->owner, a->end);
+        sim_check_told(sim, a->range, a->owner, a->end);
         ask_range(sim, node, a, SIM_REQUEST_SEALED);
         break;
     case REPLICA_ACTION_NEED_SNAPSHOT: act_need_snapshot(sim, node, a); break;
@@ -527,6 +527,8 @@ static void gateway_range(struct sim *sim, struct sim_node *node, uint8_t gatewa
                                   .nonce = r.nonce,
                                   .owner = r.owner,
                                   .range = r.range};
+    if (r.range != WIRE_RANGE_NONE)
+        request.life = replica_range_end(node->replica, r.range, &request.end);
     sim_arbiter_ask(sim, node, &request);
 }
 

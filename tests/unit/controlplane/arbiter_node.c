@@ -30,7 +30,8 @@ static void on_grant(void *context, const struct arbiter_grant *grant) {
     assert(node->grant_count < NODE_GRANTS_MAX);
     node->grants[node->grant_count++] = *grant;
 }
-static void on_checked(void *context, uint64_t range, uint64_t owner, bool owned) {
+static void on_checked(void *context, uint64_t range, uint64_t owner, bool owned, uint32_t start) {
+    (void)start;
     struct arbiter_node *node = context;
     (void)range;
     (void)owner;

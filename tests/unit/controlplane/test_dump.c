@@ -415,6 +415,53 @@ static void test_a_node_fetches_what_is_pointed_to(void **state) {
     dump_store_close(&store);
 }
 
+static void note_progress(void *context, uint64_t seq, const struct dump_progress *progress) {
+    (void)seq;
+    *(struct dump_progress *)context = *progress;
+}
+
+/* Dumps come quicker than a node that is killed again and again gets one: what it has of the last
+ * one it does not get anew with the next. */
+static void test_a_fetch_goes_on_with_the_next_dump(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_report report;
+    struct dump_progress progress;
+    char got[512], text[DUMP_TEXT_BYTES], command[1600];
+    uint64_t seq, whole = 0;
+    open_store(&store, here.url);
+    struct dump_fetch fetch = {.store = &store,
+                               .key = &no_key,
+                               .configuration_id = 1,
+                               .directory = here.dir,
+                               .pointer = "",
+                               .tell = note_progress,
+                               .context = &progress};
+    for (uint64_t dump = 10; dump <= 40; dump += 10) {
+        fill_page(dump, (uint32_t)dump);
+        assert_int_equal(write_once(1, dump, &report), 0);
+        assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
+        assert_int_equal(seq, dump);
+        if (dump == 10)
+            whole = progress.fetched_bytes;
+        else
+            assert_true(progress.fetched_bytes > 0 && progress.fetched_bytes < whole / 100);
+        snprintf(command, sizeof command, "cmp %s %s && test $(ls %s | grep -c fetch-) = 1",
+                 here.snapshot, got, here.dir);
+        assert_int_equal(system(command), 0);
+        if (dump == 20) { /* cut short and damaged, as a killed one or a lost write leaves it */
+            snprintf(command, sizeof command,
+                     "truncate -s -2000000 %s && "
+                     "dd if=/dev/urandom of=%s bs=1000 seek=5000 count=1 conv=notrunc status=none",
+                     got, got);
+            assert_int_equal(system(command), 0);
+            assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
+            assert_true(progress.fetched_bytes > 2000000 && progress.fetched_bytes < whole);
+        }
+    }
+    dump_store_close(&store);
+}
+
 static void test_through_a_bad_line_to_s3(void **state) {
     (void)state;
     if (!have_server)
@@ -657,6 +704,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_writer_killed_at_any_point, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_node_fetches_what_is_pointed_to, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_fetch_goes_on_with_the_next_dump, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_through_a_bad_line_to_s3, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,

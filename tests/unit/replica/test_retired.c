@@ -22,6 +22,8 @@ struct bench {
     struct replica_actions seen;    /* what a test may ask for, since `forget` */
     uint64_t now_ns;
     uint32_t next_slot;
+    uint64_t arbiter_owner; /* 0: it says yes to everybody, from where the range ended */
+    uint32_t arbiter_start;
 };
 
 static struct replica_config config_of(uint32_t ranges_max, uint32_t retired_max) {
@@ -59,6 +61,11 @@ static void react(struct bench *b, const struct replica_action *a) {
         event.range_checked.range = a->range;
         event.range_checked.owner = a->owner;
         event.range_checked.owned = true;
+        (void)replica_range_end(b->replica, a->range, &event.range_checked.start);
+        if (b->arbiter_owner) {
+            event.range_checked.owned = b->arbiter_owner == a->owner;
+            event.range_checked.start = b->arbiter_start;
+        }
     } else if (a->kind == REPLICA_ACTION_DELIVER) {
         event.kind = REPLICA_EVENT_EXECUTED;
         event.executed.seq = a->seq;
@@ -101,6 +108,7 @@ static void bench_open(struct bench *b, const struct replica_config *config) {
     b->now_ns = MS;
     b->next_slot = 0;
     b->seen.count = 0;
+    b->arbiter_owner = 0;
     b->replica = replica_init(memory, config, b->now_ns);
 }
 
@@ -323,6 +331,64 @@ static void test_nobody_gets_the_result_of_anothers_transaction(void **state) {
     free(b.replica);
 }
 
+static bool seen(const struct bench *b, enum replica_action_kind kind, uint32_t end) {
+    for (uint32_t i = 0; i < b->seen.count; i++)
+        if (b->seen.items[i].kind == kind && b->seen.items[i].end == end)
+            return true;
+    return false;
+}
+
+/* An arbiter that was restored granted it from a position that others used: it is not opened there,
+ * and the arbiter is told where the range ended. */
+static void test_holding_that_begins_elsewhere_is_not_opened(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    live_and_die(&b, 9, 501, 0, 3);
+    b.arbiter_owner = 502;
+    b.arbiter_start = 1;
+    b.seen.count = 0;
+    hello(&b, 9, 502);
+    assert_true(seen(&b, REPLICA_ACTION_NOT_OWNER, 0));
+    assert_true(seen(&b, REPLICA_ACTION_RANGE_SEALED, 3));
+    b.seen.count = 0;
+    body(&b, 9, 1, 502);
+    for (uint32_t i = 0; i < b.seen.count; i++)
+        assert_int_not_equal(b.seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
+    pass(&b, 5 * MS);
+    uint32_t end;
+    assert_int_equal(replica_range_end(b.replica, 9, &end), REPLICA_RANGE_ENDED);
+    assert_int_equal(end, 3);
+    free(b.replica);
+}
+
+/* Two hold it after a restore, and nothing is opened yet. The one that the arbiter does not know
+ * speaks first, again and again. */
+static void test_a_claimant_that_was_denied_lets_the_other_speak(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    b.arbiter_owner = 602;
+    b.arbiter_start = 0;
+    uint32_t end;
+    for (int i = 0; i < 3; i++) {
+        hello(&b, 12, 601);
+        body(&b, 12, 0, 601);
+        hello(&b, 12, 602);
+        pass(&b, 20 * MS);
+    }
+    assert_int_equal(replica_range_end(b.replica, 12, &end), REPLICA_RANGE_OPEN);
+    struct replica_range_facts range;
+    for (uint32_t place = 0; replica_range_next(b.replica, &place, &range);)
+        if (range.range == 12)
+            assert_true(range.open && range.owner == 602);
+    free(b.replica);
+}
+
 /* At the limit no new range is opened, which is known before one is granted; old ones go on. */
 static void test_refuses_when_no_more_can_be_remembered(void **state) {
     (void)state;
@@ -443,6 +509,8 @@ int main(void) {
         cmocka_unit_test(test_record_costs_16_bytes),
         cmocka_unit_test(test_many_more_gateways_than_places),
         cmocka_unit_test(test_pinned_range_goes_on),
+        cmocka_unit_test(test_holding_that_begins_elsewhere_is_not_opened),
+        cmocka_unit_test(test_a_claimant_that_was_denied_lets_the_other_speak),
         cmocka_unit_test(test_nobody_gets_the_result_of_anothers_transaction),
         cmocka_unit_test(test_refuses_when_no_more_can_be_remembered),
         cmocka_unit_test(test_places_of_the_silent_come_free),
