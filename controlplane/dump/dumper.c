@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "controlplane/dump/dump_fetch.h"
+#include "controlplane/dump/dump_keep.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/log.h"
 #include "maroon/application.h"
@@ -99,7 +100,9 @@ static void look(struct dumper *dumper) {
     uint64_t seq = 0;
     char mark[DUMP_MARK_MAX] = "";
     uint32_t node = 0;
-    int error = dump_pointer_get(&dumper->store, pointer, sizeof pointer, path, &seq, text);
+    bool lost;
+    int error =
+        dump_newest(&dumper->store, &dumper->key, pointer, sizeof pointer, path, &seq, &lost, text);
     if (!error || error == MRN_ERR_NOT_FOUND)
         dump_mark_get(&dumper->store, mark, &node);
     pthread_mutex_lock(&dumper->lock);
