@@ -225,10 +225,8 @@ static void *run(void *context) {
 
 static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char *text) {
     char path[512];
-    int error = 0;
     text[0] = '\0';
-    if (setup->key_file && *setup->key_file &&
-        (error = dump_key_load(setup->key_file, &dumper->key))) {
+    if (setup->key_file && *setup->key_file && dump_key_load(setup->key_file, &dumper->key) != 0) {
         snprintf(text, DUMP_TEXT_BYTES, "dump-key-file %.200s does not hold 64 hex digits",
                  setup->key_file);
         return MRN_ERR_INVALID;
@@ -236,7 +234,7 @@ static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char
     snprintf(dumper->tmp_dir, sizeof dumper->tmp_dir, "%.470s/tmp", setup->data_dir);
     dumper->configuration_id = setup->configuration_id;
     snprintf(path, sizeof path, "%.480s/dump.key", setup->data_dir);
-    error = dump_signer_load(path, &dumper->signer);
+    int error = dump_signer_load(path, &dumper->signer);
     if (error) {
         snprintf(text, DUMP_TEXT_BYTES, "%.250s cannot be read or made", path);
         return error;
