@@ -112,11 +112,11 @@ def one_away(cluster, disk):
     without the victim nothing is committed."""
     def moved():
         leader = cluster.leader()
-        if leader != 2:
+        if leader == 0:
             http.request(cluster.admin(leader), "/v1/handover", "POST")
-        return leader == 2
-    wait_until(moved, 60, "n2 leads", interval=0.5, alive=cluster.nodes)
-    victim, away = 1, 0  # lowest number first, if nothing else decides
+        return leader
+    leader = wait_until(moved, 60, "n0 does not lead", interval=0.5, alive=cluster.nodes)
+    victim, away = 3 - leader, 0  # lowest number first, if nothing else decides
     helped = Helped(cluster, victim)
     status = miss_bodies(cluster, victim)
     cluster.nodes[away].pause()
