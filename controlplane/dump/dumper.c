@@ -112,6 +112,17 @@ static void look(struct dumper *dumper) {
     pthread_mutex_unlock(&dumper->lock);
 }
 
+static void announce(struct dumper *dumper) {
+    dump_mark_put(&dumper->store, dumper->writer.node, dumper->writer.incarnation,
+                  UINT64_C(1) << 32 | dumper->beats++);
+    int error = dump_store_wait(&dumper->store);
+    if (!error)
+        return;
+    pthread_mutex_lock(&dumper->lock);
+    note_outcome(dumper, true, error, dumper->store.text);
+    pthread_mutex_unlock(&dumper->lock);
+}
+
 static void dump(struct dumper *dumper, int fd) {
     struct dump_report report = {0};
     char text[DUMP_TEXT_BYTES] = "";
@@ -208,11 +219,8 @@ static void *run(void *context) {
                 close(fd);
             break;
         }
-        if (announces) {
-            dump_mark_put(&dumper->store, dumper->writer.node, dumper->writer.incarnation,
-                          UINT64_C(1) << 32 | dumper->beats++);
-            (void)dump_store_wait(&dumper->store); /* trouble is told by a look or the dump */
-        }
+        if (announces)
+            announce(dumper);
         if (peek)
             look(dumper);
         if (wants)

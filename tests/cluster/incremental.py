@@ -66,12 +66,13 @@ def main(arguments):
             assert 0.005 < pages < 0.03, pages
             assert state < 1.25 * pages + 0.001, "more than what changed was sent"
             assert epochs < 1.25 * percent * (1 << 20), "the epochs are the bytes of the requests"
-        before = put_bytes(store)
-        assert cluster.bank("Deposit", {"account": 1, "amount": 1}).status == 200
-        status = dump_now(cluster, 1)
-        least = sum(put_bytes(store)) - sum(before)
-        print(f"one deposit: {status['lastChangedPages']} pages, {least} bytes", flush=True)
-        assert least < 0.005 * (arguments.mib << 20)
+        for _ in range(2):  # with the first one goes what was kept of the answers before
+            before = put_bytes(store)
+            assert cluster.bank("Deposit", {"account": 1, "amount": 1}).status == 200
+            status = dump_now(cluster, 1)
+            least = sum(put_bytes(store)) - sum(before)
+            print(f"one deposit: {status['lastChangedPages']} pages, {least} bytes", flush=True)
+        assert least < 100000, "next to nothing has changed"
         assert "sound" in store.ctl("dump", "verify", direct=True).stdout
     scenario.main(incremental, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))
 

@@ -572,6 +572,7 @@ static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
     struct dump_pruned pruned;
     char text[DUMP_TEXT_BYTES];
     uint64_t seq = 1;
+    memset(region + (size_t)1200 * DUMP_PAGE_BYTES, 0, (size_t)(PAGES - 1200) * DUMP_PAGE_BYTES);
     assert_int_equal(write_once(1, seq, &report), 0);
     for (uint32_t i = 0; i < sizeof harms / sizeof *harms; i++) {
         for (int fresh = 0; fresh < 2;
