@@ -401,7 +401,6 @@ static int ask(const struct config *config) {
 int ctl_dump(int argc, char **argv) {
     static struct config config;
     static struct object_store_config store;
-    extern char **environ;
     struct dump_command c = {.config = &config};
     char text[CONFIG_ERROR_BYTES];
     if (config_load(&config, CONFIG_CTL, argc, argv, environ, text)) {

@@ -72,10 +72,7 @@ def scene(cluster):
     show("nothing committed", commits)
     show("clients, with a hand-over", clients)
     show("clients, without", without)
-    # Ten processes share the cores here: a scheduler's pause may lengthen one in ten, never far.
-    above = [ms for ms in commits if ms > arguments.most_ms]
-    assert statistics.median(commits) <= arguments.most_ms / 2, "target F2"
-    assert len(above) <= (len(commits) + 9) // 10 and max(commits) <= 3 * arguments.most_ms, f"target F2: {above}"
+    assert max(commits) <= arguments.most_ms, f"target F2, each of them: {commits}"
     assert statistics.median(clients) <= arguments.most_ms, "and the clients hardly notice"
     cluster.wait_equal()
 
