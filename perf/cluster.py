@@ -292,8 +292,9 @@ def failover_gaps(rounds, faults=tuple(FAULTS)):
     with Bench() as cluster:
         host = started(cluster)
         for name in faults:
+            pause_s = 0.1 if name == "nothing done" else 2
             client = subprocess.Popen(cluster.command(*host, "client", nodes=cluster.node_list(), rate=2000, flight=4096,
-                                                      seconds=rounds * 6 + 4), stdout=subprocess.PIPE, text=True)
+                                                      seconds=int(rounds * (2 + 2 * pause_s)) + 4), stdout=subprocess.PIPE, text=True)
             times = []
             time.sleep(3)
             for _ in range(rounds):
@@ -301,7 +302,7 @@ def failover_gaps(rounds, faults=tuple(FAULTS)):
                 before = time.monotonic_ns()
                 undo = FAULTS[name](cluster, leader)
                 times.append((before, time.monotonic_ns()))
-                time.sleep(2 if name != "nothing done" else 0.1)
+                time.sleep(pause_s)
                 undo()
                 cluster.wait_node_ready(leader)
                 time.sleep(1)
