@@ -80,5 +80,5 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mib", type=int, default=100)
+    parser.add_argument("--mib", type=int, default=64)
     main(parser.parse_args())
