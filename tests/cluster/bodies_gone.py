@@ -8,9 +8,10 @@ too, and one whose disk was wiped.
     bodies_gone.py [--durability disk|memory]"""
 import argparse
 import shutil
+import time
 
 from lib import cluster as c
-from lib import scenario
+from lib import http, scenario
 from lib.process import wait_until
 
 LOG_EPOCHS = 512  # of more than half of it a node lets go, whether all have executed it or not
@@ -106,12 +107,36 @@ def wiped(cluster):
     print(f"n{victim} lost its disk: {cluster.status(victim)['bootstrap']}", flush=True)
 
 
+def one_away(cluster, disk):
+    """The third node stands still: its kernel takes connections, and nobody answers them. It must not be the one that is asked, for
+    without the victim nothing is committed."""
+    def moved():
+        leader = cluster.leader()
+        if leader == 0:
+            http.request(cluster.admin(leader), "/v1/handover", "POST")
+        return leader
+    leader = wait_until(moved, 60, "n0 does not lead", interval=0.5, alive=cluster.nodes)
+    victim, away = 3 - leader, 0  # lowest number first, if nothing else decides
+    helped = Helped(cluster, victim)
+    status = miss_bodies(cluster, victim)
+    cluster.nodes[away].pause()
+    cluster.network.heal()
+    began = time.monotonic()
+    wait_until(lambda: cluster.status(victim)["execSeq"] >= status["lastSeq"], 40, "the other one is asked", alive=cluster.nodes)
+    took = time.monotonic() - began
+    cluster.nodes[away].resume()
+    print(f"n{away} stands still: n{victim} has {EPOCHS} bodies {helped.check(disk)} after {took:.2f} s", flush=True)
+    assert took < 5
+    cluster.wait_equal(20)
+
+
 def main(arguments):
     def bodies_gone(cluster):
         disk = arguments.durability == "disk"
         cluster.start(nodes=3, gateways=1, node_keys={**KEYS, **(SMALL if disk else {}), "durability": arguments.durability})
         follower(cluster, disk)
         leader(cluster, disk)
+        one_away(cluster, disk)
         if disk:
             away_for_too_long(cluster)
             wiped(cluster)
