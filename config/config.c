@@ -92,6 +92,7 @@ static int file_text(struct config_reader *reader, const char *path, char *text)
         snprintf(where, sizeof where, "%s:%u", path, ++number);
         reader->where = where;
         int error = file_line(reader, text);
+        reader->where = path;
         if (error != 0)
             return error;
         text = end;
@@ -229,7 +230,7 @@ static int flag(struct config_reader *reader, int argc, char *const argv[], int 
     if (value == NULL && is_switch(&config_keys[index])) {
         value = "on";
     } else if (value == NULL) {
-        if (at + 1 >= argc || strcmp(argv[at + 1], "--") == 0)
+        if (at + 1 >= argc || argv[at + 1] == NULL || strcmp(argv[at + 1], "--") == 0)
             return refuse(reader->error, MRN_ERR_INVALID, "flag: --%s needs a value", name);
         value = argv[at + 1];
         used = 2;
@@ -242,7 +243,7 @@ static int flag(struct config_reader *reader, int argc, char *const argv[], int 
 
 static int read_flags(struct config_reader *reader, int argc, char *const argv[]) {
     reader->where = "flag";
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0;) {
+    for (int i = 1; i < argc && argv[i] != NULL && strcmp(argv[i], "--") != 0;) {
         const char *argument = argv[i];
         if (strcmp(argument, "--check-config") == 0) {
             reader->config->action = CONFIG_CHECK;

@@ -311,8 +311,9 @@ static void batch_run(void *context) {
     struct batch *batch = calloc(1, sizeof *batch);
     struct batch_text *text = calloc(1, sizeof *text);
     int error = batch && text ? 0 : MRN_ERR_NO_MEMORY;
-    if (!error) {
+    if (batch)
         batch->arbiter = arbiter;
+    if (!error) {
         uint64_t base = take_ready(arbiter, batch);
         if (batch->count == 0) {
             free(batch);

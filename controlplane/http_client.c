@@ -129,6 +129,7 @@ void http_client_destroy(struct http_client *client) {
     assert(client->inside == 0);
     while (client->calls) {
         struct http_call *call = client->calls;
+        assert(!call->previous);
         call_unlink(call);
         call_free(call);
     }

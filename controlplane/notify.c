@@ -55,7 +55,7 @@ uint32_t notify_beat(struct notify *n, uint64_t now_ns, uint64_t pass_ns, const 
     n->ready = true;
     if (n->watchdog_us)
         feed(n, now_ns, pass_ns);
-    if (strcmp(status, n->status)) {
+    if (strcmp(status, n->status) != 0) {
         char text[NOTIFY_STATUS_BYTES + 16];
         snprintf(n->status, sizeof n->status, "%s", status);
         snprintf(text, sizeof text, "STATUS=%s", n->status);

@@ -18,6 +18,7 @@
 #define FRESH_NS UINT64_C(10000000000)
 #define TAKE_TIMEOUT_MS 60000
 #define STALL_TIMEOUT_S 10 /* of a download */
+#define READ_TIMEOUT_S 5   /* of a peer's journal, before the download */
 #define BACKOFF_FIRST_MS 200
 #define BACKOFF_MAX_MS 10000
 #define PATH_BYTES (MAILBOX_PATH_MAX + 64)
@@ -358,7 +359,10 @@ static void stretch_done(void *context, const struct http_answer *answer) {
             mrn_log_warning("stretch_not_fetched", "peer=%u status=%ld error=%s", snapshot->peer,
                             answer->status, mrn_error_name(answer->error));
         }
-        fetch_begin(snapshot); /* the next source */
+        if (answer->error)
+            fetch_again(snapshot); /* from another peer */
+        else
+            fetch_begin(snapshot); /* the next source */
         return;
     }
     snapshot->bootstrap.stage = SNAPSHOT_LEARNING;
@@ -407,11 +411,12 @@ static void peer_begin(struct snapshot *snapshot, enum source source) {
              snapshot->dir, snapshot->number++);
     snapshot->bootstrap.loaded_bytes = 0;
     snapshot->fd = open(snapshot->fetch_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    struct http_options options = {.url = url,
-                                   .stall_timeout_s = TAKE_TIMEOUT_MS / 1000 + STALL_TIMEOUT_S,
-                                   .data = fetch_data,
-                                   .done = stretch ? stretch_done : fetch_done,
-                                   .context = snapshot};
+    struct http_options options = {
+        .url = url,
+        .stall_timeout_s = STALL_TIMEOUT_S + (stretch ? READ_TIMEOUT_S : TAKE_TIMEOUT_MS / 1000),
+        .data = fetch_data,
+        .done = stretch ? stretch_done : fetch_done,
+        .context = snapshot};
     if (snapshot->fd < 0 || strlen(snapshot->fetch_path) >= MAILBOX_PATH_MAX ||
         http_client_call(snapshot->setup.http, &options, &snapshot->call)) {
         mrn_log_warning("snapshot_not_fetched", "peer=%u path=%s", snapshot->peer,

@@ -8,7 +8,7 @@
  *       peer     GET /v1/snapshot                 (all into data_dir/tmp)
  *
  * Who needs the same again after a stretch, because the dataplane could not use it, passes that
- * source over.
+ * source over. A peer that does not answer is passed over at once.
  *
  * Who has nothing begins with the store, which costs the peers nothing; what came after the dump
  * lies in their journals. After the last source it begins anew, with the next peer, after a while.

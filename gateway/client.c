@@ -15,6 +15,7 @@
 #define TURN_US 100                /* of work, then others on this core have theirs */
 #define IDLE_PASSES_BEFORE_YIELD 1 /* the HTTP server may share it, and have what we wait for */
 #define IDLE_PASSES_BEFORE_SLEEP 256
+#define ALONE_US 5000000 /* without a node: the cluster may be another one by now */
 
 _Static_assert((int)WIRE_DROP_COUNT <= MRN_GATEWAY_DROPS_MAX, "a place for every reason");
 
@@ -143,6 +144,18 @@ static void sleep_until_news(struct mrn_gateway *g, uint32_t passes, bool outsta
     (void)!read(g->wake_fd, &drained, sizeof drained);
 }
 
+/* Nobody answers any more: who comes next at these addresses may be a cluster that was restored,
+ * which refuses the old configuration id. A node of either is taken then, as at the start; of the
+ * range that we held a new cluster says NOT_OWNER. */
+static void look_for_any_cluster(struct mrn_gateway *g, const struct gateway_core_facts *c) {
+    if (c->nodes_heard)
+        g->heard_us = g->now_us;
+    if (g->now_us - g->heard_us < ALONE_US || !net_session_configuration(g->port.sessions))
+        return;
+    g->heard_us = g->now_us;
+    net_session_set_configuration(g->port.sessions, 0);
+}
+
 static void *run(void *argument) {
     struct mrn_gateway *g = argument;
     uint32_t idle = 0;
@@ -165,6 +178,7 @@ static void *run(void *argument) {
         struct gateway_core_facts c;
         gateway_core_facts(g->core, g->now_us, &c);
         measure_room(g, &c);
+        look_for_any_cluster(g, &c);
         idle = work || g->waiting.count != waited ? 0 : idle + 1;
         if (!idle && !g->config.busy && g->now_us - turn_us >= TURN_US) {
             sched_yield(); /* the nodes may share this core */

@@ -45,7 +45,7 @@ struct mrn_gateway {
     struct port port;
     struct gateway_core *core;
     void *core_memory;
-    uint64_t owner, now_us;
+    uint64_t owner, now_us, heard_us; /* heard_us: a node was heard lately */
     struct net_peer *peers[MRN_GATEWAY_NODES_MAX];
     pthread_t thread;
 

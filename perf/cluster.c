@@ -7,6 +7,7 @@
 
 #include "config/config.h"
 #include "dataplane/stages/stage.h"
+#include "perf/clock.h"
 #include "perf/fabric.h"
 #include "runtime/applications/applications.h"
 #include <maroon/error.h>
@@ -28,6 +29,7 @@ struct perf_cluster {
     uint64_t key_revision, next_range, ranges_checked;
     uint8_t key_node;
     uint32_t quiet_passes;
+    uint64_t nodes_ns;
 };
 
 /* ---- the arbiter: one key, ranges that are never taken back ---- */
@@ -220,7 +222,9 @@ void perf_cluster_receive(struct perf_cluster *c, uint64_t now_us) {
 }
 
 static bool turn_of(struct perf_cluster *c, uint32_t node, uint64_t now_us) {
+    uint64_t begun_ns = c->config.timed ? perf_clock_cpu_ns() : 0;
     bool work = stage_poll(c->nodes[node].stage);
+    c->nodes_ns += c->config.timed ? perf_clock_cpu_ns() - begun_ns : 0;
     perf_cluster_receive(c, now_us);
     return work;
 }
@@ -250,6 +254,10 @@ bool perf_cluster_nodes(struct perf_cluster *c, uint64_t now_us) {
 void perf_cluster_send(struct perf_cluster *c, uint64_t now_us) {
     for (uint32_t i = 0; i < c->config.gateway_count; i++)
         perf_client_flush(c->clients[i], now_us);
+}
+
+uint64_t perf_cluster_nodes_ns(const struct perf_cluster *c) {
+    return c->nodes_ns;
 }
 
 struct net *perf_cluster_net(struct perf_cluster *c, uint32_t number) {

@@ -22,6 +22,7 @@ struct perf_cluster_config {
     uint32_t transaction_max_bytes; /* of each gateway */
     const char *const *keys;        /* flags for the nodes' config, e.g. "--epoch-cap=256" */
     uint32_t key_count;
+    bool timed;           /* perf_cluster_nodes_ns counts; of CPU; takes two system calls a turn */
     const char *data_dir; /* of all nodes, each in a directory there; NULL: durability = memory */
     perf_client_done done;
     void *context;
@@ -34,6 +35,8 @@ void perf_cluster_close(struct perf_cluster *cluster);
 /* A pass of every node, with the gateways receiving after each, and of the arbiter now and then.
  * Returns whether a node had work. */
 bool perf_cluster_nodes(struct perf_cluster *cluster, uint64_t now_us);
+/* What the turns of all nodes took of the CPU so far, gateways not included. */
+uint64_t perf_cluster_nodes_ns(const struct perf_cluster *cluster);
 /* Receives at every gateway. */
 void perf_cluster_receive(struct perf_cluster *cluster, uint64_t now_us);
 /* Sends what was submitted, and what must go again. */

@@ -175,6 +175,7 @@ int probe_inproc(void) {
         snprintf(keys[config.key_count], sizeof keys[0], "%s", value);
         key_list[config.key_count] = keys[config.key_count];
     }
+    config.timed = load.flight >= 64;
     run.step_ns = probe_number("virtual-step-ns", 0);
     uint64_t windows = probe_number("windows", 0), ranges = probe_number("ranges", 0);
     run.window_count = run.window_at = windows ? load.count / windows : 0;
@@ -207,21 +208,23 @@ int probe_inproc(void) {
     struct perf_cluster_facts before, after;
     perf_cluster_facts(run.cluster, 0, &before);
     uint64_t cpu_ns = run.window_cpu_ns = perf_clock_cpu_ns();
+    uint64_t nodes_ns = perf_cluster_nodes_ns(run.cluster);
     perf_inproc_measured(&run);
     cpu_ns = perf_clock_cpu_ns() - cpu_ns;
+    nodes_ns = perf_cluster_nodes_ns(run.cluster) - nodes_ns;
     perf_cluster_facts(run.cluster, 0, &after);
     uint64_t tx_full, no_buffer, other = perf_cluster_lost(run.cluster, &tx_full, &no_buffer);
     double took_ns = (double)(run.load.end_ns - run.load.first_ns);
     double count = (double)run.load.latency.count;
     probe_print(json_pack(
-        "{ss ss si si si sf sf sf sI sI sI sI so so so so}", "fabric", perf_fabric_name(), "app",
+        "{ss ss si si si sf sf sf sf sI sI sI sI so so so so}", "fabric", perf_fabric_name(), "app",
         echo ? "echo" : "bank", "nodes", (int)config.node_count, "gateways",
         (int)config.gateway_count, "flight", (int)load.flight, "offered_per_s", load.rate_per_s,
-        "per_s", count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "refused",
-        (json_int_t)run.load.refused, "lost_tx_full", (json_int_t)tx_full, "lost_no_buffer",
-        (json_int_t)no_buffer, "lost_other", (json_int_t)other, "latency",
-        probe_latency(&run.load.latency), "node0", counts(&before, &after), "windows", run.windows,
-        "hops", perf_hops_table(&run.hops)));
+        "per_s", count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "nodes_ns_per_tx",
+        (double)nodes_ns / count, "refused", (json_int_t)run.load.refused, "lost_tx_full",
+        (json_int_t)tx_full, "lost_no_buffer", (json_int_t)no_buffer, "lost_other",
+        (json_int_t)other, "latency", probe_latency(&run.load.latency), "node0",
+        counts(&before, &after), "windows", run.windows, "hops", perf_hops_table(&run.hops)));
     perf_cluster_close(run.cluster);
     perf_load_close(&run.load);
     return 0;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "controlplane/dump/dump_check.h"
+#include "controlplane/dump/dump_keep.h"
 #include "maroon/error.h"
 
 #define POINTER_ROOM 4096
@@ -69,8 +70,14 @@ int dump_base_load(struct dump_store *store, const struct dump_key *key, const c
     char path[DUMP_NAME_MAX], pointer[POINTER_ROOM];
     struct dump_base base = {0};
     uint64_t pages = head->region_bytes / DUMP_PAGE_BYTES;
-    int error = dump_pointer_get(store, pointer, sizeof pointer, path, &base.seq, text);
-    if (error == MRN_ERR_NOT_FOUND) {
+    bool lost;
+    int error = dump_newest(store, key, pointer, sizeof pointer, path, &base.seq, &lost, text);
+    if (!error && lost) {
+        store->lies++;
+        snprintf(store->lie, sizeof store->lie, "the pointer `latest` cannot be read");
+    }
+    if (error == MRN_ERR_NOT_FOUND ||
+        is_damage(error)) { /* nothing that could be read: from the beginning */
         dump_state_free(state);
         *ret_base = base;
         return dump_state_new(pages, state);

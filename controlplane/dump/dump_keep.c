@@ -66,6 +66,42 @@ int dump_list(struct dump_store *store, struct dump_listed **ret_list, uint32_t 
     return 0;
 }
 
+int dump_newest(struct dump_store *store, const struct dump_key *key, char *ret_pointer,
+                size_t room, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq, bool *ret_lost,
+                char *text) {
+    struct dump_listed *list = NULL;
+    struct dump_manifest manifest;
+    uint32_t count = 0;
+    char none[DUMP_TEXT_BYTES];
+    int error = dump_pointer_get(store, ret_pointer, room, ret_path, ret_seq, text);
+    *ret_lost = false;
+    if (error != MRN_ERR_NOT_FOUND && error != MRN_ERR_CORRUPT && error != MRN_ERR_TOO_LARGE)
+        return error;
+    bool unreadable = error != MRN_ERR_NOT_FOUND;
+    int listed = dump_list(store, &list, &count, text);
+    if (listed)
+        return listed;
+    error = count ? error : MRN_ERR_NOT_FOUND;
+    while (count--) {
+        if (dump_manifest_get(store, key, list[count].path, &manifest, none))
+            continue;
+        char *pointer = dump_pointer_text(&manifest, list[count].path);
+        bool fits = pointer && strlen(pointer) < room;
+        if (fits) {
+            memcpy(ret_pointer, pointer, strlen(pointer) + 1);
+            snprintf(ret_path, DUMP_NAME_MAX, "%s", list[count].path);
+            *ret_seq = manifest.head.seq;
+        }
+        error = fits ? 0 : MRN_ERR_NO_MEMORY;
+        *ret_lost = unreadable;
+        free(pointer);
+        dump_manifest_free(&manifest);
+        break;
+    }
+    free(list);
+    return error;
+}
+
 /* ---- pruning ---- */
 
 struct names {

@@ -362,7 +362,7 @@ static void finish(struct reading *r) {
 }
 
 static void read_all(struct reading *r, const char *file, uint64_t since_ms) {
-    struct stat info;
+    struct stat info = {0};
     if (*file &&
         ((r->fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0 || fstat(r->fd, &info) < 0)) {
         (void)wrong(r, MRN_ERR_IO, "the snapshot file cannot be made");

@@ -1,5 +1,6 @@
 #include "controlplane/dump/dump_store.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,8 +59,10 @@ void dump_store_close(struct dump_store *store) {
     object_store_close(store->store);
     http_client_destroy(store->http);
     loop_destroy(store->loop);
-    while (store->puts)
+    while (store->puts) {
+        assert(!store->puts->previous);
         put_free(store->puts);
+    }
     store->store = NULL;
     store->http = NULL;
     store->loop = NULL;

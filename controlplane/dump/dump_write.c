@@ -306,7 +306,8 @@ static int point(struct writing *w, uint64_t own_seq) {
     for (int i = 0; i < POINTER_TRIES; i++) {
         uint64_t seq = 0;
         int error = dump_latest(writer->store, path, &seq, w->text);
-        if (error && error != MRN_ERR_NOT_FOUND)
+        if (error && error != MRN_ERR_NOT_FOUND && error != MRN_ERR_CORRUPT &&
+            error != MRN_ERR_TOO_LARGE) /* what cannot be read is written over */
             return error;
         if (!error && strcmp(path, writer->state.path) == 0)
             return 0;

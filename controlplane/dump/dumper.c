@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "controlplane/dump/dump_fetch.h"
+#include "controlplane/dump/dump_keep.h"
 #include "controlplane/dump/dump_write.h"
 #include "controlplane/log.h"
 #include "maroon/application.h"
@@ -99,7 +100,9 @@ static void look(struct dumper *dumper) {
     uint64_t seq = 0;
     char mark[DUMP_MARK_MAX] = "";
     uint32_t node = 0;
-    int error = dump_pointer_get(&dumper->store, pointer, sizeof pointer, path, &seq, text);
+    bool lost;
+    int error =
+        dump_newest(&dumper->store, &dumper->key, pointer, sizeof pointer, path, &seq, &lost, text);
     if (!error || error == MRN_ERR_NOT_FOUND)
         dump_mark_get(&dumper->store, mark, &node);
     pthread_mutex_lock(&dumper->lock);
@@ -109,6 +112,17 @@ static void look(struct dumper *dumper) {
         see_latest(dumper, error ? 0 : seq, error ? "" : pointer);
     note_outcome(dumper, true, error == MRN_ERR_NOT_FOUND ? 0 : error, text);
     dumper->status.counters = *object_store_counters(dumper->store.store);
+    pthread_mutex_unlock(&dumper->lock);
+}
+
+static void announce(struct dumper *dumper) {
+    dump_mark_put(&dumper->store, dumper->writer.node, dumper->writer.incarnation,
+                  UINT64_C(1) << 32 | dumper->beats++);
+    int error = dump_store_wait(&dumper->store);
+    if (!error)
+        return;
+    pthread_mutex_lock(&dumper->lock);
+    note_outcome(dumper, true, error, dumper->store.text);
     pthread_mutex_unlock(&dumper->lock);
 }
 
@@ -208,11 +222,8 @@ static void *run(void *context) {
                 close(fd);
             break;
         }
-        if (announces) {
-            dump_mark_put(&dumper->store, dumper->writer.node, dumper->writer.incarnation,
-                          UINT64_C(1) << 32 | dumper->beats++);
-            (void)dump_store_wait(&dumper->store); /* trouble is told by a look or the dump */
-        }
+        if (announces)
+            announce(dumper);
         if (peek)
             look(dumper);
         if (wants)
@@ -225,10 +236,8 @@ static void *run(void *context) {
 
 static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char *text) {
     char path[512];
-    int error = 0;
     text[0] = '\0';
-    if (setup->key_file && *setup->key_file &&
-        (error = dump_key_load(setup->key_file, &dumper->key))) {
+    if (setup->key_file && *setup->key_file && dump_key_load(setup->key_file, &dumper->key) != 0) {
         snprintf(text, DUMP_TEXT_BYTES, "dump-key-file %.200s does not hold 64 hex digits",
                  setup->key_file);
         return MRN_ERR_INVALID;
@@ -236,7 +245,7 @@ static int prepare(struct dumper *dumper, const struct dumper_setup *setup, char
     snprintf(dumper->tmp_dir, sizeof dumper->tmp_dir, "%.470s/tmp", setup->data_dir);
     dumper->configuration_id = setup->configuration_id;
     snprintf(path, sizeof path, "%.480s/dump.key", setup->data_dir);
-    error = dump_signer_load(path, &dumper->signer);
+    int error = dump_signer_load(path, &dumper->signer);
     if (error) {
         snprintf(text, DUMP_TEXT_BYTES, "%.250s cannot be read or made", path);
         return error;

@@ -451,7 +451,7 @@ int object_store_dir_open(const struct object_store_config *config, struct objec
         free(dir);
         return MRN_ERR_INVALID;
     }
-    memcpy(dir->root, path, count);
+    snprintf(dir->root, sizeof dir->root, "%.*s", (int)count, path);
     dir->store.kind = &kind;
     dir->last = &dir->first;
     *ret_store = &dir->store;

@@ -4,6 +4,18 @@
 
 #include "dataplane/stages/internal.h"
 
+/* Who has executed more than this node and was heard last: not one that is away. */
+static uint8_t peer_ahead(const struct stage *s) {
+    struct replica_facts f;
+    replica_facts(s->gossip.replica, &f);
+    uint8_t best = REPLICA_NODE_NONE;
+    for (uint8_t i = 0; i < s->setup.identity->node_count; i++)
+        if (i != s->setup.identity->node_index && f.peer_exec_seq[i] > f.exec_seq &&
+            (best == REPLICA_NODE_NONE || f.peer_heard_ns[i] > f.peer_heard_ns[best]))
+            best = i;
+    return best;
+}
+
 void stage_ask_control(struct stage *s, const struct replica_action *a) {
     struct mailbox_up up = {.revision = a->revision,
                             .owner = a->owner,
@@ -17,6 +29,8 @@ void stage_ask_control(struct stage *s, const struct replica_action *a) {
               : a->kind == REPLICA_ACTION_RANGE_CHECK  ? MAILBOX_UP_RANGE_CHECK
               : a->kind == REPLICA_ACTION_RANGE_SEALED ? MAILBOX_UP_RANGE_SEALED
                                                        : MAILBOX_UP_NEED_SNAPSHOT;
+    if (up.kind == MAILBOX_UP_NEED_SNAPSHOT && up.peer == REPLICA_NODE_NONE)
+        up.peer = peer_ahead(s);
     if (mailbox_send_up(s->setup.mailbox, &up))
         stage_fail(s, MRN_ERR_FULL, "the control plane does not take messages");
 }

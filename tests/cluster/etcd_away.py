@@ -1,7 +1,9 @@
 """etcd loses a member, goes away under load, and comes back; goes away and the leader is killed; maroonctl moves
 leadership.
 
-    etcd_away.py [--seconds 60]      # how long etcd is away"""
+    etcd_away.py [--seconds 60] [--slice-floor-us 0]
+
+--seconds: how long etcd is away. --slice-floor-us: of the nodes; 0 is the product's default (cluster.CALM says why not here)."""
 import argparse
 import json
 import re
@@ -14,6 +16,7 @@ from lib.process import wait_until
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seconds", type=int, default=7)
+parser.add_argument("--slice-floor-us", type=int, default=c.CALM["slice-floor-us"])
 arguments = parser.parse_args()
 
 
@@ -163,7 +166,7 @@ def key_lost(cluster):
 
 
 def away(cluster):
-    cluster.start(nodes=3, gateways=1, node_keys=c.CALM)
+    cluster.start(nodes=3, gateways=1, node_keys={"slice-floor-us": arguments.slice_floor_us})
     cluster.metric_total = lambda name: sum(cluster.metric(i, name) for i in range(3))
     check_epochs(cluster)
     one_member(cluster)

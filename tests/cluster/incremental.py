@@ -11,9 +11,10 @@ from lib.process import wait_until
 from lib.store import Store
 
 
-def dump_now(cluster, index):
-    """A dump by this node of all that was answered; returns its status."""
+def dump_now(cluster, index, epoch=0):
+    """A dump by this node of all that was answered, and of this epoch; returns its status."""
     seq, _ = cluster.wait_equal()
+    seq = max(seq, epoch)
     answer = http.request(cluster.admin(index), "/v1/dump", method="POST")
     assert answer.status == 202, answer
 
@@ -21,7 +22,7 @@ def dump_now(cluster, index):
         status = cluster.status(index)["dumps"]
         assert not status["error"], status
         return status if int(status["lastSeq"]) >= seq else None
-    return wait_until(dumped, 60, "the dump is made", alive=cluster.nodes)
+    return wait_until(dumped, 300, "the dump is made", alive=cluster.nodes)
 
 
 def put_bytes(store):
@@ -66,17 +67,18 @@ def main(arguments):
             assert 0.005 < pages < 0.03, pages
             assert state < 1.25 * pages + 0.001, "more than what changed was sent"
             assert epochs < 1.25 * percent * (1 << 20), "the epochs are the bytes of the requests"
-        before = put_bytes(store)
-        assert cluster.bank("Deposit", {"account": 1, "amount": 1}).status == 200
-        status = dump_now(cluster, 1)
-        least = sum(put_bytes(store)) - sum(before)
-        print(f"one deposit: {status['lastChangedPages']} pages, {least} bytes", flush=True)
-        assert least < 0.005 * (arguments.mib << 20)
+        for _ in range(2):  # with the first one goes what was kept of the answers before
+            before = put_bytes(store)
+            answer = cluster.bank("Deposit", {"account": 1, "amount": 1})
+            status = dump_now(cluster, 1, int(answer.headers["maroon-epoch"]))
+            least = sum(put_bytes(store)) - sum(before)
+            print(f"one deposit: {status['lastChangedPages']} pages, {least} bytes", flush=True)
+        assert 0 < least < 100000, "next to nothing has changed"
         assert "sound" in store.ctl("dump", "verify", direct=True).stdout
     scenario.main(incremental, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mib", type=int, default=100)
+    parser.add_argument("--mib", type=int, default=64)
     main(parser.parse_args())

@@ -12,10 +12,10 @@ import time
 from bootstrap import fill, plain_download
 from dump_kills import is_state, node_keys, restored
 from lib import cluster as c
-from lib import http, scenario
+from lib import scenario
 from lib.process import wait_until
 from lib.store import Store
-from restore import balances, deposit, dump_now, end_all, get
+from restore import balances, deposit, dump_now, get
 
 
 def restore(cluster, store, *words, timeout=230):
@@ -36,16 +36,24 @@ def start_again(cluster, keys):
     for index in range(3):
         cluster.wait_node_ready(index, 120)
     ready = time.monotonic() - began
-    cluster.gateways[0].start()
-    wait_until(lambda: http.request(cluster.gateway_addresses[0], "/readyz", timeout=2).status == 200, 60, "the gateway is ready",
-               alive=cluster.gateways)
-    return ready
+    wait_until(lambda: cluster.bank("Total", {}, timeout=2).status == 200, 60, "the gateway, which was not restarted, has a range of the "
+               "new cluster", alive=cluster.gateways)
+    return ready, time.monotonic() - began
 
 
 def chunk_of_newest_only(store, before):
     """A chunk that the newest dump brought: the file of it."""
     after = {name: path for name, path in store.files().items() if name.startswith("chunks/")}
     return after[sorted(set(after) - before)[0]]
+
+
+def memory_is_refused(cluster, keys):
+    """A restore makes disks; a node that keeps nothing on one says why it does not begin from that."""
+    node = cluster._node(0, {**keys, "durability": "memory", "data-dir": cluster.workdir / "memory.data"}).start()
+    wait_until(lambda: not node.alive(), 30, "a node with durability = memory is refused")
+    said = [line for line in node.log_path.read_text().splitlines() if "configuration_mismatch" in line]
+    assert said and "what=durable ours=0 cluster=1" in said[-1], node.tail()
+    print(f"durability = memory: {said[-1][28:]}", flush=True)
 
 
 def main(arguments):
@@ -74,7 +82,9 @@ def main(arguments):
         last, _ = cluster.wait_equal()
         wait_until(lambda: published(cluster) >= last, 30, "the last epoch is published")
         plain = plain_download(store) if store.s3 else None
-        end_all(cluster)
+        for index, node in enumerate(cluster.nodes):  # the gateway stays
+            node.kill()
+            shutil.rmtree(cluster.workdir / f"n{index}.data")
         dirs = [cluster.workdir / f"n{i}.data" for i in range(3)]
         wait_until(lambda: not get(cluster, "leader"), 30, "the dead leader's lease has ended")
 
@@ -101,14 +111,15 @@ def main(arguments):
         made, said, took = restore(cluster, store, "--cluster", "test", "--replace", *dirs)
         assert int(made["epoch"]) == second and made["stateHash"] == second_hash, made
         assert int(made["lost"]["first"]) == second + 1 and int(made["lost"]["last"]) >= last, made
-        ready = start_again(cluster, keys)
+        memory_is_refused(cluster, keys)
+        ready, answers = start_again(cluster, keys)
         assert balances(cluster) == second_balances and cluster.total() == second_total, "every transaction up to the dump"
         assert first_balances != second_balances and first_total != second_total
         deposit(cluster, 1)
         cluster.wait_equal()
         size = arguments.mib << 20
         line = f"{arguments.mib} MiB, all lost: restored to epoch {second} in {took:.1f} s ({size / 1e6 / took:.0f} MB/s, three directories), " \
-               f"nodes ready {ready:.1f} s later; lost: epochs {made['lost']['first']} to {made['lost']['last']}"
+               f"nodes ready {ready:.1f} s later, the old gateway answers after {answers:.1f} s; lost: epochs {made['lost']['first']} to {made['lost']['last']}"
         if plain:
             line += f"; a plain download of the chunks: {plain[0]:.1f} s, {plain[1] / 1e6 / plain[0]:.0f} MB/s"
         print(line, flush=True)

@@ -52,6 +52,7 @@
 #define SIM_SEED_CHURN UINT64_C(2000000000)
 #define SIM_SEED_AMNESIA UINT64_C(3000000000)
 #define SIM_SEED_RETURN UINT64_C(4000000000)
+#define SIM_SEED_DEAD UINT64_C(5000000000)
 
 enum sim_fault {
 #define SIM_FAULT(name, word, sentence) SIM_FAULT_##name,
@@ -459,6 +460,15 @@ struct sim_return {
     uint64_t apart_until_ns, back_until_ns;
 };
 
+enum sim_dead_step { SIM_DEAD_NONE = 0, SIM_DEAD_PREPARES, SIM_DEAD_PROMISED, SIM_DEAD_SERVES };
+
+struct sim_dead {
+    enum sim_dead_step step;
+    uint8_t leader, winner, giver, late;
+    uint32_t life; /* of the giver as it promised */
+    uint64_t until_ns, open_ns;
+};
+
 /* ---- checkers ---- */
 
 struct sim_epoch { /* one committed seq */
@@ -507,6 +517,7 @@ struct sim {
     uint32_t gateway_count;
     uint64_t next_operation, start_wall_us, diverged_ns;
     struct sim_return way;
+    struct sim_dead dead;
     struct wire_digest_key digest_key;
     struct sim_check checks;
     struct replica_actions *actions;
@@ -539,6 +550,7 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault);
 void sim_heal(struct sim *sim);
 /* ---- sim_directed.c ---- */
 void sim_fault_return(struct sim *sim, struct sim_random *random);
+void sim_fault_dead(struct sim *sim, struct sim_random *random);
 /* How often a packet arrives again, and how much later. */
 uint32_t sim_fault_again(struct sim *sim, uint8_t from, uint8_t to,
                          uint64_t ret_late_ns[SIM_AGAIN_MAX]);

@@ -222,6 +222,29 @@ static void draw_return(struct sim_config *config, uint64_t seed) {
     config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
 }
 
+/* Hand-overs one after the other, each with a promise of a process that ends at once. */
+static void draw_dead(struct sim_config *config, uint64_t seed) {
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1005);
+    struct replica_config *c = &config->replica;
+    c->node_count = 5;
+    c->quorum = 3;
+    config->listed = c->node_count;
+    for (uint8_t i = 0; i < c->node_count; i++)
+        c->ring[i] = i;
+    c->durable = sim_random_chance(random, 300000);
+    config->faults = 1u << SIM_FAULT_DEAD | 1u << SIM_FAULT_HANDOVER;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
+    config->fault_gap_ns = sim_random_between(random, 5, 20) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 300, 800) * SIM_MS;
+    config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_spread_ns = config->hop_ns;
+    config->sync_ns = sim_random_between(random, 50, 300) * 1000;
+    config->lease_ns = sim_random_between(random, 200, 400) * SIM_MS;
+    config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
+}
+
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1000);
@@ -251,7 +274,9 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
         config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
     if (sim_rough(seed))
         draw_rough(config, seed);
-    if (seed >= SIM_SEED_RETURN)
+    if (seed >= SIM_SEED_DEAD)
+        draw_dead(config, seed);
+    else if (seed >= SIM_SEED_RETURN)
         draw_return(config, seed);
     else if (seed >= SIM_SEED_AMNESIA)
         draw_amnesia(config, seed);

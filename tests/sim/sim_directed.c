@@ -2,6 +2,84 @@
  * which chance alone does not reach in millions of seeds. */
 #include "tests/sim/sim.h"
 
+/* ---- who leads ---- */
+
+static bool leads(const struct sim_node *node) {
+    return node->up && node->seen.facts.role == REPLICA_ROLE_LEADER;
+}
+
+/* The one of the highest term; of older terms there may be others that do not know it yet. */
+static uint8_t newest_leader(const struct sim *sim) {
+    uint8_t best = REPLICA_NODE_NONE;
+    uint64_t term = 0;
+    for (uint8_t i = 0; i < sim_nodes(sim); i++)
+        if (leads(&sim->nodes[i]) && sim->nodes[i].seen.facts.promised_term > term) {
+            term = sim->nodes[i].seen.facts.promised_term;
+            best = i;
+        }
+    return best;
+}
+
+/* ---- the promise of a process that is gone ---- */
+
+static void dead_cut(struct sim *sim, uint8_t a, uint8_t b, uint64_t until_ns) {
+    sim->network.cut_until_ns[a][b] = sim->network.cut_until_ns[b][a] = until_ns;
+}
+
+/* The winner is heard by one node only, which promises and ends at once. */
+static void dead_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
+    struct sim_random *random = &sim->random[SIM_FAULT_DEAD];
+    struct sim_dead *dead = &sim->dead;
+    uint8_t leader = newest_leader(sim);
+    if (a->frame_kind == WIRE_PREPARE && dead->step == SIM_DEAD_NONE &&
+        leader != REPLICA_NODE_NONE && leader != node->index) {
+        dead->step = SIM_DEAD_PREPARES;
+        dead->leader = leader;
+        dead->winner = node->index;
+        do
+            dead->giver = (uint8_t)sim_random_below(random, sim_nodes(sim));
+        while (dead->giver == leader || dead->giver == node->index);
+        do
+            dead->late = (uint8_t)sim_random_below(random, sim_nodes(sim));
+        while (dead->late == leader || dead->late == node->index || dead->late == dead->giver);
+        dead->until_ns = sim->now_ns + sim_random_between(random, 20, 60) * SIM_MS;
+        for (uint8_t i = 0; i < sim_nodes(sim); i++)
+            if (i != node->index && i != dead->giver)
+                dead_cut(sim, node->index, i, dead->until_ns);
+        SIM_TRACE(sim, "--", "DEAD leader n%u winner n%u giver n%u late n%u", leader, node->index,
+                  dead->giver, dead->late);
+    } else if (a->frame_kind == WIRE_PROMISE && !(a->frame_flags & WIRE_PROMISE_REFUSED) &&
+               dead->step == SIM_DEAD_PREPARES && node->index == dead->giver &&
+               sim_loss_allowed(sim, node)) {
+        dead->step = SIM_DEAD_PROMISED;
+        dead->life = node->life;
+        node->forgets = true;
+        sim->network.cut_until_ns[dead->winner][dead->giver] = dead->until_ns;
+    }
+}
+
+/* Its heir recovers from the old leader, who goes on with it; then one of the others promises, too.
+ */
+void sim_fault_dead(struct sim *sim, struct sim_random *random) {
+    struct sim_dead *dead = &sim->dead;
+    const struct sim_node *giver = &sim->nodes[dead->giver];
+    if (dead->step == SIM_DEAD_PROMISED && giver->up && giver->life != dead->life &&
+        giver->recovered && leads(&sim->nodes[dead->leader])) {
+        dead->step = SIM_DEAD_SERVES;
+        SIM_COUNT(sim, dead_promise);
+        SIM_TRACE(sim, "--", "DEAD: n%u serves n%u", dead->giver, dead->leader);
+        dead_cut(sim, dead->leader, dead->late, dead->until_ns);
+        dead->open_ns = sim->now_ns + sim_random_between(random, 1, 8) * SIM_MS;
+    }
+    if (dead->step == SIM_DEAD_SERVES && dead->open_ns && sim->now_ns >= dead->open_ns) {
+        dead_cut(sim, dead->winner, dead->late, 0);
+        dead->open_ns = 0;
+    }
+    if (dead->step != SIM_DEAD_NONE && sim->now_ns >= dead->until_ns)
+        dead->step = SIM_DEAD_NONE;
+    sim_at(sim, sim->now_ns + SIM_MS / 4, SIM_EVENT_FAULT, 0, 0, SIM_FAULT_DEAD, NULL);
+}
+
 /* ---- amnesia during a take-over ---- */
 
 static void cut_link(struct sim *sim, uint8_t a, uint8_t b, uint64_t until_ns) {
@@ -12,6 +90,8 @@ static void cut_link(struct sim *sim, uint8_t a, uint8_t b, uint64_t until_ns) {
 /* The winner's PREPARE does not reach the leader before it. Who promises does so and forgets it,
  * and comes back while both say that they lead. */
 void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
+    if (sim_faulty(sim, SIM_FAULT_DEAD))
+        dead_sent(sim, node, a);
     if (!sim_faulty(sim, SIM_FAULT_AMNESIA))
         return;
     struct sim_random *random = &sim->random[SIM_FAULT_AMNESIA];
@@ -41,22 +121,6 @@ void sim_fault_flushed(struct sim *sim, struct sim_node *node) {
 }
 
 /* ---- a leader that comes back over a log shorter than its own ---- */
-
-static bool leads(const struct sim_node *node) {
-    return node->up && node->seen.facts.role == REPLICA_ROLE_LEADER;
-}
-
-/* The one of the highest term; of older terms there may be others that do not know it yet. */
-static uint8_t newest_leader(const struct sim *sim) {
-    uint8_t best = REPLICA_NODE_NONE;
-    uint64_t term = 0;
-    for (uint8_t i = 0; i < sim_nodes(sim); i++)
-        if (leads(&sim->nodes[i]) && sim->nodes[i].seen.facts.promised_term > term) {
-            term = sim->nodes[i].seen.facts.promised_term;
-            best = i;
-        }
-    return best;
-}
 
 /* Some followers stay with the leader, too few for a quorum; with them stay the gateways. What they
  * acknowledge there is never committed, and the others' next log is shorter. */

@@ -224,8 +224,8 @@ static uint64_t failures(const struct board *board) {
 
 /* Every kind of seed in turn: half ordinary, the others where bugs hide. */
 static uint64_t mixed_seed(uint64_t seed, uint64_t turn) {
-    static const uint64_t kinds[] = {0, SIM_SEED_ROUGH,   0, SIM_SEED_CHURN, 0, SIM_SEED_ROUGH,
-                                     0, SIM_SEED_AMNESIA, 0, SIM_SEED_RETURN};
+    static const uint64_t kinds[] = {0, SIM_SEED_ROUGH,   0, SIM_SEED_CHURN,  0, SIM_SEED_ROUGH,
+                                     0, SIM_SEED_AMNESIA, 0, SIM_SEED_RETURN, 0, SIM_SEED_DEAD};
     return kinds[turn % (sizeof kinds / sizeof *kinds)] + seed;
 }
 

@@ -819,7 +819,8 @@ void sim_node_crash(struct sim *sim, struct sim_node *node, bool wipe) {
         node->visible_term = 0;
         node->recovered = false;
     }
-    bool soon = sim->config.faults >> SIM_FAULT_AMNESIA & 1;
+    bool soon =
+        sim->config.faults >> SIM_FAULT_AMNESIA & 1 || sim->config.faults >> SIM_FAULT_DEAD & 1;
     struct sim_random *random = &sim->random[SIM_FAULT_CRASH];
     uint64_t down_ns = soon ? sim_random_exponential(random, SIM_MS)
                             : SIM_MS + sim_random_exponential(random, 15 * SIM_MS);

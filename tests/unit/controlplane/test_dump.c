@@ -520,8 +520,9 @@ static void test_a_store_that_lies(void **state) {
     uint64_t seq;
     open_store(&store, "s3://" STORE_BUCKET "/a/lies");
     begin(&writer, &store);
+    memset(region + (size_t)1200 * DUMP_PAGE_BYTES, 0, (size_t)(PAGES - 1200) * DUMP_PAGE_BYTES);
     for (uint32_t i = 0; i < sizeof lies / sizeof *lies; i++) {
-        for (uint64_t page = i; page < PAGES; page += 3)
+        for (uint64_t page = i; page < 1200; page += 3)
             fill_page(page, 500 + i);
         write_snapshot(10 * (i + 1), 1);
         store_fault(&server, lies[i]);
@@ -572,6 +573,7 @@ static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
     struct dump_pruned pruned;
     char text[DUMP_TEXT_BYTES];
     uint64_t seq = 1;
+    memset(region + (size_t)1200 * DUMP_PAGE_BYTES, 0, (size_t)(PAGES - 1200) * DUMP_PAGE_BYTES);
     assert_int_equal(write_once(1, seq, &report), 0);
     for (uint32_t i = 0; i < sizeof harms / sizeof *harms; i++) {
         for (int fresh = 0; fresh < 2;
@@ -609,6 +611,38 @@ static void test_what_the_newest_dump_lost_is_sent_anew(void **state) {
             dump_state_free(&writer.state);
             dump_store_close(&store);
         }
+    }
+}
+
+/* The pointer is a hint: without it, or when it is noise, the manifests say which dump is the
+ * newest. */
+static void test_a_lost_pointer_is_written_anew(void **state) {
+    (void)state;
+    static const char *const harms[] = {"rm %s/objects/latest", "echo noise > %s/objects/latest",
+                                        "head -c 9000 /dev/zero > %s/objects/latest"};
+    struct dump_report report;
+    struct dump_store store;
+    char pointer[1024], path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES], command[200];
+    uint64_t seq = 1, at;
+    bool lost;
+    assert_int_equal(write_once(1, seq, &report), 0);
+    for (uint32_t i = 0; i < sizeof harms / sizeof *harms; i++) {
+        snprintf(command, sizeof command, harms[i], here.dir);
+        assert_int_equal(system(command), 0);
+        open_store(&store, here.url);
+        assert_int_equal(
+            dump_newest(&store, &no_key, pointer, sizeof pointer, path, &at, &lost, text), 0);
+        assert_int_equal(lost, i > 0);
+        assert_int_equal(at, seq);
+        assert_string_equal(path, report.path);
+        dump_store_close(&store);
+        fill_page(2, 700 + (uint32_t)seq);
+        assert_int_equal(write_once(1, ++seq, &report), 0);
+        assert_int_equal(report.changed_pages, 1); /* it builds on that one */
+        open_store(&store, here.url);
+        assert_int_equal(dump_latest(&store, path, &at, text), 0);
+        assert_string_equal(path, report.path);
+        dump_store_close(&store);
     }
 }
 
@@ -709,6 +743,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_store_that_lies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_a_lost_pointer_is_written_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_dump_under_way_can_be_seen, set_up, tear_down),
         cmocka_unit_test(test_progress_is_shown),
         cmocka_unit_test(test_the_leader_comes_last),
