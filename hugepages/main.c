@@ -320,7 +320,6 @@ static int own_option(struct options *o, const char *name, const char *value,
 }
 
 static int read_options(struct options *o, int argc, char **argv) {
-    extern char **environ;
     enum config_program program = CONFIG_NODE;
     char *words[WORDS_MAX] = {argv[0]}, text[CONFIG_ERROR_BYTES];
     int count = 1;

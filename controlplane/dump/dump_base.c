@@ -74,7 +74,7 @@ int dump_base_load(struct dump_store *store, const struct dump_key *key, const c
     int error = dump_newest(store, key, pointer, sizeof pointer, path, &base.seq, &lost, text);
     if (!error && lost) {
         store->lies++;
-        snprintf(store->lie, sizeof store->lie, "the pointer `latest` is gone or cannot be read");
+        snprintf(store->lie, sizeof store->lie, "the pointer `latest` cannot be read");
     }
     if (error == MRN_ERR_NOT_FOUND ||
         is_damage(error)) { /* nothing that could be read: from the beginning */

@@ -77,6 +77,7 @@ int dump_newest(struct dump_store *store, const struct dump_key *key, char *ret_
     *ret_lost = false;
     if (error != MRN_ERR_NOT_FOUND && error != MRN_ERR_CORRUPT && error != MRN_ERR_TOO_LARGE)
         return error;
+    bool unreadable = error != MRN_ERR_NOT_FOUND;
     int listed = dump_list(store, &list, &count, text);
     if (listed)
         return listed;
@@ -92,7 +93,7 @@ int dump_newest(struct dump_store *store, const struct dump_key *key, char *ret_
             *ret_seq = manifest.head.seq;
         }
         error = fits ? 0 : MRN_ERR_NO_MEMORY;
-        *ret_lost = true;
+        *ret_lost = unreadable;
         free(pointer);
         dump_manifest_free(&manifest);
         break;

@@ -17,8 +17,9 @@ int dump_list(struct dump_store *store, struct dump_listed **ret_list, uint32_t 
               char *text);
 
 /* As dump_pointer_get. Where the pointer is gone or cannot be read, the newest manifest that can be
- * is pointed to: it was written when all that it names was stored. *ret_lost says that. NOT_FOUND:
- * there is none either. */
+ * is pointed to: it was written when all that it names was stored. *ret_lost: the pointer is there
+ * and cannot be read (one that is gone may never have been written). NOT_FOUND: there is no dump.
+ */
 int dump_newest(struct dump_store *store, const struct dump_key *key, char *ret_pointer,
                 size_t room, char ret_path[DUMP_NAME_MAX], uint64_t *ret_seq, bool *ret_lost,
                 char *text);

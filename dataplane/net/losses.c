@@ -15,7 +15,7 @@ static int packet_socket(const char *interface) {
     unsigned wanted = if_nametoindex(interface);
     for (int fd = 0; wanted && fd < FDS_LOOKED_AT; fd++) {
         int family = 0;
-        struct sockaddr_ll bound;
+        struct sockaddr_ll bound = {0};
         socklen_t family_bytes = sizeof family, bound_bytes = sizeof bound;
         if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &family_bytes) == 0 &&
             family == AF_PACKET && getsockname(fd, (struct sockaddr *)&bound, &bound_bytes) == 0 &&

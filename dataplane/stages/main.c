@@ -197,7 +197,6 @@ static void forget_store_without_journal(const struct control_config *c) {
 int main(int argc, char **argv) {
     static struct config g;
     char text[NET_TEXT_BYTES > CONFIG_ERROR_BYTES ? NET_TEXT_BYTES : CONFIG_ERROR_BYTES];
-    extern char **environ;
     if (config_load(&g, CONFIG_NODE, argc, argv, environ, text)) {
         fprintf(stderr, "maroon-node: %s\n", text);
         return 2;

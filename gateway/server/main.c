@@ -156,7 +156,6 @@ static int serve(struct net *net) {
 }
 
 int main(int argc, char **argv) {
-    extern char **environ;
     char text[NET_TEXT_BYTES > CONFIG_ERROR_BYTES ? NET_TEXT_BYTES : CONFIG_ERROR_BYTES];
     struct config *g = &server.config;
     if (config_load(g, CONFIG_GATEWAY, argc, argv, environ, text)) {

@@ -411,7 +411,7 @@ int gateway_transcode_in(const ProtobufCMessageDescriptor *type, const char *jso
                          size_t json_bytes, uint8_t **ret_bytes, size_t *ret_length_bytes,
                          char *ret_error) {
     struct context c = {.error = ret_error};
-    json_error_t where;
+    json_error_t where = {.line = 0};
     json_t *object = json_bytes ? parse(&c, json, json_bytes, &where) : json_object();
     if (!object) {
         snprintf(ret_error, TRANSCODE_TEXT_BYTES, "not JSON: %.160s (line %d, column %d)",

@@ -170,7 +170,7 @@ def check_other_cluster(cluster):
                       rf"{hosts[1]}:\d+ at=\w+ theirs_cluster=other peer=node-1) "
                       rf"theirs={other_id:016x} ours={own_id:016x} ours_cluster=test do=")
     wait_until(lambda: line.search(cluster.nodes[2].log_path.read_text()), 10, "it is logged with the two values")
-    assert cluster.metrics(2)['maroon_rx_dropped_total{reason="configuration"}'] > 0
+    wait_until(lambda: cluster.metrics(2)['maroon_rx_dropped_total{reason="configuration"}'] > 0, 5, "and counted")
     lines = [text for text in cluster.nodes[2].log_path.read_text().splitlines() if " hello_refused " in text]
     assert len(lines) <= 3, "once a minute for each port, however many come"
 

@@ -106,6 +106,8 @@ def dump(cluster):
     assert dumps()["error"] is None, dumps()
     assert f"epoch {dumps()['latestSeq']}" in ctl("dump", "verify"), "the newest dump is whole"
     listed = ctl("dump", "list")
+    count = len(listed.splitlines()) - 1
+    assert f"{count} of {count} dumps are sound" in ctl("dump", "verify", "--all")
     ctl("dump", "fetch", str(cluster.workdir / "snapshot"))
     assert (cluster.workdir / "snapshot").stat().st_size > 4096
 
@@ -120,10 +122,12 @@ def dump(cluster):
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)
     said = ctl("dump", "verify", status=1)
+    assert "damaged: manifests/" in ctl("dump", "verify", "--all", status=1)
     again = ctl("restore", str(home / "again"), "--cluster", "again")
     assert "taking the one before" in again and f"state hash {found['stateHash']}" in again, again
     manifest = store / json.loads((store / "latest").read_text())["manifest"]
     manifest.write_bytes(manifest.read_bytes()[:-1])
+    assert manifest.name in ctl("dump", "list", status=1), "a manifest that cannot be read is named"
     ctl("restore", str(home / "third"), "--cluster", "again", status=1)  # nothing is left that could be believed
     assert "sealed with another key, or damaged" in said, said
     print(f"{len(listed.splitlines()) - 1} dumps, the newest at epoch {found['seq']}; restored after {killed} kills; a flipped bit is found: {said.splitlines()[-1]}")

@@ -520,8 +520,9 @@ static void test_a_store_that_lies(void **state) {
     uint64_t seq;
     open_store(&store, "s3://" STORE_BUCKET "/a/lies");
     begin(&writer, &store);
+    memset(region + (size_t)1200 * DUMP_PAGE_BYTES, 0, (size_t)(PAGES - 1200) * DUMP_PAGE_BYTES);
     for (uint32_t i = 0; i < sizeof lies / sizeof *lies; i++) {
-        for (uint64_t page = i; page < PAGES; page += 3)
+        for (uint64_t page = i; page < 1200; page += 3)
             fill_page(page, 500 + i);
         write_snapshot(10 * (i + 1), 1);
         store_fault(&server, lies[i]);
@@ -631,7 +632,7 @@ static void test_a_lost_pointer_is_written_anew(void **state) {
         open_store(&store, here.url);
         assert_int_equal(
             dump_newest(&store, &no_key, pointer, sizeof pointer, path, &at, &lost, text), 0);
-        assert_true(lost);
+        assert_int_equal(lost, i > 0);
         assert_int_equal(at, seq);
         assert_string_equal(path, report.path);
         dump_store_close(&store);
