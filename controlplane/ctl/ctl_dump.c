@@ -63,9 +63,10 @@ static bool read_words(struct dump_command *c) {
         if (to && !number(next, to == &c->cluster_id ? 16 : 10, to))
             return false;
         c->replace |= strcmp(word, "--replace") == 0;
+        c->all |= strcmp(word, "--all") == 0;
         if (to)
             i++;
-        else if (strcmp(word, "--replace") == 0)
+        else if (strcmp(word, "--replace") == 0 || strcmp(word, "--all") == 0)
             continue;
         else if (word[0] == '-' || c->word_count == sizeof c->words / sizeof *c->words)
             return false;
@@ -266,13 +267,9 @@ static int compare_signer(struct dump_command *c, const struct dump_manifest *ma
     return error;
 }
 
-static int verify(struct dump_command *c) {
-    char path[DUMP_NAME_MAX];
-    uint64_t seq;
+static int verify_one(struct dump_command *c, const char *path) {
     struct dump_manifest manifest = {0};
-    int error = choose(c, path, &seq);
-    if (!error)
-        error = read_dump(c, path, "", &manifest);
+    int error = read_dump(c, path, "", &manifest);
     if (!error)
         error = dump_history_verify(&c->store, &c->key, &manifest, c->text);
     if (error) {
@@ -292,6 +289,32 @@ static int verify(struct dump_command *c) {
     error = compare_signer(c, &manifest);
     dump_manifest_free(&manifest);
     return error ? ctl_dump_failed(c, "dump verify", error) : 0;
+}
+
+/* Each dump by itself: one that is damaged is said, and the next one is looked at. */
+static int verify_all(struct dump_command *c) {
+    struct dump_listed *all = NULL;
+    uint32_t count = 0, bad = 0;
+    int error = dump_list(&c->store, &all, &count, c->text);
+    if (error)
+        return ctl_dump_failed(c, "dump verify", error);
+    for (uint32_t i = 0; i < count; i++)
+        if (verify_one(c, all[i].path)) {
+            printf("damaged: %s\n", all[i].path);
+            bad++;
+        }
+    free(all);
+    printf("%u of %u dumps are sound\n", count - bad, count);
+    return bad > 0;
+}
+
+static int verify(struct dump_command *c) {
+    char path[DUMP_NAME_MAX];
+    uint64_t seq;
+    if (c->all)
+        return verify_all(c);
+    int error = choose(c, path, &seq);
+    return error ? ctl_dump_failed(c, "dump verify", error) : verify_one(c, path);
 }
 
 static int fetch(struct dump_command *c, const char *file) {

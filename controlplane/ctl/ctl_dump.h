@@ -15,7 +15,7 @@ struct dump_command {
     const char *words[CTL_WORDS_MAX];
     uint32_t word_count;
     uint64_t epoch, to_epoch, from, keep, grace_s, quorum, cluster_id; /* UINT64_MAX: not said */
-    bool replace;
+    bool replace, all;
     char text[DUMP_TEXT_BYTES];
 };
 

@@ -221,6 +221,13 @@ int dump_prune(struct dump_store *store, const struct dump_key *key, uint32_t ke
     int error = dump_latest(store, latest, &seq, text);
     if (!error || error == MRN_ERR_NOT_FOUND)
         error = dump_list(store, &list, &count, text);
+    /* Of two dumps of one epoch the one that is pointed to is the newer. */
+    for (uint32_t i = 0; !error && i + 1 < count; i++)
+        if (strcmp(list[i].path, latest) == 0 && list[i + 1].seq == list[i].seq) {
+            struct dump_listed swapped = list[i];
+            list[i] = list[i + 1];
+            list[i + 1] = swapped;
+        }
     uint32_t old = count > keep ? count - keep : 0;
     for (uint32_t i = 0; !error && i < count; i++)
         if (i >= old || strcmp(list[i].path, latest) == 0 || strcmp(list[i].path, named) == 0)

@@ -44,7 +44,8 @@ static bool is_due(const struct dump_turns *turns, const struct dumper_status *s
     uint64_t interval_ns = turns->interval_s * SECOND_NS;
     if (turns->asked)
         return now_ns - turns->tried_ns > ASKED_RETRY_NS;
-    if (!interval_ns || !status->latest_known || now_ns - turns->tried_ns < interval_ns)
+    if (!turns->fresh_ns || !interval_ns || !status->latest_known ||
+        now_ns - turns->tried_ns < interval_ns)
         return false;
     if (status->other_ns && now_ns - status->other_ns < look_ns(turns) + MARK_OLD_NS)
         return false; /* another node is at it */
@@ -52,7 +53,10 @@ static bool is_due(const struct dump_turns *turns, const struct dumper_status *s
     if (leader >= turns->node_count)
         return false;
     uint32_t patience = dumper_patience(turns->node, leader, turns->node_count);
-    return now_ns - status->latest_change_ns >= patience * interval_ns;
+    /* After a rest all have waited long: it is the first transaction since that counts. */
+    uint64_t since_ns =
+        status->latest_change_ns > turns->fresh_ns ? status->latest_change_ns : turns->fresh_ns;
+    return now_ns - since_ns >= patience * interval_ns;
 }
 
 static void on_tick(void *context) {
@@ -61,6 +65,10 @@ static void on_tick(void *context) {
     uint64_t now_ns = loop_now_ns(turns->loop);
     loop_timer_set(turns->loop, &turns->timer, TICK_MS, on_tick, turns);
     dumper_status(turns->dumper, &status);
+    if (turns->executed(turns->context) <= status.latest_seq)
+        turns->fresh_ns = 0;
+    else if (!turns->fresh_ns)
+        turns->fresh_ns = now_ns;
     /* Last of all the key in etcd; whoever sees the store ahead of it puts that right. */
     if (status.pointer[0])
         arbiter_dump_tell(turns->arbiter, status.latest_seq, status.pointer);
@@ -74,10 +82,7 @@ static void on_tick(void *context) {
     if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
         is_pausing(&status, now_ns))
         return;
-    bool due = is_due(turns, &status, now_ns);
-    if (due && !turns->asked && turns->executed)
-        due = turns->executed(turns->context) > status.latest_seq; /* something has happened */
-    if (due) {
+    if (is_due(turns, &status, now_ns)) {
         turns->tried_ns = now_ns;
         turns->waiting = true;
         dumper_announce(turns->dumper);

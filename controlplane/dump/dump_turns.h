@@ -19,6 +19,8 @@ struct dump_turns {
     uint32_t node, node_count, interval_s; /* interval_s 0: only when asked */
     struct loop_timer timer;
     uint64_t looked_ns, tried_ns, told_seq;
+    uint64_t
+        fresh_ns; /* since when there is something that the newest dump lacks; 0: there is not */
     bool asked, waiting; /* by an operator; for a snapshot */
 };
 

@@ -13,6 +13,7 @@
 #include "maroon/error.h"
 
 #define READ_BYTES (1u << 20)
+#define BATCH_PAGES 8
 #define JOURNAL_TRIES 40 /* the newest epochs may be executed before they are written */
 #define JOURNAL_PAUSE_US 50000
 #define MARK_MS 1000
@@ -127,10 +128,16 @@ static int take_zeros(struct writing *w, uint64_t from, uint64_t to) {
     return error;
 }
 
+/* Pages of the file, read and not yet taken: as many as are hashed at once. */
+struct batch {
+    uint32_t count;
+    uint64_t numbers[BATCH_PAGES];
+    uint8_t pages[BATCH_PAGES][DUMP_PAGE_BYTES];
+};
+
 static int take_page(struct writing *w, uint64_t number, const uint8_t *bytes) {
     const struct dump_page *old = &w->writer->state.pages[number];
     struct dump_page_hash hash;
-    w->leaves[number] = wire_hash_blake2b(bytes, DUMP_PAGE_BYTES);
     memcpy(hash.bytes, w->leaves[number].bytes, sizeof hash.bytes);
     bool same = memcmp(&hash, &old->hash, sizeof hash) == 0;
     if (same && !w->sparse[old->chunk])
@@ -138,24 +145,47 @@ static int take_page(struct writing *w, uint64_t number, const uint8_t *bytes) {
     return add_entry(w, number, &hash, bytes);
 }
 
+/* *next: the page behind the last one taken. */
+static int take_batch(struct writing *w, struct batch *batch, uint64_t *next) {
+    const void *inputs[BATCH_PAGES];
+    struct wire_hash hashes[BATCH_PAGES];
+    int error = 0;
+    for (uint32_t i = 0; i < batch->count; i++)
+        inputs[i] = batch->pages[i];
+    wire_hash_blake2b_many(inputs, DUMP_PAGE_BYTES, batch->count, hashes);
+    for (uint32_t i = 0; !error && i < batch->count; i++) {
+        uint64_t number = batch->numbers[i];
+        w->leaves[number] = hashes[i];
+        error = take_zeros(w, *next, number);
+        if (!error)
+            error = take_page(w, number, batch->pages[i]);
+        *next = number + 1;
+    }
+    batch->count = 0;
+    return error;
+}
+
 static int take_pages(struct writing *w, const struct snapshot_head *head) {
-    uint64_t pages = head->region_bytes / DUMP_PAGE_BYTES, next = 0, number;
-    uint8_t bytes[DUMP_PAGE_BYTES];
+    uint64_t pages = head->region_bytes / DUMP_PAGE_BYTES, least = 0, next = 0, number;
+    struct batch batch = {.count = 0};
     int error = 0;
     while (!error) {
         if (fread(&number, sizeof number, 1, w->file) != 1)
             return wrong(w, MRN_ERR_CORRUPT, "the snapshot is cut short");
         if (number == SNAPSHOT_PAGE_END)
             break;
-        if (number < next || number >= pages || fread(bytes, sizeof bytes, 1, w->file) != 1)
+        if (number < least || number >= pages ||
+            fread(batch.pages[batch.count], DUMP_PAGE_BYTES, 1, w->file) != 1)
             return wrong(w, MRN_ERR_CORRUPT, "the snapshot is damaged or cut short");
-        error = take_zeros(w, next, number);
-        if (!error)
-            error = take_page(w, number, bytes);
-        next = number + 1;
+        batch.numbers[batch.count++] = number;
+        least = number + 1;
+        if (batch.count == BATCH_PAGES)
+            error = take_batch(w, &batch, &next);
         if (++w->report.pages % MARK_PAGES == 0)
             mark(w);
     }
+    if (!error)
+        error = take_batch(w, &batch, &next);
     if (!error)
         error = take_zeros(w, next, pages);
     return error ? error : flush(w);

@@ -32,8 +32,9 @@ struct net_port {
     struct rte_ether_addr mac;
     struct rte_mbuf *tx[NET_BURST_COUNT];
     uint16_t tx_count;
-    int packet_fd;         /* of the driver: the kernel counts there; -1: none */
-    uint64_t missed_count; /* of the port's counter, as last seen */
+    int packet_fd;          /* of the driver: the kernel counts there; -1: none */
+    uint64_t down_since_us; /* memif, its link; 0: up */
+    uint64_t missed_count;  /* of the port's counter, as last seen */
 };
 
 /* A thread that uses endpoints. Another one that gives it packets wakes it when it sleeps. */

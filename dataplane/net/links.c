@@ -15,6 +15,7 @@
 #define WAIT_MS 20000
 #define STEP_MS 50
 #define MEND_US 100000
+#define CONNECT_US 500000 /* more than a connection takes, also on busy cores */
 
 /* Does somebody listen there? Asked by connecting, since sockets of other namespaces are in no
  * list. memif's are SEQPACKET and refuse the type, but only while they are alive: so its server
@@ -68,7 +69,10 @@ int net_links_prepare(const struct net_config *c, char *ret_error) {
     return 0;
 }
 
-/* The driver of memif connects when its port is started, and never again by itself (DPDK 22.11). */
+/* The driver of memif connects when its port is started, and never again by itself (DPDK 22.11). A
+ * link that is down may be about to come up: its other thread connects it step by step, and dies of
+ * a port that is stopped meanwhile. So it is left alone until it has been down for longer than
+ * connecting takes. */
 void net_links_mend(struct net *net) {
     const struct net_config *c = &net->config;
     if (c->fabric != NET_FABRIC_MEMIF || net->now_us < net->mend_us)
@@ -77,9 +81,16 @@ void net_links_mend(struct net *net) {
     for (uint32_t i = 0; i < net->port_count; i++) {
         const struct net_port_config *p = &c->ports[i];
         struct rte_eth_link link;
-        if (p->server || rte_eth_link_get_nowait(net->ports[i].id, &link) || link.link_status ||
-            !is_socket(p->device) || !listens(p->device))
+        uint64_t *since_us = &net->ports[i].down_since_us;
+        if (p->server || rte_eth_link_get_nowait(net->ports[i].id, &link) || link.link_status) {
+            *since_us = 0;
             continue;
+        }
+        if (!*since_us)
+            *since_us = net->now_us;
+        if (net->now_us - *since_us < CONNECT_US || !is_socket(p->device) || !listens(p->device))
+            continue;
+        *since_us = net->now_us;
         (void)rte_eth_dev_stop(net->ports[i].id);
         (void)rte_eth_dev_start(net->ports[i].id); /* fails when the peer has just gone again */
     }

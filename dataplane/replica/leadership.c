@@ -222,7 +222,8 @@ static bool outdated(const struct replica *r, uint8_t sender) {
         return false;
     uint64_t incarnation = r->peers[sender].promise.incarnation;
     for (uint32_t i = 0; i < peers_count(r); i++)
-        if (r->peers[i].promise.given && r->peers[i].promise.incarnations[sender] > incarnation)
+        if (r->peers[i].promise.given && r->peers[i].promise.incarnations[sender] > incarnation &&
+            !MUTANT(incarnations_local))
             return true;
     return sender != r->config.index && r->peers[sender].incarnation > incarnation;
 }

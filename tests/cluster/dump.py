@@ -106,6 +106,8 @@ def dump(cluster):
     assert dumps()["error"] is None, dumps()
     assert f"epoch {dumps()['latestSeq']}" in ctl("dump", "verify"), "the newest dump is whole"
     listed = ctl("dump", "list")
+    count = len(listed.splitlines()) - 1
+    assert f"{count} of {count} dumps are sound" in ctl("dump", "verify", "--all")
     ctl("dump", "fetch", str(cluster.workdir / "snapshot"))
     assert (cluster.workdir / "snapshot").stat().st_size > 4096
 
@@ -120,6 +122,7 @@ def dump(cluster):
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)
     said = ctl("dump", "verify", status=1)
+    assert "damaged: manifests/" in ctl("dump", "verify", "--all", status=1)
     again = ctl("restore", str(home / "again"), "--cluster", "again")
     assert "taking the one before" in again and f"state hash {found['stateHash']}" in again, again
     manifest = store / json.loads((store / "latest").read_text())["manifest"]

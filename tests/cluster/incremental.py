@@ -22,7 +22,7 @@ def dump_now(cluster, index, epoch=0):
         status = cluster.status(index)["dumps"]
         assert not status["error"], status
         return status if int(status["lastSeq"]) >= seq else None
-    return wait_until(dumped, 60, "the dump is made", alive=cluster.nodes)
+    return wait_until(dumped, 300, "the dump is made", alive=cluster.nodes)
 
 
 def put_bytes(store):

@@ -63,6 +63,11 @@ static void dead_sent(struct sim *sim, struct sim_node *node, const struct repli
 void sim_fault_dead(struct sim *sim, struct sim_random *random) {
     struct sim_dead *dead = &sim->dead;
     const struct sim_node *giver = &sim->nodes[dead->giver];
+    if (dead->step == SIM_DEAD_PROMISED && giver->up && giver->life != dead->life) {
+        /* the winner hears of the heir from others only, if at all */
+        dead_cut(sim, dead->winner, dead->giver, dead->until_ns);
+        sim->nodes[dead->winner].control.cut_until_ns = dead->until_ns;
+    }
     if (dead->step == SIM_DEAD_PROMISED && giver->up && giver->life != dead->life &&
         giver->recovered && leads(&sim->nodes[dead->leader])) {
         dead->step = SIM_DEAD_SERVES;

@@ -646,6 +646,35 @@ static void test_a_lost_pointer_is_written_anew(void **state) {
     }
 }
 
+/* Two writers of one epoch: both dumps are whole, and prune keeps the one that is pointed to. */
+static void test_prune_of_two_dumps_of_one_epoch(void **state) {
+    (void)state;
+    struct dump_report report;
+    struct dump_store store;
+    struct dump_pruned pruned;
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES], command[400];
+    uint64_t seq;
+    assert_int_equal(write_once(1, 5, &report), 0);
+    snprintf(command, sizeof command, "cd %s/objects && mv manifests a && mv latest b", here.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(write_once(1, 5, &report), 0);
+    snprintf(command, sizeof command,
+             "cd %s && mv objects/a/* objects/manifests/ && cp -a objects copy", here.dir);
+    assert_int_equal(system(command), 0);
+    for (int other = 0; other < 2; other++) {
+        snprintf(command, sizeof command, "cd %s && rm -r objects && cp -a copy objects%s",
+                 here.dir, other ? " && mv objects/b objects/latest" : "");
+        assert_int_equal(system(command), 0);
+        open_store(&store, here.url);
+        assert_int_equal(dump_latest(&store, path, &seq, text), 0);
+        assert_int_equal(strcmp(path, report.path) == 0, !other);
+        assert_int_equal(dump_prune(&store, &no_key, 1, 0, "", &pruned, text), 0);
+        assert_int_equal(pruned.manifests, 1);
+        assert_int_equal(dump_read(&store, &no_key, path, "", NULL, NULL, NULL, text), 0);
+        dump_store_close(&store);
+    }
+}
+
 /* While a dump is made others can see it; afterwards, and after a prune, no trace of that is left.
  */
 static void test_a_dump_under_way_can_be_seen(void **state) {
@@ -744,6 +773,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_the_newest_dump_lost_is_sent_anew, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_lost_pointer_is_written_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_prune_of_two_dumps_of_one_epoch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_dump_under_way_can_be_seen, set_up, tear_down),
         cmocka_unit_test(test_progress_is_shown),
         cmocka_unit_test(test_the_leader_comes_last),

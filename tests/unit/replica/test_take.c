@@ -80,6 +80,25 @@ static void a_learned_epoch_outlives_an_older_leader(void **state) {
     follower_close(&w.node);
 }
 
+/* The promise is never below the term of the last epoch held, on whose word it may have come. */
+static void a_learned_epoch_raises_the_promise(void **state) {
+    (void)state;
+    static struct world w;
+    open_world(&w);
+    const struct wire_epoch_head here = first(TERM + 7, 1000);
+    struct wire_heartbeat beat = {.term = TERM};
+    follower_hear(&w.node, 0, WIRE_HEARTBEAT, 0, &beat, sizeof beat);
+    struct replica_event learn = {.kind = REPLICA_EVENT_LEARN};
+    learn.learn.bytes = (const uint8_t *)&here;
+    learn.learn.length_bytes = sizeof here;
+    follower_step(&w.node, &learn);
+    struct replica_facts facts;
+    replica_facts(w.node.replica, &facts);
+    assert_int_equal(1, facts.commit_seq);
+    assert_int_equal(TERM + 7, facts.promised_term);
+    follower_close(&w.node);
+}
+
 /* On its own leader's word it cannot be. */
 static void another_epoch_where_one_is_committed_stops(void **state) {
     (void)state;
@@ -133,6 +152,7 @@ static void nobodys_body_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_learned_epoch_outlives_an_older_leader),
+        cmocka_unit_test(a_learned_epoch_raises_the_promise),
         cmocka_unit_test(another_epoch_where_one_is_committed_stops),
         cmocka_unit_test(nobodys_body_is_refused),
     };
