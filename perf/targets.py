@@ -402,8 +402,9 @@ def memory(options):
         Row("M2 at rest", "<= 256 B", f"{active:.0f} B", "", None, active / 256,
             f"replica {ranges['replica_bytes'] - chunk:.0f} B, state {ranges['runtime_bytes']:.1f} B; beside them {chunk} B of shared "
             f"chunks, and {ranges['shadow_bytes']:.1f} B of address space that a snapshot's copies may fill"),
-        Row("M2 retired", "<= 16 B", f"{retired:.0f} B", "", None, round(max(retired, ranges["runtime_retired_bytes"])) / 16,
-            f"in the replica; in the state {ranges['runtime_retired_bytes']:.1f} B, and as much address space for a snapshot's copies"),
+        Row("M2 retired", "<= 16 B", f"{max(retired, ranges['runtime_retired_bytes']):.1f} B", "", None,
+            max(retired, ranges["runtime_retired_bytes"]) / 16,
+            f"in the state, {retired:.0f} B in the replica; and as much address space for a snapshot's copies"),
         Row("S1", "<= 5 ms", spread(stop, "ms"), f"memcpy of it {copy:.1f} ms", statistics.median(stop) / copy,
             statistics.median(stop) / 5, "64 MiB; the longest of begin and steps of 16 pages"),
     ], {"ranges": ranges, "snapshot": steps}
