@@ -102,6 +102,9 @@ static void undo(struct replica *r, const struct epoch *e) {
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->logged = wire_tx_offset(intervals[i].first_id);
         g->named = min_u32(g->named, g->logged);
+        /* Bodies that peers gave us on its word, whosever they were: no digest tells any more. */
+        if (e->seq > r->held_seq)
+            replica_range_purge(r, g);
         replica_range_mark(r, g);
     }
     for (uint32_t i = head_of(e)->control_count; i-- > 0;) {
