@@ -171,6 +171,9 @@ void arbiter_etcd_leader_seen(struct arbiter_etcd *arbiter, const struct etcd_kv
     }
     bool first = arbiter->leader_known_at == 0;
     arbiter->leader_known_at = known_at;
+    if (known_at >
+        arbiter->newest_revision) /* a read sent from here on that answers less: restored */
+        arbiter->newest_revision = known_at;
     if (!first && leader.revision == base->leader.revision)
         return;
     base->leader = leader;

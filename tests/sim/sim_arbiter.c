@@ -542,8 +542,10 @@ static void answered(struct sim *sim, struct sim_node *node, const struct sim_re
  * restored. What it says is read anew, but no term is led that is not above all that were seen. */
 static void store_seen(struct sim *sim, struct sim_node *node, const struct sim_request *request) {
     struct sim_control *control = &node->control;
-    if (request->kind == SIM_REQUEST_WATCH)
+    if (request->kind == SIM_REQUEST_WATCH) { /* what it told, later reads must know */
+        control->revision = larger(control->revision, request->seen_at);
         return;
+    }
     control->term_floor = larger(control->term_floor, node->seen.facts.promised_term);
     if (request->seen_at >= request->sent_at) {
         control->revision = larger(control->revision, request->seen_at);
