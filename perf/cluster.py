@@ -219,7 +219,7 @@ def epoch(options):
 def throughput(options):
     rows = bench.Rows(options.repeat)
     seconds = 3 if options.quick else 6
-    rates = (1000, 10000, 25000, 50000, 100000, 150000)
+    rates = (1000, 10000, 50000, 100000, 200000, 400000, 600000, 800000)
     floor = "floor: round trip, 4 pollers"
     with Bench() as cluster:
         cluster.start_network()
