@@ -13,6 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 
 import machine
 import plot
@@ -131,6 +132,7 @@ def floors(rows, directory):
     rows.add("floor: UDP echo, blocking", lambda: probe(PROBE, "udp", count=5000))
     rows.add("floor: UDP echo, yielding", lambda: probe(PROBE, "udp", count=5000, spin=1))
     rows.add("floor: write + fdatasync", lambda: probe(PROBE, "sync", count=500, directory=directory))
+    rows.add("floor: io_uring, RWF_DSYNC", lambda: probe(PROBE, "sync", count=500, directory=directory, uring=1))
 
 
 def floor(options):
@@ -206,19 +208,20 @@ def throughput(options):
         rows.add(f"bank, open loop at {rate / 1000:g} k/s", lambda rate=rate: probe(
             NET, "inproc", flight=8192, parts=8192, rate=rate, count=min(count, rate)))
     rows.add("floor: memcpy", lambda: probe(PROBE, "memcpy", count=1000000))
+    rows.add("floor: 4 hops, rings", lambda: probe(NET, "hops", count=200000))
     rows.measure()
-    floor_ns = rows.median("floor: memcpy", "cpu_ns_per_tx")
+    floor_ns, hops_ns = rows.median("floor: memcpy", "cpu_ns_per_tx"), rows.median("floor: 4 hops, rings", "latency.p50")
     shown = []
-    for name in list(rows.plans)[:-1]:
+    for name in list(rows.plans)[:-2]:
         cpu = rows.median(name, "cpu_ns_per_tx")
         low, high = rows.spread(name, "per_s")
         if cpu:
             shown.append([name, f"{rows.median(name, 'per_s') / 1000:.0f}", f"{low / 1000:.0f}-{high / 1000:.0f}", f"{cpu:.0f}",
                           f"{1e6 / cpu:.0f}", us(rows.median(name, "latency.p50")), us(rows.median(name, "latency.p99")),
-                          ratio(cpu, floor_ns)])
+                          ratio(cpu, floor_ns), ratio(rows.median(name, "latency.p50"), hops_ns)])
     table("Throughput, three nodes and a gateway on one thread over rings, memory",
-          ["", "k/s", "spread", "CPU ns/tx", "k/s by CPU", "p50 us", "p99 us", "CPU / memcpy"], shown)
-    print(f"  memcpy of 64 B, 8 times: {floor_ns:.0f} ns")
+          ["", "k/s", "spread", "CPU ns/tx", "k/s by CPU", "p50 us", "p99 us", "CPU / memcpy", "p50 / 4 hops"], shown)
+    print(f"  memcpy of 64 B, 8 times: {floor_ns:.0f} ns; 4 hops of empty packets {us(hops_ns)} us")
     save("throughput", rows)
     plot.lines(OUT / "throughput.svg", "Latency against throughput, open loop", "transactions/s", "us",
                {p: [(rows.median(f"bank, open loop at {rate / 1000:g} k/s", "per_s") or 0,
@@ -243,33 +246,59 @@ def instructions(transactions, warm_up=3000, **options):
     import check
     check.WORKLOADS["scale"] = (transactions, {"virtual-step-ns": 20000, **options})
     check.WARM_UP = warm_up
-    import tempfile
     with tempfile.TemporaryDirectory(prefix="maroon-perf-") as workdir:
         return check.count(str(PROBE), "scale", workdir)[0]
 
 
+def floor_instructions(name):
+    import check
+    with tempfile.TemporaryDirectory(prefix="maroon-perf-") as workdir:
+        return check.floor(str(PROBE), name, workdir)
+
+
 def scale(options):
-    """G1, G2: lines that should be flat."""
-    lines = {
-        "gateways, a range each": [(n, instructions(6000, gateways=n, flight=256, app="echo")) for n in (1, 4, 16, 64)],
-        "open ranges": [(n, instructions(6000, flight=256, app="echo", ranges=n, key0="--ranges-max=16384"))
-                        for n in (1, 100, 10000)],
-        "nodes (per node)": [(n, instructions(4000, nodes=n, flight=256, app="echo") / n) for n in (1, 3, 5)],
-        "backlog (in flight)": [(n, instructions(8000, flight=n, parts=8192, app="echo")) for n in (64, 256, 1024, 4096)],
-        "history (transactions)": [(n, instructions(5000, warm_up=n, flight=256, app="echo"))
-                                   for n in (5000, 50000, 200000 if options.quick else 500000)],
+    """G1, G2: lines that should be flat. Floor: empty packets through the same fabric, as many as n nodes take at least: the
+    body to each, and one answer."""
+    def short(full, quick):
+        return quick if options.quick else full
+
+    def transaction(**more):  # a backlog is there before it counts, and is gone through twice
+        options_of = {"flight": 256, "warm_up": max(3000, more.get("flight", 0)), **more}
+        return lambda: instructions(max(short(6000, 3000), 2 * options_of["flight"]), app="echo", **options_of)
+
+    plan = {  # name: [(x, nodes, the run)]
+        "gateways, a range each": [(n, 3, transaction(gateways=n)) for n in (1, 4, 16, 64)],
+        "open ranges": [(n, 3, transaction(ranges=n, key0="--ranges-max=16384")) for n in (1, 100, 10000)],
+        "nodes (per node)": [(n, n, transaction(nodes=n)) for n in (1, 3, 5)],
+        "backlog (in flight)": [(n, 3, transaction(flight=n, parts=8192)) for n in (64, 256, 1024, 4096)],
+        "history (transactions)": [(n, 3, transaction(warm_up=n)) for n in (5000, 50000, short(500000, 200000))],
     }
-    rows = []
-    for name, points in lines.items():
-        least, most = min(y for _, y in points), max(y for _, y in points)
-        rows.append([name, ", ".join(f"{x}: {y:.0f}" for x, y in points), f"{slope(points) * 100:+.1f} %",
-                     f"{(points[-1][1] / points[0][1] - 1) * 100:+.1f} %", f"{(most / least - 1) * 100:.1f} %"])
+    rows = Rows(options.repeat)
+    for name in ("hops", "memcpy"):
+        rows.add(f"floor: {name}", lambda name=name: {"instructions": floor_instructions(name)})
+    rows.add("one point again", lambda: {"instructions": plan["gateways, a range each"][0][2]()})
+    rows.measure()
+    packet = rows.median("floor: hops", "instructions")
+    lines, ratios, shown = {}, {}, []
+    for name, points in plan.items():
+        per_node = name == "nodes (per node)"
+        lines[name] = [(n, run() / (n if per_node else 1)) for n, _, run in points]
+        least = [packet * (nodes + 1) / (nodes if per_node else 1) for _, nodes, _ in points]
+        ratios[name] = [(n, y / floor_of) for (n, y), floor_of in zip(lines[name], least)]
+        values = [y for _, y in lines[name]]
+        shown.append([name, ", ".join(f"{x}: {y:.0f}" for x, y in lines[name]), f"{slope(lines[name]) * 100:+.1f} %",
+                      f"{(values[-1] / values[0] - 1) * 100:+.1f} %", f"{(max(values) / min(values) - 1) * 100:.1f} %",
+                      f"{ratios[name][0][1]:.1f}-{ratios[name][-1][1]:.1f}"])
     table("Instructions of a transaction (callgrind; echo of 64 B, three nodes unless said)",
-          ["", "at", "slope per doubling", "first to last", "greatest over least"], rows)
-    holder = Rows(1)
-    save("scale", holder, {"instructions": lines})
+          ["", "at", "slope per doubling", "first to last", "greatest over least", "first-last / floor"], shown)
+    low, high = rows.spread("one point again", "instructions")
+    print(f"  floor: {packet:.0f} instructions a packet, empty, through the same fabric; four for three nodes: {4 * packet:.0f}. "
+          f"memcpy of 64 B: {rows.median('floor: memcpy', 'instructions'):.0f}\n"
+          f"  one gateway, counted {options.repeat} times: {low:.0f}-{high:.0f}")
+    save("scale", rows, {"instructions": lines, "by_floor": ratios})
     plot.lines(OUT / "scale.svg", "Instructions of a transaction", "times the first", "instructions",
-               {name: [(x / points[0][0], y) for x, y in points] for name, points in lines.items()}, True, False)
+               {**{name: [(x / points[0][0], y) for x, y in points] for name, points in lines.items()},
+                "floor: four packets": [(1, 4 * packet), (10000, 4 * packet)]}, True, False)
 
 
 def failover(options):

@@ -64,19 +64,33 @@ def functions_of(path):
     return merged
 
 
-def count(probe, name, workdir):
-    transactions, options = WORKLOADS[name]
-    out = pathlib.Path(workdir) / f"{name}.callgrind"
-    command = ["valgrind", "-q", "--tool=callgrind", f"--toggle-collect={MEASURED}", f"--callgrind-out-file={out}", probe,
-               "inproc", f"--count={transactions}", f"--warm-up={WARM_UP}"]
-    command += [f"--{key}={value}" for key, value in options.items()]
+def callgrind(probe, measurement, measured, options, out):
+    """Instructions by function of one run of the probe, within the function `measured`."""
+    command = ["valgrind", "-q", "--tool=callgrind", f"--toggle-collect={measured}", f"--callgrind-out-file={out}", probe,
+               measurement] + [f"--{key}={value}" for key, value in options.items()]
     # Which of several variants of a libc function is chosen depends on the processor.
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-ERMS,-FSRM"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        sys.exit(f"{name}: status {done.returncode}: {done.stderr.strip()}")
-    functions = {key: value / transactions for key, value in functions_of(out).items()}
+        sys.exit(f"{measurement}: status {done.returncode}: {done.stderr.strip()}")
+    return functions_of(out)
+
+
+def count(probe, name, workdir):
+    transactions, options = WORKLOADS[name]
+    found = callgrind(probe, "inproc", MEASURED, {"count": transactions, "warm-up": WARM_UP, **options},
+                      pathlib.Path(workdir) / f"{name}.callgrind")
+    functions = {key: value / transactions for key, value in found.items()}
     return sum(functions.values()), functions
+
+
+def floor(probe, name, workdir):
+    """Instructions of one empty packet through the fabric of the same probe ("hops"), or one copy of 64 bytes ("memcpy")."""
+    times, per = 2000, {"hops": 4, "memcpy": 8}[name]
+    found = callgrind(probe, name, f"perf_{name}_measured", {"count": times}, pathlib.Path(workdir) / f"{name}.callgrind")
+    if not found:
+        sys.exit(f"{name}: callgrind collected nothing")
+    return sum(found.values()) / times / per
 
 
 def backlog(probe):

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
@@ -163,12 +164,6 @@ def etcd_transactions(cluster, count=300):
                         "curve": [[share, at(share)] for share in shares]}}
 
 
-def started(cluster, **keys):
-    cluster.start(nodes=3, gateways=0, node_keys=keys)
-    cluster.leader()
-    return cluster.host()
-
-
 def epoch(options):
     """L3, L4."""
     rows = bench.Rows(options.repeat)
@@ -224,7 +219,7 @@ def epoch(options):
 def throughput(options):
     rows = bench.Rows(options.repeat)
     seconds = 3 if options.quick else 6
-    rates = (1000, 10000, 25000, 50000, 100000, 150000)
+    rates = (1000, 10000, 50000, 100000, 200000, 400000, 600000, 800000)
     floor = "floor: round trip, 4 pollers"
     with Bench() as cluster:
         cluster.start_network()
@@ -287,10 +282,15 @@ FAULTS = {"nothing done": nothing, "leader handed over": hand_over, "leader paus
 
 
 def failover_gaps(rounds, faults=tuple(FAULTS)):
-    """The longest time without an answer around each fault, under 2,000 transactions/s; and etcd's transactions."""
+    """The longest time without an answer around each fault, under 2,000 transactions/s; etcd's transactions, and round trips
+    of empty packets on the same fabric."""
     gaps = {}
     with Bench() as cluster:
-        host = started(cluster)
+        cluster.start_network()
+        host, servers = cluster.host(), [cluster.host() for _ in range(3)]
+        trips = [cluster.echo(host, servers, count=3000) for _ in range(3)]
+        cluster.start_rest(nodes=3, gateways=0)
+        cluster.leader()
         for name in faults:
             pause_s = 0.1 if name == "nothing done" else 2
             client = subprocess.Popen(cluster.command(*host, "client", nodes=cluster.node_list(), rate=2000, flight=4096,
@@ -310,23 +310,27 @@ def failover_gaps(rounds, faults=tuple(FAULTS)):
             result = json.loads(output)
             gaps[name] = [max([length for at, length in result["gaps"] if before - 50e6 < at + length and at < after + 50e6],
                               default=0) for before, after in times]
-        return {"gaps_ns": gaps, "etcd": etcd_transactions(cluster)}
+        return {"gaps_ns": gaps, "etcd": etcd_transactions(cluster), "trips": [trip for trip in trips if trip]}
 
 
 def failover(options):
     """F1, F2."""
     measured = failover_gaps(3 if options.quick else 10)
     gaps, peer = measured["gaps_ns"], measured["etcd"]
-    udp = bench.probe(bench.PROBE, "udp", count=5000)
-    etcd = peer["latency"]["p50"]
-    rows = [[name, bench.us(min(values)), bench.us(sorted(values)[len(values) // 2]), bench.us(max(values)), len(values),
-             bench.ratio(sorted(values)[len(values) // 2], etcd)] for name, values in gaps.items()]
-    rows.append(["peer: etcd transaction", "", bench.us(etcd), bench.us(peer["latency"]["max"]), 300, "1.00"])
-    if udp:
-        rows.append(["floor: UDP echo, blocking", "", bench.us(udp["latency"]["p50"]), bench.us(udp["latency"]["max"]), 5000,
-                     bench.ratio(udp["latency"]["p50"], etcd)])
+    floors = bench.Rows(options.repeat).add("UDP echo, blocking", lambda: bench.probe(bench.PROBE, "udp", count=5000)).measure()
+    floors.results["round trip, 4 pollers"] = measured.pop("trips")
+    etcd, trip = peer["latency"]["p50"], floors.median("round trip, 4 pollers", "latency.p50")
+
+    def row(name, least, p50, most, count):
+        return [name, bench.us(least), bench.us(p50), bench.us(most), count, bench.ratio(p50, etcd), bench.ratio(p50, trip)]
+
+    rows = [row(name, min(values), statistics.median(values), max(values), len(values)) for name, values in gaps.items()]
+    rows.append(row("peer: etcd transaction", None, etcd, peer["latency"]["max"], peer["latency"]["count"]))
+    rows += [row(f"floor: {name}", floors.spread(name, "latency.min")[0], floors.median(name, "latency.p50"),
+                 floors.spread(name, "latency.max")[1], sum(run["latency"]["count"] for run in found))
+             for name, found in floors.results.items() if found]
     bench.table("Without an answer around a fault (gaps under 2 ms count as 0)",
-                ["", "least us", "p50 us", "max us", "rounds", "p50 / etcd"], rows)
-    bench.save("failover", bench.Rows(1), {**measured, "udp": udp})
+                ["", "least us", "p50 us", "max us", "rounds", "p50 / etcd", "p50 / round trip"], rows)
+    bench.save("failover", floors, measured)
     plot.lines(bench.OUT / "failover.svg", "Time without an answer, by round (sorted)", "round", "ms",
                {name: [(i + 1, value / 1e6) for i, value in enumerate(sorted(values))] for name, values in gaps.items()})
