@@ -228,17 +228,19 @@ static struct sim_arbiter_range *range_of(struct sim *sim, uint64_t range) {
     return NULL;
 }
 
+/* The order counts above a store that was restored, and asked through a node that lagged. What is
+ * open there is of whom it was opened for. Where it ended there, its last owner is told SEALED: it
+ * is his as long as nobody else may have it. Another's holding is opened from that end only, and no
+ * earlier owner is told anything but NOT_OWNER. */
 uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range) {
-    /* What is open in the order is of whom it was opened for: a store that was restored, and asked
-     * through a node that lagged, may have granted it to another besides. */
-    const struct sim_runtime_range *opened = sim_runtime_range(sim->checks.reference, range);
-    if (opened && opened->open)
-        return opened->owner;
+    const struct sim_runtime_range *ordered = sim_runtime_range(sim->checks.reference, range);
     const struct sim_arbiter_range *r = range_of(sim, range);
-    /* Sealed and never opened for him (restored): no SEALED tells him. */
-    if (r && r->sealed && !sim_map_get(&sim->checks.seals, sim_random_mix(r->owner) ^ range))
-        return 0;
-    return r ? r->owner : 0;
+    if (ordered && ordered->open)
+        return ordered->owner;
+    if (!r || (ordered && r->owner == ordered->owner))
+        return r ? r->owner : 0;
+    bool to_open = !r->sealed && (!ordered || r->start == ordered->position);
+    return to_open ? r->owner : 0;
 }
 
 /* No range: a new one, above all that were granted; a control plane keeps that number in memory. */
