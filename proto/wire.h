@@ -25,8 +25,8 @@
 
 #include "proto/wire_hash.h"
 
-#define WIRE_MAGIC 0x726d /* "mr" */
-#define WIRE_VERSION 1
+#define WIRE_MAGIC 0x726d  /* "mr" */
+#define WIRE_VERSION 2     /* 2: the arbiter draws the token of a pinned range */
 #define WIRE_SEAL_BYTES 16 /* kept free in every packet for an AEAD tag */
 #define WIRE_PACKET_MAX_BYTES (1472 - WIRE_SEAL_BYTES) /* IPv4 + UDP in an MTU of 1500 */
 #define WIRE_BODY_MAX_BYTES 1408                       /* header and payload of one body */
@@ -308,9 +308,9 @@ struct wire_range_grant {
     uint64_t range;
     uint32_t start;   /* position to begin at: > 0 when a sealed pinned range goes on */
     uint32_t outcome; /* enum wire_range_outcome */
-    uint64_t
-        held_by; /* the owner in the arbiter. GRANTED: the gateway's token from now on, drawn by
-                    the arbiter for a pinned range, else that of the request. TAKEN: another's */
+    /* The owner in the arbiter. GRANTED: the gateway's token from now on, drawn by the arbiter for
+     * a pinned range, else that of the request. TAKEN: another's. */
+    uint64_t held_by;
 };
 
 struct wire_range_renew {

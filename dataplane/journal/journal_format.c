@@ -1,6 +1,7 @@
 #include "dataplane/journal/journal_format.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "proto/wire_hash.h"
@@ -9,6 +10,11 @@
 #define SEED_SEGMENT UINT64_C(0x9e3779b97f4a7c15)
 #define SEED_INDEX UINT64_C(0xd1b54a32d192ed03)
 #define SEED_STORE UINT64_C(0x6d61726f6f6e7374)
+
+static bool readable(uint32_t version, uint32_t block_bytes) {
+    return version >= JOURNAL_VERSION_OLDEST && version <= JOURNAL_VERSION &&
+           block_bytes == JOURNAL_BLOCK_BYTES;
+}
 
 static uint64_t block_sum(const void *block, uint64_t seed) {
     /* The checksum field comes first, so it is left out by starting behind it. */
@@ -55,7 +61,7 @@ const char *journal_segment_header_wrong(const struct journal_segment_header *he
         return "has another segment's number";
     if (header->checksum != block_sum(header, place_seed(incarnation, segment, 0)))
         return "has a bad checksum";
-    if (header->version != JOURNAL_VERSION || header->block_bytes != JOURNAL_BLOCK_BYTES)
+    if (!readable(header->version, header->block_bytes))
         return "has another format version";
     if (header->segment_bytes != segment_bytes)
         return "has another size than its store says";
@@ -78,8 +84,7 @@ int journal_store_choose(const struct journal_store_slot slots[JOURNAL_STORE_SLO
         if (best < 0 || slots[i].update > slots[best].update)
             best = i;
     }
-    if (best >= 0 &&
-        (slots[best].version != JOURNAL_VERSION || slots[best].block_bytes != JOURNAL_BLOCK_BYTES))
+    if (best >= 0 && !readable(slots[best].version, slots[best].block_bytes))
         return MRN_ERR_MISMATCH;
     return best;
 }

@@ -15,7 +15,8 @@
 
 #include "dataplane/journal/journal.h"
 
-#define JOURNAL_VERSION 1
+#define JOURNAL_VERSION 2        /* 2: records of kinds drop and commit */
+#define JOURNAL_VERSION_OLDEST 1 /* still read; opening a store makes it JOURNAL_VERSION */
 #define JOURNAL_BLOCK_BYTES 4096
 #define JOURNAL_PAYLOAD_BYTES 4064
 #define JOURNAL_STORE_SLOTS 2

@@ -408,7 +408,9 @@ void replica_ranges_tick(struct replica *r) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
             struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
-            if (g->in_use && g->hello_owner)
+            /* Open, and claimed by another before: what its owner's bodies came to is not his. */
+            bool others = g->state == RANGE_OPEN && g->hello_owner != g->owner;
+            if (g->in_use && g->hello_owner && !others)
                 progress_tell(r, g);
         }
         r->progress_ns = r->now_ns;

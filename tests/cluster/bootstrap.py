@@ -21,13 +21,14 @@ ECHO_BYTES = 256 << 10
 
 
 def fill(cluster, mib, first=0):
-    """Echoes of random bytes under idempotency keys: what is remembered under them is state."""
+    """Echoes of random bytes under idempotency keys: what is remembered under them is state. Returns the last epoch of them."""
     def echo(number):
         answer = http.request(cluster.gateway_addresses[0], f"/{c.ECHO}/Echo", "POST", message(os.urandom(ECHO_BYTES)),
                               {"content-type": "application/proto", "idempotency-key": f"fill {number}"}, timeout=60)
         assert answer.status == 200, answer
+        return int(answer.headers["maroon-epoch"])
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(echo, range(first, first + int(mib * (1 << 20)) // ECHO_BYTES)))
+        return max(pool.map(echo, range(first, first + int(mib * (1 << 20)) // ECHO_BYTES)))
 
 
 def pointed(cluster, epoch, seconds=180):

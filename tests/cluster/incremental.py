@@ -11,10 +11,10 @@ from lib.process import wait_until
 from lib.store import Store
 
 
-def dump_now(cluster, index, epoch=0):
-    """A dump by this node of all that was answered, and of this epoch; returns its status."""
+def dump_now(cluster, index, epoch):
+    """A dump by this node of this epoch or a later one; returns its status. A node's status may be older than an answer."""
+    wait_until(lambda: int(cluster.status(index)["execSeq"]) >= epoch, 30, f"the node executed epoch {epoch}")
     seq, _ = cluster.wait_equal()
-    seq = max(seq, epoch)
     answer = http.request(cluster.admin(index), "/v1/dump", method="POST")
     assert answer.status == 202, answer
 
@@ -34,8 +34,7 @@ def put_bytes(store):
 def measured(cluster, store, index, mib, first):
     """Changes that much, dumps, and returns how many parts of the pages and of the state's bytes that was."""
     before = put_bytes(store)
-    fill(cluster, mib, first=first)
-    status = dump_now(cluster, index)
+    status = dump_now(cluster, index, fill(cluster, mib, first=first))
     state, epochs = (after - was for after, was in zip(put_bytes(store), before))
     pages, changed = int(status["lastPages"]), int(status["lastChangedPages"])
     print(f"n{index}: {changed} of {pages} pages, {100 * changed / pages:.2f} %: {state} bytes of state "

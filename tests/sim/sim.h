@@ -639,7 +639,8 @@ void sim_arbiter_ask(struct sim *sim, struct sim_node *node, struct sim_request 
 void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t life);
 void sim_arbiter_answer(struct sim *sim, struct sim_node *node, struct sim_request *request);
 void sim_arbiter_leases(struct sim *sim);
-uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range); /* 0: nobody's */
+/* Whose the range is, in the order or else in the arbiter; 0: nobody's. */
+uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range);
 /* Takes a backup, or restores the one that was taken; later an operator raises term_base. */
 void sim_arbiter_backup(struct sim *sim, uint64_t raise_after_ns);
 void sim_control_start(struct sim *sim, struct sim_node *node);

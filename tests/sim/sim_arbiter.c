@@ -229,6 +229,11 @@ static struct sim_arbiter_range *range_of(struct sim *sim, uint64_t range) {
 }
 
 uint64_t sim_arbiter_owner(struct sim *sim, uint64_t range) {
+    /* What is open in the order is of whom it was opened for: a store that was restored, and asked
+     * through a node that lagged, may have granted it to another besides. */
+    const struct sim_runtime_range *opened = sim_runtime_range(sim->checks.reference, range);
+    if (opened && opened->open)
+        return opened->owner;
     const struct sim_arbiter_range *r = range_of(sim, range);
     /* Sealed and never opened for him (restored): no SEALED tells him. */
     if (r && r->sealed && !sim_map_get(&sim->checks.seals, sim_random_mix(r->owner) ^ range))

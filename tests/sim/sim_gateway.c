@@ -281,8 +281,8 @@ static void vector(struct sim_gateway *gateway, const struct wire_frame *frame) 
     }
 }
 
-/* A lagging node may say so of a range that is ours: shows it again. Asks the arbiter, and when the
- * range was sealed and given to another, what became of the open transactions stays in doubt. */
+/* A lagging node may say so of a range that is ours: shows it again. Looks whose it is, and when it
+ * is another's, what became of the open transactions stays in doubt. */
 static void not_owner(struct sim *sim, struct sim_gateway *gateway) {
     gateway->hello_ns = 0;
     if (!gateway->has_range || sim_arbiter_owner(sim, gateway->range) == gateway->owner)

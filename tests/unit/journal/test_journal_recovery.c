@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "proto/wire_hash.h"
 #include "tests/unit/journal/journal_test.h"
 
 #define CRASHES 50
@@ -249,6 +250,46 @@ static void never_takes_a_block_of_an_earlier_opening(void **state) {
     test_close(live);
 }
 
+/* Makes both copies of the store and its one segment say that they are of `version`, with the
+ * checksums that docs/journal-format.md describes. */
+static void say_version(const struct test_store *store, uint32_t version) {
+    static struct journal_store_slot slot;
+    static struct journal_segment_header header;
+    const uint32_t sum_bytes = JOURNAL_BLOCK_BYTES - sizeof(uint64_t);
+    for (uint64_t i = 0; i < JOURNAL_STORE_SLOTS; i++) {
+        test_peek(store, "store", i * sizeof(slot), &slot, sizeof(slot));
+        slot.version = version;
+        slot.checksum =
+            wire_hash_packet(UINT64_C(0x6d61726f6f6e7374), (const uint8_t *)&slot + 8, sum_bytes);
+        test_poke(store, "store", i * sizeof(slot), &slot, sizeof(slot));
+    }
+    test_peek(store, "segment-0000000000000000", 0, &header, sizeof(header));
+    header.version = version;
+    header.checksum = wire_hash_packet(slot.identity.incarnation ^ UINT64_C(0x9e3779b97f4a7c15),
+                                       (const uint8_t *)&header + 8, sum_bytes);
+    test_poke(store, "segment-0000000000000000", 0, &header, sizeof(header));
+}
+
+static void reads_the_version_before_and_no_other(void **state) {
+    struct test_store *store = &((struct pair *)*state)->live;
+    static struct journal_store_slot slot;
+    assert_int_equal(test_open(store), 0);
+    test_append_stable(store, 5);
+    test_close(store);
+    say_version(store, 1);
+    assert_int_equal(test_open(store), 0);
+    assert_int_equal(store->replayed, 5);
+    test_append_stable(store, 1);
+    test_close(store);
+    for (uint64_t i = 0; i < JOURNAL_STORE_SLOTS; i++) { /* a program of then refuses it now */
+        test_peek(store, "store", i * sizeof(slot), &slot, sizeof(slot));
+        assert_int_equal(slot.version, JOURNAL_VERSION);
+    }
+    say_version(store, JOURNAL_VERSION + 1);
+    assert_int_equal(test_open(store), MRN_ERR_MISMATCH);
+    assert_non_null(strstr(store->text, "store has another format version than this program (2)"));
+}
+
 /* Appends without end and reports stable positions; is killed. */
 static void run_until_killed(struct test_store *store, int report_fd) {
     uint64_t reported = 0;
@@ -316,6 +357,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(survives_one_bad_copy_of_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(refuses_an_unreadable_sector, setup, teardown),
         cmocka_unit_test_setup_teardown(never_takes_a_block_of_an_earlier_opening, setup, teardown),
+        cmocka_unit_test_setup_teardown(reads_the_version_before_and_no_other, setup, teardown),
         cmocka_unit_test_setup_teardown(loses_nothing_stable_when_killed, setup, teardown),
     };
     return cmocka_run_group_tests_name("journal recovery", tests, NULL, NULL);

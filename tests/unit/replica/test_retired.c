@@ -24,6 +24,7 @@ struct bench {
     uint32_t next_slot;
     uint64_t arbiter_owner; /* 0: it says yes to everybody, from where the range ended */
     uint32_t arbiter_start;
+    uint32_t progress_told; /* how often a gateway was told what is received and committed */
 };
 
 static struct replica_config config_of(uint32_t ranges_max, uint32_t retired_max) {
@@ -71,6 +72,7 @@ static void react(struct bench *b, const struct replica_action *a) {
         event.executed.seq = a->seq;
         event.executed.result_hash.bytes[0] = (uint8_t)a->seq;
     } else {
+        b->progress_told += a->kind == REPLICA_ACTION_RANGE_PROGRESS;
         if (a->kind != REPLICA_ACTION_SEND && a->kind != REPLICA_ACTION_FREE_SLOTS &&
             a->kind != REPLICA_ACTION_RANGE_PROGRESS)
             b->seen.items[b->seen.count++] = *a;
@@ -389,6 +391,36 @@ static void test_a_claimant_that_was_denied_lets_the_other_speak(void **state) {
     free(b.replica);
 }
 
+/* What another's bodies have come to is no progress of who claimed the range before it was opened:
+ * he would take it for his own. */
+static void test_progress_is_told_to_the_owner_alone(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    config.seal_after_ns = 2000 * MS;
+    bench_open(&b, &config);
+    bench_lead(&b);
+    b.arbiter_owner = 603;
+    b.arbiter_start = 0;
+    expire(&b, 12, 602); /* asked about him, the leader asks about nobody for half a second */
+    hello(&b, 12, 601);
+    pass(&b, 510 * MS);
+    b.arbiter_owner = 602;
+    expire(&b, 12, 602);
+    pass(&b, 20 * MS);
+    uint32_t end;
+    assert_int_equal(replica_range_end(b.replica, 12, &end), REPLICA_RANGE_OPEN);
+    b.progress_told = 0;
+    body(&b, 12, 0, 602);
+    pass(&b, 20 * MS);
+    assert_int_equal(b.progress_told, 0);
+    hello(&b, 12, 602);
+    body(&b, 12, 1, 602);
+    pass(&b, 20 * MS);
+    assert_int_not_equal(b.progress_told, 0);
+    free(b.replica);
+}
+
 /* At the limit no new range is opened, which is known before one is granted; old ones go on. */
 static void test_refuses_when_no_more_can_be_remembered(void **state) {
     (void)state;
@@ -511,6 +543,7 @@ int main(void) {
         cmocka_unit_test(test_pinned_range_goes_on),
         cmocka_unit_test(test_holding_that_begins_elsewhere_is_not_opened),
         cmocka_unit_test(test_a_claimant_that_was_denied_lets_the_other_speak),
+        cmocka_unit_test(test_progress_is_told_to_the_owner_alone),
         cmocka_unit_test(test_nobody_gets_the_result_of_anothers_transaction),
         cmocka_unit_test(test_refuses_when_no_more_can_be_remembered),
         cmocka_unit_test(test_places_of_the_silent_come_free),
