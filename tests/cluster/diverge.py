@@ -43,7 +43,11 @@ def lead(cluster, wanted):
         leader = cluster.leader()
         if (leader == WRONG) == wanted:
             return True
+        if wanted:  # the follower that has the most is chosen, of equals the lowest: the third is to have less
+            cluster.network.isolate(f"n{1 - leader}")
+            assert cluster.bank("Deposit", {"account": "7000000", "amount": "1"}).status == 200
         http.request(cluster.admin(leader), "/v1/handover", "POST")
+        cluster.network.heal()
         return False
     wait_until(moved, 60, "leadership has moved", interval=0.5, alive=cluster.nodes)
 
