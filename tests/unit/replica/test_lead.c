@@ -4,15 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-#include "dataplane/replica/replica.h"
+#include "follower.h"
 
-#define US UINT64_C(1000)
-#define MS UINT64_C(1000000)
 #define TERM 100
 #define RANGE 5
 #define OWNER 77
@@ -20,54 +17,32 @@
 #define NAMED 9 /* of so many that the log has */
 
 struct world {
-    struct replica *replica;
-    struct replica_actions actions;
-    uint64_t now_ns, seq, executed_seq;
+    struct follower node;
+    uint64_t seq, executed_seq;
     struct wire_hash previous;
     uint32_t handovers;
     uint8_t successor;
 };
 
-static void step(struct world *w, struct replica_event *event) {
-    event->now_ns = w->now_ns;
-    event->wall_us = w->now_ns / 1000;
-    w->actions.count = 0;
-    replica_step(w->replica, event, &w->actions);
-    for (uint32_t i = 0; i < w->actions.count; i++) {
-        const struct replica_action *a = &w->actions.items[i];
-        if (a->kind != REPLICA_ACTION_SEND || a->frame_kind != WIRE_HANDOVER)
-            continue;
-        w->handovers++;
-        w->successor = a->peer;
-    }
-    assert_null(replica_check(w->replica));
+static void see(void *context, const struct replica_action *a) {
+    struct world *w = context;
+    if (a->kind != REPLICA_ACTION_SEND || a->frame_kind != WIRE_HANDOVER)
+        return;
+    w->handovers++;
+    w->successor = a->peer;
 }
 
 static void tick(struct world *w, uint64_t later_ns) {
-    struct replica_event event = {.kind = REPLICA_EVENT_TICK};
-    w->now_ns += later_ns;
-    step(w, &event);
+    follower_tick(&w->node, later_ns);
     uint64_t last = 0;
-    for (uint32_t i = 0; i < w->actions.count; i++)
-        if (w->actions.items[i].kind == REPLICA_ACTION_DELIVER)
-            last = w->actions.items[i].seq;
+    for (uint32_t i = 0; i < w->node.actions.count; i++)
+        if (w->node.actions.items[i].kind == REPLICA_ACTION_DELIVER)
+            last = w->node.actions.items[i].seq;
     while (w->executed_seq < last) {
         struct replica_event executed = {.kind = REPLICA_EVENT_EXECUTED};
         executed.executed.seq = ++w->executed_seq;
-        step(w, &executed);
+        follower_step(&w->node, &executed);
     }
-}
-
-static void frame(struct world *w, uint8_t peer, enum wire_kind kind, const void *payload,
-                  size_t length) {
-    struct replica_event event = {.kind = REPLICA_EVENT_FRAME};
-    event.frame = (struct replica_event_frame){.peer = peer,
-                                               .kind = kind,
-                                               .length_bytes = (uint16_t)length,
-                                               .payload = payload,
-                                               .incarnation = 1,
-                                               .stage = WIRE_STAGE_GOSSIP};
-    step(w, &event);
 }
 
 /* The next epoch of node 0: opens the range, or orders the next body of it. */
@@ -94,7 +69,7 @@ static void propose(struct world *w) {
         memcpy(bytes + at, &interval, sizeof interval);
     uint32_t length = wire_epoch_bytes(open, !open);
     w->previous = wire_hash_blake2b(bytes + epoch, length);
-    frame(w, 0, WIRE_PROPOSE, bytes, epoch + length);
+    follower_hear(&w->node, 0, WIRE_PROPOSE, 0, bytes, (uint16_t)(epoch + length));
 }
 
 /* Of epoch `seq`, out of a peer's memory. */
@@ -104,53 +79,29 @@ static void body(struct world *w, uint64_t seq) {
                                              .digest = {1000 + seq, 0},
                                              .slot = (uint32_t)seq,
                                              .peer = 2};
-    step(w, &event);
+    follower_step(&w->node, &event);
 }
 
 static void acknowledge(struct world *w, uint64_t seq) {
     struct wire_ack ack = {TERM + 1, seq, seq};
-    frame(w, 0, WIRE_ACK, &ack, sizeof ack);
-    frame(w, 2, WIRE_ACK, &ack, sizeof ack);
+    follower_hear(&w->node, 0, WIRE_ACK, 0, &ack, sizeof ack);
+    follower_hear(&w->node, 2, WIRE_ACK, 0, &ack, sizeof ack);
 }
 
 static uint64_t committed(const struct world *w) {
     struct replica_facts facts;
-    replica_facts(w->replica, &facts);
+    replica_facts(w->node.replica, &facts);
     return facts.commit_seq;
 }
 
 /* Node 1 leads term 101 with all NAMED epochs, HELD of their bodies, and one epoch of its own,
  * which both others have acknowledged. */
 static void take_over(struct world *w) {
-    struct replica_config c = {.index = 1,
-                               .node_count = 3,
-                               .quorum = 2,
-                               .ring = {0, 1, 2},
-                               .incarnation = 1,
-                               .configuration_id = 5,
-                               .epochs_in_flight = 8,
-                               .epoch_cap = 64,
-                               .window = 1024,
-                               .ranges_max = 16,
-                               .retired_max = 16,
-                               .log_epochs = 64,
-                               .body_slots = 2048,
-                               .deliver_max = 16,
-                               .heartbeat_interval_ns = 2 * MS,
-                               .slice_floor_ns = 10 * MS,
-                               .slice_max_ns = 100 * MS,
-                               .vector_interval_ns = MS / 10,
-                               .vector_idle_ns = 5 * MS,
-                               .pass_interval_ns = 2 * MS,
-                               .seal_after_ns = 1000 * MS};
+    struct replica_config config = follower_config();
+    config.pass_interval_ns = 2 * MS;
     memset(w, 0, sizeof *w);
-    w->now_ns = MS;
-    void *memory = aligned_alloc(64, (replica_size(&c) + 63) & ~(size_t)63);
-    assert_non_null(memory);
-    w->replica = replica_init(memory, &c, w->now_ns);
-    struct replica_event key = {.kind = REPLICA_EVENT_LEADER_KEY};
-    key.leader_key.revision = key.leader_key.term = TERM;
-    step(w, &key);
+    w->node = (struct follower){.now_ns = MS, .see = see, .context = w};
+    follower_open(&w->node, &config, TERM);
     while (w->seq < NAMED)
         propose(w);
     for (uint64_t seq = 2; seq <= HELD; seq++)
@@ -160,7 +111,7 @@ static void take_over(struct world *w) {
     won.campaign.revision = won.campaign.term = TERM + 1;
     won.campaign.token = 9;
     won.campaign.won = true;
-    step(w, &won);
+    follower_step(&w->node, &won);
     tick(w, US);
     struct wire_promise promise = {.term = TERM + 1,
                                    .token = 9,
@@ -171,8 +122,8 @@ static void take_over(struct world *w) {
                                    .wall_clock_us = 1000,
                                    .incarnations = {1, 1, 1}};
     memcpy(promise.last_hash, w->previous.bytes, sizeof promise.last_hash);
-    frame(w, 2, WIRE_PROMISE, &promise, sizeof promise);
-    assert_true(replica_leads(w->replica));
+    follower_hear(&w->node, 2, WIRE_PROMISE, 0, &promise, sizeof promise);
+    assert_true(replica_leads(w->node.replica));
     tick(w, US); /* its own epoch */
     acknowledge(w, NAMED + 1);
     tick(w, US);
@@ -195,8 +146,8 @@ static void who_cannot_get_what_others_have_hands_over(void **state) {
     }
     assert_int_equal(w.handovers, 1);
     assert_int_not_equal(w.successor, 1);
-    assert_true(replica_leads(w.replica)); /* until another has prepared */
-    free(w.replica);
+    assert_true(replica_leads(w.node.replica)); /* until another has prepared */
+    follower_close(&w.node);
 }
 
 static void who_gets_them_one_by_one_leads_on(void **state) {
@@ -215,7 +166,7 @@ static void who_gets_them_one_by_one_leads_on(void **state) {
         tick(&w, MS);
     }
     assert_int_equal(w.handovers, 0);
-    free(w.replica);
+    follower_close(&w.node);
 }
 
 int main(void) {

@@ -15,9 +15,8 @@
 #include "controlplane/dump/dump_stretch.h"
 #include "dataplane/stages/internal.h"
 #include "maroon/error.h"
+#include "tests/unit/replica/follower.h"
 
-#define US UINT64_C(1000)
-#define MS UINT64_C(1000000)
 #define TERM 100
 #define RANGE 5
 #define OWNER 77
@@ -177,27 +176,8 @@ static struct mailbox_up learn(uint64_t from, uint64_t to, size_t less) {
 
 static int open_node(void **state) {
     (void)state;
-    struct replica_config c = {.index = 1,
-                               .node_count = 3,
-                               .quorum = 2,
-                               .ring = {0, 1, 2},
-                               .incarnation = 1,
-                               .configuration_id = 5,
-                               .epochs_in_flight = 8,
-                               .epoch_cap = 64,
-                               .window = 1024,
-                               .ranges_max = 16,
-                               .retired_max = 16,
-                               .log_epochs = 64,
-                               .body_slots = 2048,
-                               .deliver_max = 16,
-                               .heartbeat_interval_ns = 2 * MS,
-                               .slice_floor_ns = 10 * MS,
-                               .slice_max_ns = 100 * MS,
-                               .vector_interval_ns = MS / 10,
-                               .vector_idle_ns = 5 * MS,
-                               .pass_interval_ns = 2 * MS,
-                               .seal_after_ns = 1000 * MS};
+    struct replica_config c = follower_config();
+    c.pass_interval_ns = 2 * MS;
     memset(&stage, 0, sizeof stage);
     config.log_epochs = c.log_epochs;
     worker = (struct worker){.now_ns = MS};
