@@ -182,28 +182,27 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
     }
     if (g->state == RANGE_OPEN && g->owner != owner) {
         replica_range_tell_not_owner(r, g, g->owner, owner, gateway);
-        if (r->now_ns < g->check_at_ns || r->role != REPLICA_ROLE_LEADER)
-            return; /* else the arbiter may know of a change of owner */
-    } else if (g->state == RANGE_SEALED && replica_range_was_of(g, owner)) {
+        return;
+    }
+    if (g->state == RANGE_SEALED && replica_range_was_of(g, owner)) {
         if (g->sealed_executed)
             replica_range_tell_sealed(r, g->range, g->logged, gateway);
         return;
-    } else if (replica_range_denied(r, g, owner)) {
+    }
+    if (replica_range_denied(r, g, owner)) {
         replica_range_tell_not_owner(r, g, 0, owner, gateway);
         return;
-    } else {
-        if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
-            r->now_ns < g->hello_ns + r->config.seal_after_ns)
-            return; /* the first word counts until it falls silent */
-        if (g->hello_owner != owner && g->state != RANGE_OPEN)
-            replica_range_purge(r, g);
-        g->hello_owner = owner;
-        g->hello_ns = r->now_ns;
-        g->gateway = gateway;
-        replica_range_mark(r, g);
     }
-    bool to_open = may_open(g, owner);
-    if (r->role != REPLICA_ROLE_LEADER || !to_open || g->open_waiting ||
+    if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
+        r->now_ns < g->hello_ns + r->config.seal_after_ns)
+        return; /* the first word counts until it falls silent */
+    if (g->hello_owner != owner && g->state != RANGE_OPEN)
+        replica_range_purge(r, g);
+    g->hello_owner = owner;
+    g->hello_ns = r->now_ns;
+    g->gateway = gateway;
+    replica_range_mark(r, g);
+    if (r->role != REPLICA_ROLE_LEADER || !may_open(g, owner) || g->open_waiting ||
         (r->now_ns < g->check_at_ns && !g->denied_mark))
         return;
     g->denied_mark = 0;
