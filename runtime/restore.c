@@ -195,6 +195,7 @@ int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *u
                     struct runtime_snapshot_info *ret_info) {
     if (runtime->snapshot.on)
         return MRN_ERR_EXISTS;
+    runtime_chain(runtime); /* it belongs to the state that goes */
     struct reader reader = {.read = read, .user = user};
     struct runtime_snapshot_info info;
     struct state fresh;
