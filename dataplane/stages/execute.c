@@ -181,7 +181,8 @@ uint32_t stage_execute_poll(struct stage *s) {
     if (epochs)
         atomic_store_explicit(&s->status->idempotency_keys, runtime_idempotency_keys(x->runtime),
                               memory_order_relaxed);
-    if (x->snapshot.ordered || x->handed_over) /* who looks at the state as a whole */
+    if (!atomic_load_explicit(&s->leads, memory_order_relaxed) || /* it sent no results */
+        x->snapshot.ordered || x->handed_over) /* who looks at the state as a whole */
         finish_epoch(s);
     work += stage_state_poll(s);
     if (!work)

@@ -150,11 +150,12 @@ static bool runs(const struct worker *w, uint32_t stage) {
 }
 
 /* A node that does not lead is waited for with what it acknowledges, not with what it executes:
- * that comes in a pass without packets, or in the one after. */
+ * that comes in a pass without packets, or in the one after. Not when it lags behind: bodies are
+ * held until all have executed them. */
 static bool put_off_executing(const struct worker *w, uint64_t work) {
     struct stage *s = w->stage;
     struct execute *x = &s->execute;
-    x->put_off = work && !x->put_off && runs(w, WIRE_STAGE_GOSSIP) &&
+    x->put_off = work && !x->put_off && runs(w, WIRE_STAGE_GOSSIP) && link_count(&s->orders) <= 1 &&
                  !atomic_load_explicit(&s->leads, memory_order_relaxed);
     return x->put_off;
 }
