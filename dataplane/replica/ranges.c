@@ -333,6 +333,12 @@ static uint32_t window_now(const struct replica *r) {
     return min_u32(r->config.window, max_u32(share, 64));
 }
 
+/* Progress affirms a gateway's range, and NOT_OWNER is forgotten with it: what nobody has opened is
+ * not affirmed by who is to open it before the arbiter has said whose it is. */
+static bool unconfirmed(const struct replica *r, const struct range *g) {
+    return r->role == REPLICA_ROLE_LEADER && may_open(g, g->hello_owner) && !g->open_waiting;
+}
+
 static void progress_tell(struct replica *r, struct range *g) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_PROGRESS);
     a->range = g->range;
@@ -409,7 +415,7 @@ void replica_ranges_tick(struct replica *r) {
             g->progress_dirty = false;
             /* Open, and claimed by another before: what its owner's bodies came to is not his. */
             bool others = g->state == RANGE_OPEN && g->hello_owner != g->owner;
-            if (g->in_use && g->hello_owner && !others)
+            if (g->in_use && g->hello_owner && !others && !unconfirmed(r, g))
                 progress_tell(r, g);
         }
         r->progress_ns = r->now_ns;
