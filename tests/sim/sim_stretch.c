@@ -100,7 +100,6 @@ bool sim_stretch_ask(struct sim *sim, struct sim_node *node, const struct sim_no
 struct taking {
     struct sim *sim;
     struct sim_node *node;
-    bool full; /* a body found no slot */
 };
 
 static void take_step(void *context, struct replica_event *event) {
@@ -110,10 +109,8 @@ static void take_step(void *context, struct replica_event *event) {
 
 static bool take_store(void *context, uint64_t id, const uint8_t *bytes, uint32_t length_bytes,
                        struct replica_event_body *ret_body) {
-    struct taking *taking = context;
-    bool stored = sim_node_store(taking->sim, taking->node, id, bytes, length_bytes, ret_body);
-    taking->full |= !stored;
-    return stored;
+    const struct taking *taking = context;
+    return sim_node_store(taking->sim, taking->node, id, bytes, length_bytes, ret_body);
 }
 
 static bool take_room(void *context, uint32_t bodies) {
@@ -121,15 +118,16 @@ static bool take_room(void *context, uint32_t bodies) {
     return taking->node->free_count > bodies + taking->sim->config.replica.body_slots / 4;
 }
 
-/* What was taken and is not executed yet is held. */
-static void check_taken(const struct taking *taking, const struct dump_record *record) {
+/* What was taken and is not executed yet is held, if there was room for all of it. */
+static void check_taken(const struct taking *taking, const struct dump_record *record,
+                        uint64_t refused) {
     struct replica_facts facts;
     replica_facts(taking->node->replica, &facts);
     uint32_t bytes;
     struct wire_hash hash;
     const uint8_t *epoch = replica_epoch(taking->node->replica, record->seq, &bytes, &hash);
     bool same = epoch && bytes == record->epoch_bytes && !memcmp(epoch, record->epoch, bytes);
-    if (taking->full || record->seq <= facts.exec_seq || !same)
+    if (taking->sim->drops[WIRE_DROP_BODY_POOL] > refused || record->seq <= facts.exec_seq || !same)
         return;
     const uint8_t *at = record->bodies;
     for (uint32_t i = 0; i < record->body_count; i++) {
@@ -162,7 +160,7 @@ static void stretch_end(struct sim *sim, struct sim_node *node, int error) {
 }
 
 void sim_stretch_poll(struct sim *sim, struct sim_node *node) {
-    struct taking taking = {sim, node, false};
+    struct taking taking = {sim, node};
     while (node->stretch) {
         struct sim_stretch *s = node->stretch;
         const struct learn_shell shell = {.context = &taking,
@@ -178,6 +176,7 @@ void sim_stretch_poll(struct sim *sim, struct sim_node *node) {
             return;
         }
         int64_t length = dump_record_next(s->bytes + s->at, s->count - s->at, &record);
+        uint64_t refused = sim->drops[WIRE_DROP_BODY_POOL];
         int taken = length > 0 ? learn_take(&shell, &record) : (int)length;
         if (taken == 0 && sim->now_ns - s->moved_ns <= STALL_NS)
             return;
@@ -186,7 +185,7 @@ void sim_stretch_poll(struct sim *sim, struct sim_node *node) {
             return;
         }
         SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)record.seq);
-        check_taken(&taking, &record);
+        check_taken(&taking, &record, refused);
         s->moved_ns = sim->now_ns;
         s->at += (size_t)length;
     }
