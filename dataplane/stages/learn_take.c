@@ -20,6 +20,16 @@ static void take_bodies(const struct learn_shell *shell, const struct dump_recor
     }
 }
 
+/* Not while another owner's are being let go of, which an epoch's OPEN may have begun. */
+static bool takes_bodies(const struct learn_shell *shell, const struct dump_record *record) {
+    const struct wire_epoch_head *head = (const void *)record->epoch;
+    const struct wire_interval *v = wire_epoch_intervals(record->epoch);
+    for (uint32_t i = 0; i < head->interval_count; i++)
+        if (!replica_body_taken(shell->replica, v[i].first_id + v[i].count - 1))
+            return false;
+    return true;
+}
+
 /* Three quarters of the log: epochs are let go of from half of it on. */
 static bool has_room(const struct learn_shell *shell, const struct replica_facts *facts,
                      uint32_t bodies) {
@@ -41,8 +51,11 @@ int learn_take(const struct learn_shell *shell, const struct dump_record *record
     if (record->seq <= facts.commit_seq || facts.role == REPLICA_ROLE_LEADER) {
         /* Known, but a body may be in journals only by now. A leader learns no epoch, but it may
          * have adopted this one. */
-        if (record->seq > facts.exec_seq && is_known(shell, record) && !MUTANT(learn_known_passed))
-            take_bodies(shell, record);
+        if (record->seq <= facts.exec_seq || !is_known(shell, record) || MUTANT(learn_known_passed))
+            return 1;
+        if (!takes_bodies(shell, record))
+            return 0;
+        take_bodies(shell, record);
         return 1;
     }
     if (record->seq != facts.commit_seq + 1)
@@ -56,6 +69,8 @@ int learn_take(const struct learn_shell *shell, const struct dump_record *record
     replica_facts(shell->replica, &facts);
     if (facts.commit_seq != record->seq)
         return MRN_ERR_MISMATCH;
+    if (!takes_bodies(shell, record))
+        return 0; /* known when it comes again */
     take_bodies(shell, record);
     return 1;
 }

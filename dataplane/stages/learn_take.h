@@ -22,8 +22,8 @@ struct learn_shell {
     bool (*room)(void *context, uint32_t bodies);
 };
 
-/* 1: taken, or passed over; 0: no room now, try again; MISMATCH when it does not continue what is
- * committed here. */
+/* 1: taken, or passed over; 0: no room now, again after a TICK; MISMATCH when it does not continue
+ * what is committed here. */
 int learn_take(const struct learn_shell *shell, const struct dump_record *record);
 
 #endif
