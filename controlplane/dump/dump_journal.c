@@ -11,6 +11,7 @@
 
 #define BUCKETS (1u << 16)
 #define WINDOW_MAX (UINT32_C(1) << 24) /* epochs that wait */
+#define MARK_SHIFT 11                  /* a mark each 8 MiB of blocks, and each segment */
 
 struct held_body {
     struct held_body *next;
@@ -27,6 +28,7 @@ struct held_epoch {
 };
 
 struct collecting {
+    struct dump_journal *journal;
     const struct dump_journal_span *span;
     dump_journal_emit *emit;
     void *context;
@@ -39,6 +41,7 @@ struct collecting {
     bool passed;           /* something was handed out or let go: next goes back no more */
     struct wire_hash hash; /* of the last one handed out */
     uint64_t place;        /* of the record at hand */
+    uint64_t marked;       /* the same when the last mark was made, shifted */
     struct dump_bytes record;
     char *text;
 };
@@ -246,6 +249,41 @@ static int advance(struct collecting *c) {
     return 0;
 }
 
+/* Where the next reading must begin: at the oldest of what still waits. */
+static uint64_t oldest(const struct collecting *c) {
+    uint64_t place = c->place;
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        for (const struct held_body *body = c->bodies[i]; body; body = body->next)
+            place = body->place < place ? body->place : place;
+    for (uint32_t i = 0; i < c->window_count; i++) {
+        const struct held_epoch *e = &c->window[c->window_first + i];
+        place = e->place < place ? e->place : place;
+    }
+    return place;
+}
+
+/* Full, every second one goes: what is far behind is wanted seldom. */
+static void thin(struct dump_journal *journal) {
+    for (uint32_t i = 1; 2 * i < DUMP_JOURNAL_MARKS_MAX; i++)
+        journal->marks[i] = journal->marks[2 * i];
+    journal->mark_count = DUMP_JOURNAL_MARKS_MAX / 2;
+}
+
+static void mark(struct collecting *c) {
+    struct dump_journal *journal = c->journal;
+    struct dump_journal_mark new = {c->next - 1, oldest(c)};
+    if (journal->mark_count == DUMP_JOURNAL_MARKS_MAX)
+        thin(journal);
+    uint32_t at = journal->mark_count;
+    while (at && journal->marks[at - 1].seq >= new.seq)
+        at--;
+    if (at < journal->mark_count && journal->marks[at].seq == new.seq)
+        return;
+    memmove(&journal->marks[at + 1], &journal->marks[at], (journal->mark_count - at) * sizeof new);
+    journal->marks[at] = new;
+    journal->mark_count++;
+}
+
 static int take_record(void *context, enum journal_kind kind, uint64_t place, const uint8_t *bytes,
                        uint32_t length_bytes) {
     struct collecting *c = context;
@@ -262,7 +300,13 @@ static int take_record(void *context, enum journal_kind kind, uint64_t place, co
     memcpy(&committed, bytes, sizeof committed);
     c->committed = committed > c->committed ? committed : c->committed;
     int error = window_put(c, bytes + sizeof committed, length_bytes - (uint32_t)sizeof committed);
-    return error ? error : advance(c);
+    if (!error)
+        error = advance(c);
+    if (!error && c->passed && c->place >> MARK_SHIFT != c->marked) {
+        c->marked = c->place >> MARK_SHIFT;
+        mark(c);
+    }
+    return error;
 }
 
 /* What was asked for is executed, so committed, if that is what lies here under its number. */
@@ -271,19 +315,6 @@ static void note_asked(struct collecting *c) {
     if (c->next && to_seq >= c->next && to_seq < c->next + c->window_count &&
         !memcmp(&window_at(c, to_seq)->hash, &c->span->to_hash, sizeof c->span->to_hash))
         c->committed = to_seq > c->committed ? to_seq : c->committed;
-}
-
-/* Where the next reading must begin: at the oldest of what still waits. */
-static uint64_t oldest(const struct collecting *c) {
-    uint64_t place = c->place;
-    for (uint32_t i = 0; i < BUCKETS; i++)
-        for (const struct held_body *body = c->bodies[i]; body; body = body->next)
-            place = body->place < place ? body->place : place;
-    for (uint32_t i = 0; i < c->window_count; i++) {
-        const struct held_epoch *e = &c->window[c->window_first + i];
-        place = e->place < place ? e->place : place;
-    }
-    return place;
 }
 
 static void collecting_free(struct collecting *c) {
@@ -299,10 +330,21 @@ static void collecting_free(struct collecting *c) {
     dump_bytes_free(&c->record);
 }
 
+uint64_t dump_journal_place(const struct dump_journal *journal, uint64_t after_seq) {
+    uint64_t place = 0;
+    for (uint32_t i = 0; i < journal->mark_count && journal->marks[i].seq <= after_seq; i++)
+        place = journal->marks[i].place > place ? journal->marks[i].place : place;
+    return place;
+}
+
 int dump_journal_read(struct dump_journal *journal, const struct dump_journal_span *span,
                       dump_journal_emit *emit, void *context, char *text) {
-    struct collecting c = {
-        .span = span, .emit = emit, .context = context, .hash = span->after_hash, .text = text};
+    struct collecting c = {.journal = journal,
+                           .span = span,
+                           .emit = emit,
+                           .context = context,
+                           .hash = span->after_hash,
+                           .text = text};
     char words[JOURNAL_TEXT_BYTES] = "";
     c.bodies = calloc(BUCKETS, sizeof(struct held_body *));
     if (!c.bodies)
@@ -316,9 +358,10 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
     if (!error &&
         (c.next <= span->to_seq || !c.begun)) /* too little, or only what comes after it */
         error = c.next && c.next <= span->to_seq ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
-    if (!error)
+    if (!error) {
         journal->place = oldest(&c);
-    else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])
+        mark(&c);
+    } else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])
         snprintf(text, DUMP_TEXT_BYTES,
                  "the journal does not hold epochs %" PRIu64 " to %" PRIu64
                  " with their bodies (got to %" PRIu64 "): %.100s",

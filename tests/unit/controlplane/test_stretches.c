@@ -271,13 +271,18 @@ static void cut_now(void) {
     cut.gone = gone > 1 && oldest_segment() == oldest + gone;
 }
 
+static _Atomic uint32_t read_count; /* of files, by the reader */
+
 ssize_t __real_pread64(int fd, void *bytes, size_t count, off_t at);
 ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t at);
 ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t at) {
     char name[16] = "";
     (void)pthread_getname_np(pthread_self(), name, sizeof name);
-    if (cut.reads && strcmp(name, "stretches") == 0 && --cut.reads == 0)
-        cut_now();
+    if (strcmp(name, "stretches") == 0) {
+        read_count++;
+        if (cut.reads && --cut.reads == 0)
+            cut_now();
+    }
     return __real_pread64(fd, bytes, count, at);
 }
 
@@ -342,6 +347,32 @@ static void test_what_goes_while_it_is_read_leaves_no_hole(void **state) {
     journal_close(log.journal);
 }
 
+/* Who catches up asks again and again, each time for a little of what it has been given already:
+ * it has not executed that yet. The journal is not read from its beginning each time. */
+static void test_reading_begins_near_what_is_asked_for(void **state) {
+    (void)state;
+    static struct journal_log log;
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 1000);
+    struct stretches *stretches = stretches_of(0);
+    read_count = 0;
+    assert_int_equal(ask(stretches, &log, 10).last_seq, 1000);
+    uint32_t whole = read_count;
+    for (uint64_t seq = 1040; seq <= 1400; seq += 40) {
+        journal_log_fill(&log, seq);
+        read_count = 0;
+        struct answer answer = ask(stretches, &log, seq - 60);
+        assert_int_equal(answer.first_seq, seq - 59);
+        assert_int_equal(answer.last_seq, seq);
+        assert_true(read_count < whole / 5);
+    }
+    read_count = 0;
+    assert_int_equal(ask(stretches, &log, 500).first_seq, 501); /* another, further behind */
+    assert_true(read_count < whole * 6 / 5);                         /* not from 1 to 1400 */
+    stretches_destroy(stretches);
+    journal_close(log.journal);
+}
+
 static void test_who_waits_when_it_ends_is_told(void **state) {
     (void)state;
     static struct journal_log log;
@@ -375,6 +406,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(
             test_what_is_still_there_comes_whole_whenever_the_journal_is_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_goes_while_it_is_read_leaves_no_hole, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_reading_begins_near_what_is_asked_for, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_who_waits_when_it_ends_is_told, set_up, tear_down),
     };
