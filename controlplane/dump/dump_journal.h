@@ -18,7 +18,8 @@
 #include "controlplane/dump/dump_object.h"
 #include "proto/wire.h"
 
-/* Epochs above `seq`, with their bodies, lie at `place` (journal_follow.h) or later. */
+/* Epochs above `seq` lie at `place` (journal_follow.h) or later, with their bodies, unless one
+ * waited for 64 MiB: what is read from here on lacks that one (UNAVAILABLE, NOT_FOUND). */
 struct dump_journal_mark {
     uint64_t seq, place;
 };
