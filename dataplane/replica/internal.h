@@ -243,8 +243,9 @@ struct replica {
     uint64_t leader_time_us, leader_time_ns; /* logical clock, and when it was read */
     struct wire_control controls[CONTROLS_WAITING_MAX];
     uint32_t control_head, control_count;
-    uint64_t progress;          /* of adoption, for preparing heartbeats */
-    uint64_t able_seq, able_ns; /* leading: held_seq, and when it last grew or lacked nothing */
+    uint64_t progress; /* of adoption, for preparing heartbeats */
+    /* leading: held_seq, named bodies that ever came, when either last grew or nothing lacked */
+    uint64_t able_seq, able_bodies, able_ns;
 
     /* leadership */
     uint8_t leader;      /* who leads promised_term; REPLICA_NODE_NONE: not known */
