@@ -95,6 +95,7 @@ void replica_body_free(struct replica *r, struct range *g, uint32_t offset) {
     c->slot[i] = REPLICA_SLOT_NONE;
     assert(r->slots_used > 0 && c->used > 0);
     r->slots_used--;
+    r->refused_ns = 0;
     if (--c->used == 0)
         chunk_drop(r, g, c);
 }
@@ -170,11 +171,6 @@ void replica_range_advance(struct replica *r, struct range *g) {
 }
 
 /* ---- a body arrives ---- */
-
-uint32_t replica_slots_room(const struct replica *r) {
-    return r->config.body_slots -
-           min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
-}
 
 static const struct epoch *next_to_hold(const struct replica *r) {
     return r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
@@ -382,7 +378,9 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         uint32_t room = replica_slots_room(r);
         if (offset > g->received)
             room -= room / 4;
-        if (r->slots_used >= room) {
+        if (r->slots_used >= room || replica_room_is_others(r, g)) {
+            if (offset == g->received && !r->refused_ns)
+                r->refused_ns = r->now_ns;
             refuse(r, b, WIRE_DROP_BODY_POOL);
             return;
         }

@@ -508,15 +508,41 @@ static void leader_contact(struct replica *r) {
     r->leader_heard_ns = r->now_ns;
 }
 
-/* "Or a follower could acknowledge all of it and it can't, it hands over": bodies of what a quorum
- * acknowledged do not come here, so nothing is executed and nobody is answered. */
+/* Who answers and has acknowledged more than we hold; REPLICA_NODE_NONE: nobody. */
+static uint8_t abler_peer(const struct replica *r) {
+    uint8_t best = REPLICA_NODE_NONE;
+    uint64_t most = r->held_seq;
+    for (uint8_t i = 0; i < peers_count(r); i++)
+        if (is_peer(r, i) && r->peers[i].acked > most &&
+            r->now_ns - r->peers[i].answered_ns < 4 * r->turn_ns) {
+            best = i;
+            most = r->peers[i].acked;
+        }
+    return best;
+}
+
+/* Bodies that adopted epochs name do not come here. "A follower could acknowledge all of it and it
+ * can't": it hands over. When nobody who answers could, they are gone with the memory of him who
+ * promised them, and never were committed: another term, whose promises leave those epochs out. It
+ * begins when the key is gone; who leads meanwhile leads on. */
 static void leader_able(struct replica *r) {
-    if (r->held_seq > r->able_seq || r->held_seq >= r->commit_seq) {
+    uint64_t came = r->bodies_changed - r->bodies_replaced; /* of those that epochs name */
+    if (r->held_seq > r->able_seq || r->held_seq == r->last_seq || came != r->able_bodies) {
         r->able_seq = r->held_seq;
+        r->able_bodies = came;
         r->able_ns = r->now_ns;
-    } else if (r->now_ns - r->able_ns > 4 * r->turn_ns) {
-        replica_lead_handover(r);
-        r->able_ns = r->now_ns; /* again, should it get lost */
+        return;
+    }
+    if (r->now_ns - r->able_ns <= 4 * r->turn_ns)
+        return;
+    r->able_ns = r->now_ns; /* again, should it get lost */
+    uint8_t abler = abler_peer(r);
+    if (abler != REPLICA_NODE_NONE) {
+        struct wire_handover handover = {r->promised_term};
+        replica_send_frame(r, abler, WIRE_HANDOVER, 0, &handover, sizeof handover, NULL, 0);
+    } else if (r->held_seq >= r->commit_seq && r->key_revision == r->own_revision &&
+               !MUTANT(leads_on_without)) {
+        replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
     }
 }
 

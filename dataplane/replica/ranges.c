@@ -353,54 +353,6 @@ static void drop_silent(struct replica *r, struct range *g) {
     g->hello_owner = 0;
 }
 
-void replica_range_purge(struct replica *r, struct range *g) {
-    if (g->highest <= g->logged || r->loading ||
-        MUTANT(seal_keeps_bodies)) /* a replay ends with a purge of its own */
-        return;
-    g->drop_due |= r->config.durable && (!g->purging || g->logged < g->purge_from);
-    g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
-    g->purging = true;
-    if (g->received > g->purge_from) /* it begins anew: no transaction stays half */
-        g->received = g->complete = g->tx_end = g->purge_from;
-    r->purge_place = 0;
-}
-
-/* A replay that took what memory had dropped might need more slots than there are. */
-static void drop_note(struct replica *r, const struct range *g) {
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
-    a->range = g->range;
-    a->end = g->purge_from;
-    a->position = r->append_position++;
-}
-
-static void purge_tick(struct replica *r) {
-    uint32_t budget = TICK_RELEASES_MAX;
-    for (uint32_t i = 0; i < TICK_RELEASES_MAX && r->purge_place < r->range_count; i++) {
-        struct range *g = &r->ranges[r->purge_place];
-        while (g->below_from < g->below_to) {
-            if (budget-- == 0)
-                return;
-            replica_body_free(r, g, g->below_from++);
-        }
-        if (g->drop_due) {
-            g->drop_due = false;
-            drop_note(r, g);
-        }
-        while (g->purging && g->highest > g->purge_from) {
-            if (budget-- == 0)
-                return;
-            replica_body_free(r, g, --g->highest);
-        }
-        if (g->purging) {
-            g->purging = false;
-            replica_range_mark(r, g);
-            if (g->received < g->named)
-                replica_fetch_want(r, g, r->now_ns);
-        }
-        r->purge_place++;
-    }
-}
-
 void replica_ranges_tick(struct replica *r) {
     if (r->progress_dirty.count &&
         r->now_ns - r->progress_ns >= replica_vector_pause_ns(r, r->bodies_at_progress)) {
@@ -437,7 +389,7 @@ void replica_ranges_tick(struct replica *r) {
             replica_range_mark(r, g);
         }
     }
-    purge_tick(r);
+    replica_room_tick(r);
 }
 
 void replica_ranges_reset(struct replica *r) {

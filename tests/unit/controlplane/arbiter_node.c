@@ -45,8 +45,8 @@ static void on_expired(void *context, uint64_t range, uint64_t owner) {
     node->expired_count++;
 }
 static void on_latency(void *context, uint64_t us) {
-    (void)context;
     (void)us;
+    ((struct arbiter_node *)context)->polls++;
 }
 static void on_index_lost(void *context, const struct arbiter_member *other) {
     (void)other;

@@ -15,6 +15,7 @@ struct arbiter_node {
     int error;
     struct arbiter_leader leader, campaign;
     uint32_t leaders, wins, members, index_losses;
+    uint32_t polls; /* reads on the timer that were answered */
     struct arbiter_grant grants[NODE_GRANTS_MAX];
     uint32_t grant_count;
     uint32_t checked_count;

@@ -12,7 +12,6 @@
 #include "journal_log.h"
 #include "maroon/error.h"
 
-#define SEGMENT_BYTES (64 << 10) /* many segments */
 #define BODIES JOURNAL_LOG_BODIES
 
 const struct wire_digest_key journal_log_digest_key = {{1, 2, 3}};
@@ -23,7 +22,7 @@ void journal_log_open(struct journal_log *log, const char *where) {
     struct journal_config config = {.directory = where,
                                     .identity = log->identity,
                                     .create = 1,
-                                    .segment_bytes = SEGMENT_BYTES,
+                                    .segment_bytes = JOURNAL_LOG_SEGMENT_BYTES,
                                     .writer = JOURNAL_WRITER_THREAD};
     if (journal_open(&config, NULL, NULL, &log->journal, text))
         fail_msg("%s", text);

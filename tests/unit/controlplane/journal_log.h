@@ -6,7 +6,8 @@
 #include "dataplane/journal/journal.h"
 #include "proto/wire.h"
 
-#define JOURNAL_LOG_BODIES 7 /* of an epoch, about */
+#define JOURNAL_LOG_BODIES 7                 /* of an epoch, about */
+#define JOURNAL_LOG_SEGMENT_BYTES (64 << 10) /* many segments */
 
 extern const struct wire_digest_key journal_log_digest_key;
 extern const struct wire_hash journal_log_genesis; /* the hash before the first epoch */

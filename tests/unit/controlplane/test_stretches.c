@@ -6,6 +6,9 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
+#include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,7 @@
 #include "controlplane/dump/dump_stretch.h"
 #include "controlplane/log.h"
 #include "controlplane/stretches.h"
+#include "dataplane/journal/journal_follow.h"
 #include "dump_fixture.h"
 #include "journal_log.h"
 #include "maroon/error.h"
@@ -112,6 +116,29 @@ static void test_a_branch_that_a_snapshot_replaced_is_not_handed_out(void **stat
     journal_close(log.journal);
 }
 
+/* A body that came again after its epoch was handed out is not waited for: the next reading does
+ * not begin there. */
+static void test_a_body_that_came_again_is_not_waited_for(void **state) {
+    (void)state;
+    static struct journal_log log;
+    char text[DUMP_TEXT_BYTES];
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 100);
+    journal_log_body(&log, log.next[0] - 30, 51);
+    journal_log_fill(&log, 1000);
+    struct dump_journal journal = {.place = 0};
+    snprintf(journal.directory, sizeof journal.directory, "%s", journal_dir);
+    struct dump_journal_span span = {.to_seq = log.seq,
+                                     .to_hash = log.hash,
+                                     .after_hash = journal_log_genesis,
+                                     .digest_key = journal_log_digest_key};
+    struct got got = {0};
+    assert_int_equal(dump_journal_read(&journal, &span, get, &got, text), 0);
+    assert_int_equal(got.last_seq, 1000);
+    assert_true(journal.place >> JOURNAL_PLACE_SEGMENT_SHIFT > 20);
+    journal_close(log.journal);
+}
+
 /* ---- stretches ---- */
 
 static struct loop *loop;
@@ -168,7 +195,7 @@ static struct answer ask(struct stretches *stretches, const struct journal_log *
                          uint64_t after_seq) {
     struct answer answer = {0};
     stretches_want(stretches, after_seq, log->seq, &log->hash, ready, &answer);
-    for (int i = 0; i < 1000 && !answer.given; i++)
+    for (int i = 0; i < 6000 && !answer.given; i++)
         loop_run_once(loop, 10);
     assert_true(answer.given);
     return answer;
@@ -216,7 +243,7 @@ static void test_a_journal_that_is_cut_meanwhile(void **state) {
         stretches_want(stretches, at, log.seq, &log.hash, ready, &answer);
         if (seq > 160 && !before)
             journal_release(log.journal, places[seq - 80]);
-        for (int i = 0; i < 1000 && !answer.given; i++)
+        for (int i = 0; i < 60000 && !answer.given; i++)
             loop_run_once(loop, 1);
         assert_true(answer.given);
         if (answer.error) {
@@ -229,6 +256,149 @@ static void test_a_journal_that_is_cut_meanwhile(void **state) {
     }
     assert_true(whole > 4 && gone > 0);
     assert_int_equal(ask(stretches, &log, 10).error, MRN_ERR_NOT_FOUND);
+    stretches_destroy(stretches);
+    journal_close(log.journal);
+}
+
+/* The journal is cut at one moment of a reading: before the reader's `reads`-th read of a file. */
+static struct {
+    struct journal *journal;
+    uint64_t below;
+    uint32_t reads; /* 0: done */
+    bool gone;      /* and its segments went */
+} cut;
+
+static uint64_t oldest_segment(void) {
+    uint64_t oldest = UINT64_MAX, number;
+    DIR *dir = opendir(journal_dir);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        if (sscanf(entry->d_name, "segment-%16" SCNx64, &number) == 1 && number < oldest)
+            oldest = number;
+    if (dir)
+        closedir(dir);
+    return oldest;
+}
+
+static uint64_t retained_bytes(void) {
+    struct journal_counters counters;
+    journal_read_counters(cut.journal, &counters);
+    return counters.retained_bytes;
+}
+
+/* The test's thread waits for the answer meanwhile. */
+static void cut_now(void) {
+    uint64_t before = retained_bytes(), oldest = oldest_segment();
+    journal_release(cut.journal, cut.below);
+    uint64_t gone = (before - retained_bytes()) / JOURNAL_LOG_SEGMENT_BYTES;
+    for (int i = 0; i < 20000 && oldest_segment() < oldest + gone; i++)
+        usleep(1000);
+    cut.gone = gone > 1 && oldest_segment() == oldest + gone;
+}
+
+static _Atomic uint32_t read_count; /* of files, by the reader */
+
+ssize_t __real_pread64(int fd, void *bytes, size_t count, off_t at);
+ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t at);
+ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t at) {
+    char name[16] = "";
+    (void)pthread_getname_np(pthread_self(), name, sizeof name);
+    if (strcmp(name, "stretches") == 0) {
+        read_count++;
+        if (cut.reads && --cut.reads == 0)
+            cut_now();
+    }
+    return __real_pread64(fd, bytes, count, at);
+}
+
+/* Asks for what follows `back` epochs before the end, while all up to `cut_back` before it goes at
+ * the `reads`-th read. Returns false when the reading was over before. */
+static bool ask_while_cut(struct journal_log *log, uint64_t *places, uint32_t reads, uint64_t back,
+                          uint64_t cut_back, struct answer *ret_answer) {
+    for (uint64_t to = log->seq + 60; log->seq < to;) {
+        places[log->seq / 10] = journal_next(log->journal);
+        journal_log_fill(log, log->seq + 10);
+    }
+    struct stretches *stretches = stretches_of(0);
+    cut.journal = log->journal;
+    cut.below = places[(log->seq - cut_back) / 10];
+    cut.reads = reads;
+    cut.gone = false;
+    *ret_answer = ask(stretches, log, log->seq - back);
+    bool was_cut = cut.reads == 0;
+    cut.reads = 0;
+    assert_int_equal(cut.gone, was_cut);
+    stretches_destroy(stretches);
+    return was_cut;
+}
+
+/* What goes is not what was asked for: all of that is handed out, wherever the reader was. */
+static void test_what_is_still_there_comes_whole_whenever_the_journal_is_cut(void **state) {
+    (void)state;
+    static struct journal_log log;
+    static uint64_t places[400];
+    struct answer answer;
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 100);
+    uint32_t reads = 1;
+    for (; ask_while_cut(&log, places, reads, 30, 50, &answer); reads++) {
+        assert_int_equal(answer.error, 0);
+        assert_int_equal(answer.first_seq, log.seq - 29);
+        assert_int_equal(answer.last_seq, log.seq);
+    }
+    assert_true(reads > 8);
+    journal_close(log.journal);
+}
+
+/* Some of what was asked for goes: all, the first of it, or nothing. */
+static void test_what_goes_while_it_is_read_leaves_no_hole(void **state) {
+    (void)state;
+    static struct journal_log log;
+    static uint64_t places[400];
+    struct answer answer;
+    uint32_t whole = 0, part = 0, gone = 0;
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 100);
+    for (uint32_t reads = 1; ask_while_cut(&log, places, reads, 70, 20, &answer); reads++) {
+        gone += answer.error == MRN_ERR_NOT_FOUND;
+        whole += !answer.error && answer.last_seq == log.seq;
+        part += !answer.error && answer.last_seq < log.seq;
+        if (!answer.error)
+            assert_int_equal(answer.first_seq, log.seq - 69);
+        else
+            assert_int_equal(answer.error, MRN_ERR_NOT_FOUND);
+    }
+    assert_true(whole > 0 && part > 0 && gone > 0);
+    journal_close(log.journal);
+}
+
+/* Who catches up asks again and again, each time for a little of what it has been given already:
+ * it has not executed that yet. The journal is not read from its beginning each time. */
+static void test_reading_begins_near_what_is_asked_for(void **state) {
+    (void)state;
+    static struct journal_log log;
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 20);
+    uint64_t executed = log.next[0] - 1;
+    journal_log_body(&log, wire_tx_id(40, 0), 51); /* nobody ever names it */
+    journal_log_fill(&log, 400);
+    journal_log_body(&log, executed, 51); /* came again */
+    journal_log_fill(&log, 1000);
+    struct stretches *stretches = stretches_of(0);
+    read_count = 0;
+    assert_int_equal(ask(stretches, &log, 10).last_seq, 1000);
+    uint32_t whole = read_count;
+    for (uint64_t seq = 1040; seq <= 1400; seq += 40) {
+        journal_log_body(&log, executed, 51);
+        journal_log_fill(&log, seq);
+        read_count = 0;
+        struct answer answer = ask(stretches, &log, seq - 60);
+        assert_int_equal(answer.first_seq, seq - 59);
+        assert_int_equal(answer.last_seq, seq);
+        assert_true(read_count < whole / 5);
+    }
+    read_count = 0;
+    assert_int_equal(ask(stretches, &log, 500).first_seq, 501); /* another, further behind */
+    assert_true(read_count < whole * 6 / 5);                    /* not from 1 to 1400 */
     stretches_destroy(stretches);
     journal_close(log.journal);
 }
@@ -261,8 +431,16 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_branch_that_a_snapshot_replaced_is_not_handed_out,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_body_that_came_again_is_not_waited_for, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_a_long_stretch_comes_in_parts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_journal_that_is_cut_meanwhile, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_what_is_still_there_comes_whole_whenever_the_journal_is_cut, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_goes_while_it_is_read_leaves_no_hole, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_reading_begins_near_what_is_asked_for, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_who_waits_when_it_ends_is_told, set_up, tear_down),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,14 +18,16 @@
 
 struct world {
     struct follower node;
-    uint64_t seq, executed_seq;
+    uint64_t seq, executed_seq, commit_max;
     struct wire_hash previous;
-    uint32_t handovers;
+    uint32_t handovers, resignations, campaigns;
     uint8_t successor;
 };
 
 static void see(void *context, const struct replica_action *a) {
     struct world *w = context;
+    w->resignations += a->kind == REPLICA_ACTION_RESIGN;
+    w->campaigns += a->kind == REPLICA_ACTION_CAMPAIGN;
     if (a->kind != REPLICA_ACTION_SEND || a->frame_kind != WIRE_HANDOVER)
         return;
     w->handovers++;
@@ -49,7 +51,7 @@ static void tick(struct world *w, uint64_t later_ns) {
 static void propose(struct world *w) {
     uint8_t bytes[512];
     bool open = w->seq == 0;
-    struct wire_propose propose = {TERM, w->seq};
+    struct wire_propose propose = {TERM, w->seq < w->commit_max ? w->seq : w->commit_max};
     struct wire_epoch_head head = {.seq = ++w->seq,
                                    .term = TERM,
                                    .configuration_id = 5,
@@ -94,13 +96,14 @@ static uint64_t committed(const struct world *w) {
     return facts.commit_seq;
 }
 
-/* Node 1 leads term 101 with all NAMED epochs, HELD of their bodies, and one epoch of its own,
- * which both others have acknowledged. */
-static void take_over(struct world *w) {
+/* Node 1 leads term 101 with all NAMED epochs, of which so many are committed, HELD of their
+ * bodies, and one epoch of its own. */
+static void lead(struct world *w, uint64_t commit_seq) {
     struct replica_config config = follower_config();
     config.pass_interval_ns = 2 * MS;
     memset(w, 0, sizeof *w);
     w->node = (struct follower){.now_ns = MS, .see = see, .context = w};
+    w->commit_max = commit_seq;
     follower_open(&w->node, &config, TERM);
     while (w->seq < NAMED)
         propose(w);
@@ -118,13 +121,18 @@ static void take_over(struct world *w) {
                                    .promised_term = TERM + 1,
                                    .last_term = TERM,
                                    .last_seq = NAMED,
-                                   .commit_seq = NAMED,
+                                   .commit_seq = commit_seq,
                                    .wall_clock_us = 1000,
                                    .incarnations = {1, 1, 1}};
     memcpy(promise.last_hash, w->previous.bytes, sizeof promise.last_hash);
     follower_hear(&w->node, 2, WIRE_PROMISE, 0, &promise, sizeof promise);
     assert_true(replica_leads(w->node.replica));
     tick(w, US); /* its own epoch */
+}
+
+/* And both others have acknowledged that. */
+static void take_over(struct world *w) {
+    lead(w, NAMED);
     acknowledge(w, NAMED + 1);
     tick(w, US);
     assert_int_equal(committed(w), NAMED + 1);
@@ -169,10 +177,58 @@ static void who_gets_them_one_by_one_leads_on(void **state) {
     follower_close(&w.node);
 }
 
+/* Leads and hears the others acknowledge HELD epochs for `ms`. */
+static void lead_on(struct world *w, int ms) {
+    for (int i = 0; i < ms; i++) {
+        acknowledge(w, HELD);
+        tick(w, MS);
+    }
+}
+
+/* The others had promised more, and forgot it with their memory: bodies that nobody has any more,
+ * of epochs that were not committed. A term of its own again leaves them out. */
+static void what_nobody_could_acknowledge_goes_with_another_term(void **state) {
+    (void)state;
+    static struct world w;
+    lead(&w, HELD);
+    lead_on(&w, 35);
+    assert_int_equal(w.resignations, 0);
+    lead_on(&w, 10);
+    assert_int_equal(w.resignations, 1);
+    assert_int_equal(w.handovers, 0);
+    assert_int_equal(w.campaigns, 0);
+    assert_true(replica_leads(w.node.replica)); /* etcd may be away */
+    struct replica_event gone = {.kind = REPLICA_EVENT_LEADER_KEY};
+    gone.leader_key.node = REPLICA_NODE_NONE;
+    follower_step(&w.node, &gone);
+    tick(&w, US);
+    assert_int_equal(w.campaigns, 1);
+    follower_close(&w.node);
+}
+
+/* One of them has all, but they are too few: its term would be the better one. */
+static void who_could_acknowledge_more_is_handed_over_to(void **state) {
+    (void)state;
+    static struct world w;
+    lead(&w, HELD);
+    for (int i = 0; i < 45; i++) {
+        struct wire_ack ack = {TERM + 1, HELD + 1, HELD};
+        acknowledge(&w, HELD);
+        follower_hear(&w.node, 2, WIRE_ACK, 0, &ack, sizeof ack);
+        tick(&w, MS);
+    }
+    assert_int_equal(w.handovers, 1);
+    assert_int_equal(w.successor, 2);
+    assert_int_equal(w.resignations, 0);
+    follower_close(&w.node);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_cannot_get_what_others_have_hands_over),
         cmocka_unit_test(who_gets_them_one_by_one_leads_on),
+        cmocka_unit_test(what_nobody_could_acknowledge_goes_with_another_term),
+        cmocka_unit_test(who_could_acknowledge_more_is_handed_over_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
