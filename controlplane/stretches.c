@@ -45,7 +45,6 @@ struct stretches {
 
     /* the thread's */
     struct dump_journal journal;
-    uint64_t read_to; /* epochs up to there lie before journal.place */
     uint64_t number;
 };
 
@@ -82,21 +81,12 @@ static void do_job(struct stretches *s, struct job *job) {
         job->error = MRN_ERR_IO;
         return;
     }
-    struct dump_journal from_start = s->journal, *journal = &s->journal;
-    if (job->after_seq < s->read_to) { /* further back than where reading goes on */
-        from_start.place = 0;
-        journal = &from_start;
-    }
-    job->error = dump_journal_read(journal, &span, write_record, &w, job->text);
+    s->journal.place = dump_journal_place(&s->journal, job->after_seq);
+    job->error = dump_journal_read(&s->journal, &span, write_record, &w, job->text);
     if (!job->bytes && (job->error == MRN_ERR_NOT_FOUND || job->error == MRN_ERR_UNAVAILABLE)) {
         /* Perhaps segments went while they were read: once more, from where it begins now. */
-        from_start.place = 0;
-        journal = &from_start;
-        job->error = dump_journal_read(journal, &span, write_record, &w, job->text);
-    }
-    if (!job->error && job->to_seq > s->read_to) {
-        s->journal.place = journal->place;
-        s->read_to = job->to_seq;
+        s->journal.place = 0;
+        job->error = dump_journal_read(&s->journal, &span, write_record, &w, job->text);
     }
     if (job->bytes && (job->error == ENOUGH || job->error == MRN_ERR_UNAVAILABLE ||
                        job->error == MRN_ERR_NOT_FOUND))

@@ -307,32 +307,8 @@ def failover(options):
 
 
 def compose(options):
-    """Through the published HTTP port of the stack that `make run-compose` started (FABRIC=memif make run-compose: the other
-    fabric): a call that changes nothing, beside the HTTP library alone and the kernel's UDP echo."""
-    port = options.compose_port
-    if subprocess.run(["curl", "-sf", "-m", "3", f"http://127.0.0.1:{port}/readyz"], capture_output=True).returncode:
-        print(f"  compose: no gateway is ready at 127.0.0.1:{port}; start one: make run-compose (--compose-port says another port)")
-        return
-    rows, seconds, floor_port = Rows(options.repeat), 2 if options.quick else 4, 5890
-    call = {"path": "/echo.v1.Echo/Echo", "body": json.dumps({"payload": "bWFyb29uIG1hcm9vbiBtYXJvb24gbWFyb29uIG1hcm9vbg=="})}
-    alone = subprocess.Popen([str(PROBE), "http-floor", f"--port={floor_port}", "--seconds=600"], stdout=subprocess.DEVNULL)
-    try:
-        for flight in (1, 64):
-            rows.add(f"floor: HTTP library, {flight} connections", lambda flight=flight: probe(
-                PROBE, "http", port=floor_port, flight=flight, seconds=seconds, path="/", body="{}"))
-            rows.add(f"compose, {flight} connections", lambda flight=flight: probe(
-                PROBE, "http", port=port, flight=flight, seconds=seconds, **call))
-        rows.add("floor: UDP echo, blocking", lambda: probe(PROBE, "udp", count=5000))
-        rows.measure()
-    finally:
-        alone.kill()
-        alone.wait()
-    floor_of = rows.median("floor: HTTP library, 1 connections", "latency.p50")
-    table("Through compose's published HTTP port", LATENCY_HEAD + ["k/s"],
-          [latency_row(rows, name, floor_of) + [f"{(rows.median(name, 'per_s') or 0) / 1000:.1f}" if "UDP" not in name else ""]
-           for name in rows.plans])
-    save("compose", rows)
-    plot.lines(OUT / "compose.svg", "Latency through compose", "share of calls", "us", curves(rows, list(rows.plans)), True, True, NINES)
+    import compose as running_stack
+    running_stack.compose(options)
 
 
 def targets(options):
@@ -352,6 +328,7 @@ def main():
     parser.add_argument("--directory", default=str(ROOT), help="where the floor of the disk is measured")
     parser.add_argument("--compose-port", type=int, default=int(os.environ.get("GATEWAY_0_PORT", 5000)),
                         help="profile compose: the gateway's published port")
+    parser.add_argument("--parts", help="profile compose: only these of http,epoch,throughput,failover")
     parser.add_argument("--rows", help="profile targets: only these groups, e.g. L1,B2")
     parser.add_argument("--history", type=int, default=20000000, help="profile targets: transactions of history")
     options = parser.parse_args()

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -12,16 +13,19 @@ import time
 
 import bench
 import plot
+from guests import Guests
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/cluster"))
 from lib import cluster as c  # noqa: E402
 from lib import http as admin  # noqa: E402
+from lib.process import wait_until  # noqa: E402
 
-ECHO_PORT = 4000
+RATES = (1000, 10000, 50000, 100000, 200000, 400000, 600000, 800000)
+TRIPS = "floor: round trip, 4 pollers"
 NAMES = {"memory": "af_packet over veth, memory", "disk": "af_packet over veth, disk"}
 
 
-class Bench(c.Cluster):
+class Bench(Guests, c.Cluster):
     """A cluster with hosts for clients and echo servers. `build`: its programs; `fabric`: af_packet, or a point-to-point one
     (memif, vhost), whose links are sockets in the work directory: net namespaces then carry only etcd and admin HTTP."""
 
@@ -31,9 +35,6 @@ class Bench(c.Cluster):
         self.fabric, self.etcd_members = fabric, etcd_members
         self.marks = None
         self.hosts = 0
-        self.guests = []
-        self.nice = 0
-        self.echoes = 0
 
     def __enter__(self):
         super().__enter__()
@@ -70,24 +71,11 @@ class Bench(c.Cluster):
         name = f"p{self.hosts}"
         return name, self.network.add_host(name, 100 + self.hosts)
 
-    def command(self, host, own_address, measurement, **options):
-        environment = [f"{key}={value}" for key, value in self._environment(host).items()]
-        if "links" not in options:
-            options = {"fabric": "af_packet", "interface": "eth0", "address": f"{own_address}/24", **options}
-        return ["nice", "-n", str(self.nice), "ip", "netns", "exec", self.network.namespace(host), "env", *environment,
-                str(self.build / "perf/maroon-perf-net"), measurement] \
-            + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    def namespace(self, name):
+        return self.network.namespace(name)
 
-    def run(self, host, own_address, measurement, **options):
-        try:
-            done = subprocess.run(self.command(host, own_address, measurement, **options), capture_output=True, text=True,
-                                  timeout=bench.PROBE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return None
-        if done.returncode != 0:
-            print(f"  {measurement}: status {done.returncode} {done.stderr.strip()[-300:]}", file=sys.stderr)
-            return None
-        return json.loads(done.stdout)
+    def guest_environment(self, name):
+        return self._environment(name)
 
     def renice(self, nice):
         """The nodes' threads, and the clients started from now on."""
@@ -101,40 +89,12 @@ class Bench(c.Cluster):
             return ",".join(f"10.99.0.{i + 1}:{c.PORT}" for i in range(len(self.node_addresses)))
         return ",".join(f"{address}:{c.PORT}" for address in self.node_addresses)
 
-    def client(self, host, **options):
-        if self.fabric != "af_packet":
-            count = len(self.node_addresses)
-            options = {**self.links(count, count + 1), **options}
-        return self.run(*host, "client", nodes=self.node_list(), **options)
+    def client_links(self):
+        count = len(self.node_addresses)
+        return {} if self.fabric == "af_packet" else self.links(count, count + 1)
 
-    def clients(self, count, **options):
-        """So many gateways at once, each a process of its own: rates added up, latencies of the slowest."""
-        while len(self.guests) < count:
-            self.guests.append(self.host())
-        running = [subprocess.Popen(self.command(*host, "client", nodes=self.node_list(), **options), stdout=subprocess.PIPE,
-                                    text=True) for host in self.guests[:count]]
-        found = [json.loads(output) for output in (process.communicate(timeout=bench.PROBE_SECONDS)[0] for process in running) if output]
-        if len(found) < count:
-            return None
-        slowest = max(found, key=lambda result: result["latency"]["p50"])
-        return {**slowest, "per_s": sum(result["per_s"] for result in found)}
-
-    def echo(self, host, servers, **options):
-        """The floor: a round trip of empty packets, with as many processes polling and yielding as the cluster has."""
-        links, to = [{}] * (len(servers) + 1), servers[0][1]
-        if self.fabric != "af_packet":
-            self.echoes += 1
-            links, to = [self.links(i, len(servers) + 1, f"echo{self.echoes}") for i in range(len(servers) + 1)], "10.99.0.1"
-        running = [subprocess.Popen(self.command(*server, "echo", server=1, seconds=30, port=ECHO_PORT, **links[i]),
-                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for i, server in enumerate(servers)]
-        time.sleep(1.0)
-        try:
-            found = self.run(*host, "echo", to=f"{to}:{ECHO_PORT}", port=ECHO_PORT, **links[-1], **options)
-            return found if all(process.poll() is None for process in running) else None  # with fewer pollers it is another floor
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
+    def etcd_address(self):
+        return self.etcd.addresses[0]
 
 
 def syncs_at_once(directory, count, writers):
@@ -147,7 +107,7 @@ def syncs_at_once(directory, count, writers):
 
 def etcd_transactions(cluster, count=300):
     """One put in a transaction per epoch: what committing every epoch through etcd would cost."""
-    connection = http.client.HTTPConnection(cluster.etcd.addresses[0], 2379, timeout=10)
+    connection = http.client.HTTPConnection(cluster.etcd_address(), 2379, timeout=10)
     key, took = base64.b64encode(b"/perf").decode(), []
     for number in range(count):
         value = base64.b64encode(f"{number:064}".encode()).decode()
@@ -174,7 +134,7 @@ def epoch(options):
             host, servers = cluster.host(), [cluster.host() for _ in range(3)]
             part = bench.Rows(options.repeat)
             if durability == "memory":
-                part.add("floor: round trip, 4 pollers", lambda: cluster.echo(host, servers, count=count))
+                part.add(TRIPS, lambda: cluster.echo(host, servers, count=count))
             part.measure()
             rows.results.update(part.results)
             cluster.start_rest(nodes=3, gateways=0, node_keys={"durability": durability})
@@ -199,7 +159,7 @@ def epoch(options):
             part.plans.clear()
             part.add(f"{fabric}, memory", lambda: cluster.client(host, flight=1, count=count, seconds=20)).measure()
             rows.results.update(part.results)
-    trip = rows.median("floor: round trip, 4 pollers", "latency.p50")
+    trip = rows.median(TRIPS, "latency.p50")
     floor = 2 * trip if trip else None
     sync = rows.median("floor: write + fdatasync", "latency.p50")
     shown = [bench.latency_row(rows, NAMES["memory"], floor),
@@ -208,7 +168,7 @@ def epoch(options):
         trip_of = rows.median(f"floor: round trip, 4 pollers, {fabric}", "latency.p50")
         shown.append(bench.latency_row(rows, f"{fabric}, memory", 2 * trip_of if trip_of else None))
     shown += [bench.latency_row(rows, name, floor) for name in
-              ("floor: round trip, 4 pollers", "floor: write + fdatasync", "peer: etcd transaction")]
+              (TRIPS, "floor: write + fdatasync", "peer: etcd transaction")]
     bench.table("Three nodes, client and etcd as processes in namespaces; floor: two round trips (disk: and one sync)",
                 bench.LATENCY_HEAD, shown)
     bench.save("epoch_processes", rows)
@@ -217,40 +177,46 @@ def epoch(options):
 
 
 def throughput(options):
-    rows = bench.Rows(options.repeat)
-    seconds = 3 if options.quick else 6
-    rates = (1000, 10000, 50000, 100000, 200000, 400000, 600000, 800000)
-    floor = "floor: round trip, 4 pollers"
     with Bench() as cluster:
         cluster.start_network()
         host, servers = cluster.host(), [cluster.host() for _ in range(3)]
-        trips = bench.Rows(options.repeat).add(floor, lambda: cluster.echo(host, servers, count=3000)).measure()
+        trips = bench.Rows(options.repeat).add(TRIPS, lambda: cluster.echo(host, servers, count=3000)).measure()
         cluster.start_rest(nodes=3, gateways=0)
         cluster.leader()
-        for rate in rates:
-            rows.add(f"{rate / 1000:g} k/s", lambda rate=rate: cluster.client(host, flight=4096, rate=rate, seconds=seconds))
-        rows.add("256 in flight", lambda: cluster.client(host, flight=256, seconds=seconds))
-        for size in (64, 256, 1024):
-            rows.add(f"echo of {size} B, 256 in flight", lambda size=size: cluster.client(
-                host, app="echo", size=size, flight=256, seconds=seconds))
-        for count in (1, 2, 4):
-            rows.add(f"{count} gateways, a range each, 256 in flight together",
-                     lambda count=count: cluster.clients(count, flight=256 // count, seconds=seconds))
-        rows.measure()
-    trip = trips.median(floor, "latency.p50")
+        rows = sweep(options, cluster, host, RATES)
+    show_sweep(rows, trips, RATES, "throughput_processes", "af_packet over veth, memory")
+
+
+def sweep(options, cluster, host, rates):
+    """Open loops at these rates; sizes; ranges."""
+    rows, seconds = bench.Rows(options.repeat), 3 if options.quick else 6
+    for rate in rates:
+        rows.add(f"{rate / 1000:g} k/s", lambda rate=rate: cluster.client(host, flight=4096, rate=rate, seconds=seconds))
+    rows.add("256 in flight", lambda: cluster.client(host, flight=256, seconds=seconds))
+    for size in (64, 256, 1024):
+        rows.add(f"echo of {size} B, 256 in flight", lambda size=size: cluster.client(
+            host, app="echo", size=size, flight=256, seconds=seconds))
+    for count in (1, 2, 4):
+        rows.add(f"{count} gateways, a range each, 256 in flight together",
+                 lambda count=count: cluster.clients(count, flight=256 // count, seconds=seconds))
+    return rows.measure()
+
+
+def show_sweep(rows, trips, rates, name, title, floor_ns=None, floor_name="two round trips"):
+    floor_ns = floor_ns or 2 * (trips.median(TRIPS, "latency.p50") or 0)
     shown = []
-    for name in rows.plans:
-        low, high = rows.spread(name, "per_s")
+    for plan in rows.plans:
+        low, high = rows.spread(plan, "per_s")
         if low is None:
             continue
-        shown.append([name, f"{rows.median(name, 'per_s') / 1000:.1f}", f"{low / 1000:.1f}-{high / 1000:.1f}"]
-                     + [bench.us(rows.median(name, f"latency.{p}")) for p in ("p50", "p99", "p999")]
-                     + [bench.ratio(rows.median(name, "latency.p50"), 2 * trip if trip else None)])
+        shown.append([plan, f"{rows.median(plan, 'per_s') / 1000:.1f}", f"{low / 1000:.1f}-{high / 1000:.1f}"]
+                     + [bench.us(rows.median(plan, f"latency.{p}")) for p in ("p50", "p99", "p999")]
+                     + [bench.ratio(rows.median(plan, "latency.p50"), floor_ns)])
     rows.results.update(trips.results)
-    bench.table(f"af_packet over veth, memory; bank in an open loop unless said otherwise; floor: two round trips, {bench.us(2 * trip)} us",
+    bench.table(f"{title}; bank in an open loop unless said otherwise; floor: {floor_name}, {bench.us(floor_ns)} us",
                 ["", "answered k/s", "spread", "p50 us", "p99 us", "p99.9 us", "p50 / floor"], shown)
-    bench.save("throughput_processes", rows)
-    plot.lines(bench.OUT / "throughput_processes.svg", "Latency against throughput, af_packet over veth", "transactions/s", "us",
+    bench.save(name, rows)
+    plot.lines(bench.OUT / f"{name}.svg", f"Latency against throughput, {title}", "transactions/s", "us",
                {p: [(rows.median(f"{rate / 1000:g} k/s", "per_s") or 0,
                      (rows.median(f"{rate / 1000:g} k/s", f"latency.{p}") or 0) / 1000) for rate in rates]
                 for p in ("p50", "p99", "p999")}, False, True)
@@ -282,20 +248,26 @@ FAULTS = {"nothing done": nothing, "leader handed over": hand_over, "leader paus
 
 
 def failover_gaps(rounds, faults=tuple(FAULTS)):
-    """The longest time without an answer around each fault, under 2,000 transactions/s; etcd's transactions, and round trips
-    of empty packets on the same fabric."""
-    gaps = {}
+    """Gaps of a cluster of namespaces; etcd's transactions, and round trips of empty packets on the same fabric."""
     with Bench() as cluster:
         cluster.start_network()
         host, servers = cluster.host(), [cluster.host() for _ in range(3)]
         trips = [cluster.echo(host, servers, count=3000) for _ in range(3)]
         cluster.start_rest(nodes=3, gateways=0)
         cluster.leader()
-        for name in faults:
-            pause_s = 0.1 if name == "nothing done" else 2
-            client = subprocess.Popen(cluster.command(*host, "client", nodes=cluster.node_list(), rate=2000, flight=4096,
-                                                      seconds=int(rounds * (2 + 2 * pause_s)) + 4), stdout=subprocess.PIPE, text=True)
-            times = []
+        gaps = gaps_around(cluster, host, rounds, faults)
+        return {"gaps_ns": gaps, "etcd": etcd_transactions(cluster), "trips": [trip for trip in trips if trip]}
+
+
+def gaps_around(cluster, host, rounds, faults=tuple(FAULTS)):
+    """The longest time without an answer around each fault, under 2,000 transactions/s. A round begins when the node of the last
+    one has executed what was committed meanwhile: without it there would be no quorum beside the next."""
+    gaps = {}
+    for name in faults:
+        pause_s = 0.1 if name == "nothing done" else 2
+        client = subprocess.Popen(cluster.client_command(host, rate=2000, flight=4096, seconds=600), stdout=subprocess.PIPE, text=True)
+        times = []
+        try:
             time.sleep(3)
             for _ in range(rounds):
                 leader = cluster.leader()
@@ -305,17 +277,24 @@ def failover_gaps(rounds, faults=tuple(FAULTS)):
                 time.sleep(pause_s)
                 undo()
                 cluster.wait_node_ready(leader)
+                committed = max(cluster.status(index)["commitSeq"] for index in range(len(cluster.nodes)))
+                wait_until(lambda: cluster.status(leader)["execSeq"] >= committed, 60, f"node {leader} has caught up")
                 time.sleep(1)
+        finally:
+            client.send_signal(signal.SIGINT)  # it tells what it has
             output, _ = client.communicate(timeout=bench.PROBE_SECONDS)
-            result = json.loads(output)
-            gaps[name] = [max([length for at, length in result["gaps"] if before - 50e6 < at + length and at < after + 50e6],
-                              default=0) for before, after in times]
-        return {"gaps_ns": gaps, "etcd": etcd_transactions(cluster), "trips": [trip for trip in trips if trip]}
+        found = json.loads(output)["gaps"]
+        gaps[name] = [max([length for at, length in found if before - 50e6 < at + length and at < after + 50e6],
+                          default=0) for before, after in times]
+    return gaps
 
 
 def failover(options):
     """F1, F2."""
-    measured = failover_gaps(3 if options.quick else 10)
+    show_failover(options, failover_gaps(3 if options.quick else 10), "failover")
+
+
+def show_failover(options, measured, file, title="Without an answer around a fault"):
     gaps, peer = measured["gaps_ns"], measured["etcd"]
     floors = bench.Rows(options.repeat).add("UDP echo, blocking", lambda: bench.probe(bench.PROBE, "udp", count=5000)).measure()
     floors.results["round trip, 4 pollers"] = measured.pop("trips")
@@ -329,8 +308,8 @@ def failover(options):
     rows += [row(f"floor: {name}", floors.spread(name, "latency.min")[0], floors.median(name, "latency.p50"),
                  floors.spread(name, "latency.max")[1], sum(run["latency"]["count"] for run in found))
              for name, found in floors.results.items() if found]
-    bench.table("Without an answer around a fault (gaps under 2 ms count as 0)",
+    bench.table(f"{title} (gaps under 2 ms count as 0)",
                 ["", "least us", "p50 us", "max us", "rounds", "p50 / etcd", "p50 / round trip"], rows)
-    bench.save("failover", floors, measured)
-    plot.lines(bench.OUT / "failover.svg", "Time without an answer, by round (sorted)", "round", "ms",
+    bench.save(file, floors, measured)
+    plot.lines(bench.OUT / f"{file}.svg", "Time without an answer, by round (sorted)", "round", "ms",
                {name: [(i + 1, value / 1e6) for i, value in enumerate(sorted(values))] for name, values in gaps.items()})

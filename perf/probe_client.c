@@ -2,6 +2,7 @@
 #include "perf/probe.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,13 @@ static void submit(struct run *run) {
     }
 }
 
+static volatile sig_atomic_t ended; /* SIGINT: no more load, tell what was measured */
+
+static void on_signal(int number) {
+    (void)number;
+    ended = 1;
+}
+
 static void pass(struct run *run, bool offer) {
     run->now_ns = perf_clock_ns();
     run->worked = perf_client_poll(run->client, run->now_ns / 1000) != 0;
@@ -112,7 +120,8 @@ int probe_client(void) {
     uint64_t start_ns = perf_clock_ns(), cpu_ns = perf_clock_cpu_ns();
     run.epochs = 0;
     json_array_clear(run.gaps);
-    while (!perf_load_over(&run.load) && run.now_ns < start_ns + limit_ns)
+    signal(SIGINT, on_signal);
+    while (!ended && !perf_load_over(&run.load) && run.now_ns < start_ns + limit_ns)
         pass(&run, true);
     double took_ns = (double)(perf_clock_ns() - start_ns);
     struct gateway_core_facts facts;

@@ -11,6 +11,9 @@
 
 #define BUCKETS (1u << 16)
 #define WINDOW_MAX (UINT32_C(1) << 24) /* epochs that wait */
+#define PATIENCE 8                     /* marks: a body older than so many keeps none back */
+#define MARK_SHIFT 11                  /* a mark each 8 MiB of blocks, and each segment */
+#define RANGES (1u << 12)              /* remembered: how far they are settled */
 
 struct held_body {
     struct held_body *next;
@@ -26,19 +29,27 @@ struct held_epoch {
     struct wire_hash hash;
 };
 
+struct settled {
+    uint64_t range, end_id; /* ids of it below were handed out or let go; end_id 0: none */
+};
+
 struct collecting {
+    struct dump_journal *journal;
     const struct dump_journal_span *span;
     dump_journal_emit *emit;
     void *context;
     struct held_body **bodies; /* BUCKETS chains, the newest under an id first */
+    struct settled *settled;   /* RANGES, the newest of those that share a place */
     struct held_epoch *window; /* of epochs next, next + 1, ... */
     uint32_t window_count, window_room, window_first;
-    uint64_t next;         /* 0: no epoch was seen yet */
-    uint64_t committed;    /* as far as a record says */
-    bool begun;            /* handing out */
-    bool passed;           /* something was handed out or let go: next goes back no more */
-    struct wire_hash hash; /* of the last one handed out */
-    uint64_t place;        /* of the record at hand */
+    uint64_t next;              /* 0: no epoch was seen yet */
+    uint64_t committed;         /* as far as a record says */
+    bool begun;                 /* handing out */
+    bool passed;                /* something was handed out or let go: next goes back no more */
+    struct wire_hash hash;      /* of the last one handed out */
+    uint64_t place;             /* of the record at hand */
+    uint64_t marked;            /* the same when the last mark was made, shifted */
+    uint64_t earlier[PATIENCE]; /* the same at the last marks */
     struct dump_bytes record;
     char *text;
 };
@@ -79,6 +90,16 @@ static void body_drop(struct collecting *c, uint64_t id) {
     }
 }
 
+static struct settled *settled_of(struct collecting *c, uint64_t id) {
+    return &c->settled[wire_tx_range(id) % RANGES];
+}
+
+/* A body that came again after its epoch: nothing names it any more. */
+static bool is_settled(struct collecting *c, uint64_t id) {
+    const struct settled *settled = settled_of(c, id);
+    return settled->range == wire_tx_range(id) && id < settled->end_id;
+}
+
 /* Of several records under one id the newest is the one. */
 static int take_body(struct collecting *c, const uint8_t *bytes, uint32_t length_bytes) {
     uint64_t id;
@@ -86,6 +107,8 @@ static int take_body(struct collecting *c, const uint8_t *bytes, uint32_t length
         return malformed(c);
     memcpy(&id, bytes, sizeof id);
     length_bytes -= (uint32_t)sizeof id;
+    if (is_settled(c, id))
+        return 0;
     struct held_body *body = malloc(sizeof *body + length_bytes);
     if (!body)
         return no_memory(c);
@@ -146,6 +169,7 @@ static int window_put(struct collecting *c, const uint8_t *epoch, uint32_t lengt
         if (c->begun)
             return MRN_ERR_NOT_FOUND;
         window_cut(c, 0);
+        memset(c->settled, 0, RANGES * sizeof *c->settled);
         c->passed = false;
         c->next = 0;
     }
@@ -170,9 +194,12 @@ static void window_pop(struct collecting *c) {
     struct held_epoch *first = window_at(c, c->next);
     const struct wire_epoch_head *head = (const void *)first->bytes;
     const struct wire_interval *v = wire_epoch_intervals(first->bytes);
-    for (uint32_t i = 0; i < head->interval_count; i++)
+    for (uint32_t i = 0; i < head->interval_count; i++) {
         for (uint32_t n = 0; n < v[i].count; n++)
             body_drop(c, v[i].first_id + n);
+        *settled_of(c, v[i].first_id) =
+            (struct settled){wire_tx_range(v[i].first_id), v[i].first_id + v[i].count};
+    }
     free(first->bytes);
     *first = (struct held_epoch){0};
     c->window_first++;
@@ -246,6 +273,46 @@ static int advance(struct collecting *c) {
     return 0;
 }
 
+/* Where the next reading must begin: at the oldest of what still waits. */
+static uint64_t oldest(const struct collecting *c) {
+    uint64_t place = c->place;
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        for (const struct held_body *body = c->bodies[i]; body; body = body->next)
+            place = body->place < place ? body->place : place;
+    for (uint32_t i = 0; i < c->window_count; i++) {
+        const struct held_epoch *e = &c->window[c->window_first + i];
+        place = e->place < place ? e->place : place;
+    }
+    return place;
+}
+
+/* Full, every second one goes: what is far behind is wanted seldom. */
+static void thin(struct dump_journal *journal) {
+    for (uint32_t i = 1; 2 * i < DUMP_JOURNAL_MARKS_MAX; i++)
+        journal->marks[i] = journal->marks[2 * i];
+    journal->mark_count = DUMP_JOURNAL_MARKS_MAX / 2;
+}
+
+/* A body that nobody proposes, since its gateway is gone, would wait for ever. If one so old is
+ * named after all, a reading that began at the mark does not find it. */
+static void mark(struct collecting *c) {
+    struct dump_journal *journal = c->journal;
+    uint64_t place = oldest(c), long_ago = c->earlier[0];
+    struct dump_journal_mark new = {c->next - 1, place > long_ago ? place : long_ago};
+    memmove(c->earlier, c->earlier + 1, sizeof c->earlier - sizeof c->earlier[0]);
+    c->earlier[PATIENCE - 1] = c->place;
+    if (journal->mark_count == DUMP_JOURNAL_MARKS_MAX)
+        thin(journal);
+    uint32_t at = journal->mark_count;
+    while (at && journal->marks[at - 1].seq >= new.seq)
+        at--;
+    if (at < journal->mark_count && journal->marks[at].seq == new.seq)
+        return;
+    memmove(&journal->marks[at + 1], &journal->marks[at], (journal->mark_count - at) * sizeof new);
+    journal->marks[at] = new;
+    journal->mark_count++;
+}
+
 static int take_record(void *context, enum journal_kind kind, uint64_t place, const uint8_t *bytes,
                        uint32_t length_bytes) {
     struct collecting *c = context;
@@ -262,7 +329,13 @@ static int take_record(void *context, enum journal_kind kind, uint64_t place, co
     memcpy(&committed, bytes, sizeof committed);
     c->committed = committed > c->committed ? committed : c->committed;
     int error = window_put(c, bytes + sizeof committed, length_bytes - (uint32_t)sizeof committed);
-    return error ? error : advance(c);
+    if (!error)
+        error = advance(c);
+    if (!error && c->passed && c->place >> MARK_SHIFT != c->marked) {
+        c->marked = c->place >> MARK_SHIFT;
+        mark(c);
+    }
+    return error;
 }
 
 /* What was asked for is executed, so committed, if that is what lies here under its number. */
@@ -271,19 +344,6 @@ static void note_asked(struct collecting *c) {
     if (c->next && to_seq >= c->next && to_seq < c->next + c->window_count &&
         !memcmp(&window_at(c, to_seq)->hash, &c->span->to_hash, sizeof c->span->to_hash))
         c->committed = to_seq > c->committed ? to_seq : c->committed;
-}
-
-/* Where the next reading must begin: at the oldest of what still waits. */
-static uint64_t oldest(const struct collecting *c) {
-    uint64_t place = c->place;
-    for (uint32_t i = 0; i < BUCKETS; i++)
-        for (const struct held_body *body = c->bodies[i]; body; body = body->next)
-            place = body->place < place ? body->place : place;
-    for (uint32_t i = 0; i < c->window_count; i++) {
-        const struct held_epoch *e = &c->window[c->window_first + i];
-        place = e->place < place ? e->place : place;
-    }
-    return place;
 }
 
 static void collecting_free(struct collecting *c) {
@@ -295,18 +355,33 @@ static void collecting_free(struct collecting *c) {
         }
     window_cut(c, 0);
     free(c->bodies);
+    free(c->settled);
     free(c->window);
     dump_bytes_free(&c->record);
 }
 
+uint64_t dump_journal_place(const struct dump_journal *journal, uint64_t after_seq) {
+    uint64_t place = 0;
+    for (uint32_t i = 0; i < journal->mark_count && journal->marks[i].seq <= after_seq; i++)
+        place = journal->marks[i].place > place ? journal->marks[i].place : place;
+    return place;
+}
+
 int dump_journal_read(struct dump_journal *journal, const struct dump_journal_span *span,
                       dump_journal_emit *emit, void *context, char *text) {
-    struct collecting c = {
-        .span = span, .emit = emit, .context = context, .hash = span->after_hash, .text = text};
+    struct collecting c = {.journal = journal,
+                           .span = span,
+                           .emit = emit,
+                           .context = context,
+                           .hash = span->after_hash,
+                           .text = text};
     char words[JOURNAL_TEXT_BYTES] = "";
     c.bodies = calloc(BUCKETS, sizeof(struct held_body *));
-    if (!c.bodies)
+    c.settled = calloc(RANGES, sizeof *c.settled);
+    if (!c.bodies || !c.settled) {
+        collecting_free(&c);
         return no_memory(&c);
+    }
     text[0] = '\0';
     int error = journal_follow(journal->directory, journal->place, take_record, &c, words);
     if (!error) {
@@ -316,9 +391,10 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
     if (!error &&
         (c.next <= span->to_seq || !c.begun)) /* too little, or only what comes after it */
         error = c.next && c.next <= span->to_seq ? MRN_ERR_UNAVAILABLE : MRN_ERR_NOT_FOUND;
-    if (!error)
+    if (!error) {
         journal->place = oldest(&c);
-    else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])
+        mark(&c);
+    } else if ((error == MRN_ERR_NOT_FOUND || error == MRN_ERR_UNAVAILABLE) && !text[0])
         snprintf(text, DUMP_TEXT_BYTES,
                  "the journal does not hold epochs %" PRIu64 " to %" PRIu64
                  " with their bodies (got to %" PRIu64 "): %.100s",

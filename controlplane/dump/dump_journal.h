@@ -18,9 +18,19 @@
 #include "controlplane/dump/dump_object.h"
 #include "proto/wire.h"
 
+/* Epochs above `seq` lie at `place` (journal_follow.h) or later, with their bodies, unless one
+ * waited for 64 MiB: what is read from here on lacks that one (UNAVAILABLE, NOT_FOUND). */
+struct dump_journal_mark {
+    uint64_t seq, place;
+};
+
+#define DUMP_JOURNAL_MARKS_MAX 128
+
 struct dump_journal {
     char directory[512];
-    uint64_t place; /* reading begins here (journal_follow.h): what lies before was handed out */
+    uint64_t place; /* reading begins here: what lies before was handed out */
+    struct dump_journal_mark marks[DUMP_JOURNAL_MARKS_MAX]; /* by seq; made while it is read */
+    uint32_t mark_count;
 };
 
 /* What follows which epoch, up to which. */
@@ -34,6 +44,9 @@ struct dump_journal_span {
 /* A whole record (dump_stretch.h) of epoch `seq`; not 0 ends the reading with it. */
 typedef int dump_journal_emit(void *context, uint64_t seq, const struct wire_hash *hash,
                               const void *record, size_t count);
+
+/* Where reading may begin for what follows `after_seq`: at the last mark that serves, or at 0. */
+uint64_t dump_journal_place(const struct dump_journal *journal, uint64_t after_seq);
 
 int dump_journal_read(struct dump_journal *journal, const struct dump_journal_span *span,
                       dump_journal_emit *emit, void *context, char *text);

@@ -119,8 +119,9 @@ struct net_received {
 
 /* Opens a packet, finds its sender, handles HELLO and the PING of strangers. Returns WIRE_DROP_NONE
  * and fills *ret_received; or a reason (counted here: SHORT, MAGIC, VERSION, CHECKSUM, SESSION_*,
- * HELLO_ONLY, CONFIGURATION, INCARNATION_OLD, FRAME_*). An unknown session is answered by HELLO, a
- * PING of session 0 by PONG: one address at most every NET_HELLO_MIN_US. O(1). */
+ * HELLO_ONLY, CONFIGURATION, INCARNATION_OLD, FRAME_*). An unknown session is answered by HELLO, so
+ * is a gateway refused for CONFIGURATION (it learns our id), and a PING of session 0 by PONG: one
+ * address at most every NET_HELLO_MIN_US. O(1). */
 enum wire_drop net_session_receive(struct net_sessions *sessions, const void *packet,
                                    size_t length_bytes, struct net_address source, uint64_t now_us,
                                    struct net_received *ret_received);

@@ -130,8 +130,12 @@ static enum wire_drop take_hello(struct net_sessions *s, const struct wire_hello
         return refuse(s, WIRE_DROP_FRAME_ROLE, source, hello);
     uint64_t id = s->own.configuration_id;
     bool may_be_unknown = hello->role == WIRE_ROLE_GATEWAY && hello->configuration_id == 0;
-    if (id ? hello->configuration_id != id && !may_be_unknown : hello->configuration_id == 0)
+    if (id ? hello->configuration_id != id && !may_be_unknown : hello->configuration_id == 0) {
+        /* Nodes introduce themselves to nodes; to a gateway only this says why it is not served. */
+        if (hello->role == WIRE_ROLE_GATEWAY && may_answer(s, source, now_us))
+            answer(s, source, hello->stage, hello->session, 0);
         return refuse(s, WIRE_DROP_CONFIGURATION, source, hello);
+    }
     enum wire_drop reason = hello->role == WIRE_ROLE_NODE
                                 ? node_hello(s, hello, source, &peer)
                                 : gateway_hello(s, hello, source, now_us, &peer);

@@ -95,6 +95,7 @@ void replica_body_free(struct replica *r, struct range *g, uint32_t offset) {
     c->slot[i] = REPLICA_SLOT_NONE;
     assert(r->slots_used > 0 && c->used > 0);
     r->slots_used--;
+    r->refused_ns = 0;
     if (--c->used == 0)
         chunk_drop(r, g, c);
 }
@@ -171,11 +172,6 @@ void replica_range_advance(struct replica *r, struct range *g) {
 
 /* ---- a body arrives ---- */
 
-uint32_t replica_slots_room(const struct replica *r) {
-    return r->config.body_slots -
-           min_u32(r->config.epochs_in_flight * r->config.epoch_cap, r->config.body_slots / 2);
-}
-
 static const struct epoch *next_to_hold(const struct replica *r) {
     return r->held_seq < r->last_seq ? epoch_at(r, r->held_seq + 1) : NULL;
 }
@@ -216,14 +212,6 @@ static bool gateway_refused(struct replica *r, struct range *g,
     return false;
 }
 
-static void want_result(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway) {
-    if (replica_range_others_result(r, id, owner, gateway))
-        return;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
-    a->id = id;
-    a->gateway = gateway;
-}
-
 /* A body of a retired range: executed, or of its last owner. Another may be its next one. */
 static bool retired_refused(struct replica *r, const struct replica_event_body *b) {
     uint64_t range = wire_tx_range(b->id);
@@ -233,7 +221,7 @@ static bool retired_refused(struct replica *r, const struct replica_event_body *
         return false;
     if (wire_tx_offset(b->id) < retired_end(retired)) {
         if (!r->replaying && !replica_quarantined(r))
-            want_result(r, b->id, b->owner, b->gateway);
+            replica_query_body(r, b);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return true;
     }
@@ -350,7 +338,7 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     }
     if (offset < g->executed) {
         if (from_gateway && !replica_quarantined(r))
-            want_result(r, b->id, b->owner, b->gateway);
+            replica_query_body(r, b);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }
@@ -382,7 +370,9 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
         uint32_t room = replica_slots_room(r);
         if (offset > g->received)
             room -= room / 4;
-        if (r->slots_used >= room) {
+        if (r->slots_used >= room || replica_room_is_others(r, g)) {
+            if (offset == g->received && !r->refused_ns)
+                r->refused_ns = r->now_ns;
             refuse(r, b, WIRE_DROP_BODY_POOL);
             return;
         }

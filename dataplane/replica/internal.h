@@ -1,7 +1,9 @@
 /* The replica's inside: one struct, shared by the files of this room and nobody else.
  *
- *   ranges.c      ranges and their owners, progress to gateways, dropping bodies
+ *   ranges.c      ranges and their owners, progress to gateways
+ *   query.c       what became of an id, for who asks
  *   bodies.c      bodies: where each is, which one is taken; how far a range is held
+ *   room.c        dropping bodies that no epoch names
  *   retired.c     what is kept of ranges that are over, and giving back their places
  *   log.c         the epoch log: append, replace, held, acknowledgeable, deliver, release
  *   order.c       propose, take part, acknowledge, commit
@@ -56,6 +58,7 @@
 #define PEER_RECENT_NS 1000000000u
 #define RECHECK_RANGE_NS 500000000u
 #define DENIED_NS 1500000000u /* longer than a gateway waits between two renewals */
+#define FAVOUR_SLICES 8u      /* greatest ones: so long all room is one range's */
 #define FORSAKEN_SEALS 8      /* times seal_after: an open range is silent for so long */
 #define NOTE_WAIT_NS 1000000u /* an epoch would have come by then, and noted the same */
 
@@ -234,6 +237,10 @@ struct replica {
     uint32_t *chunk_index;
     uint32_t chunk_index_mask, chunk_count, chunk_free;
     uint32_t slots_used;
+    uint64_t
+        refused_ns; /* no place was left for a range's next body; 0: one was given back since */
+    uint32_t favoured, favoured_at; /* range whose transaction, from there on, is to get whole */
+    uint64_t favoured_until_ns;
     uint32_t purge_place; /* next range to look at for bodies to purge */
 
     /* leader */
@@ -355,8 +362,6 @@ static inline uint32_t replica_queue_pop(struct queue *q) {
     q->count--;
     return place;
 }
-/* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
-void replica_range_purge(struct replica *r, struct range *g);
 uint64_t replica_range_word(const struct range *g);
 /* Was `owner` the last one of this sealed range? */
 bool replica_range_was_of(const struct range *g, uint64_t owner);
@@ -365,8 +370,6 @@ bool replica_range_denied(const struct replica *r, const struct range *g, uint64
 void replica_range_tell_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway);
 void replica_range_tell_not_owner(struct replica *r, const struct range *g, uint64_t owner,
                                   uint64_t asker, uint32_t gateway);
-/* `id` is executed, of a holding that is not the asker's: then he is told. */
-bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
 void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned,
                            uint32_t start);
@@ -382,9 +385,24 @@ void replica_body_free(struct replica *r, struct range *g, uint32_t offset);
 void replica_body_event(struct replica *r, const struct replica_event_body *body);
 void replica_range_advance(struct replica *r, struct range *g);
 void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
-uint32_t replica_slots_room(const struct replica *r);        /* for bodies that no epoch names */
 bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
                              struct wire_digest *sum);
+
+/* ---- query.c ---- */
+
+/* `owner` may be a mark, 0: whoever's it is. */
+void replica_query(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway,
+                   uint32_t offset_bytes, uint32_t length_bytes);
+/* A gateway sent again what is executed: it wants the result, or holds the range no more. */
+void replica_query_body(struct replica *r, const struct replica_event_body *body);
+
+/* ---- room.c ---- */
+/* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */
+void replica_range_purge(struct replica *r, struct range *g);
+uint32_t replica_slots_room(const struct replica *r); /* for bodies that no epoch names */
+/* What is free is for another range for now. */
+bool replica_room_is_others(const struct replica *r, const struct range *g);
+void replica_room_tick(struct replica *r);
 
 /* ---- retired.c ---- */
 void replica_retired_reset(struct replica *r);

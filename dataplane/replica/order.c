@@ -313,11 +313,20 @@ static uint32_t whole_transactions(struct replica *r, struct range *g, uint32_t 
     return end - g->logged;
 }
 
+/* Of how many bodies the next epoch may be. A new leader's first stands above epochs that are not
+ * committed: whoever is to acknowledge it must have place for the bodies of all of them at once. */
+static uint32_t bodies_room(const struct replica *r) {
+    uint32_t named = 0, room = replica_slots_room(r);
+    for (uint64_t seq = r->commit_seq + 1; !r->own_first_seq && seq <= r->last_seq; seq++)
+        named += epoch_at(r, seq)->body_count;
+    return min_u32(r->config.epoch_cap, room - min_u32(room, named));
+}
+
 static uint32_t cut_intervals(struct replica *r, const struct wire_control *controls,
                               uint32_t control_count, struct wire_interval *intervals,
                               struct wire_digest *digest) {
-    uint32_t count = 0, room = r->config.epoch_cap;
-    uint32_t turns = min_u32(r->waiting.count, WIRE_EPOCH_INTERVALS_MAX);
+    uint32_t count = 0, room = bodies_room(r);
+    uint32_t turns = room ? min_u32(r->waiting.count, WIRE_EPOCH_INTERVALS_MAX) : 0;
     uint32_t share = turns ? max_u32(1, room / turns) : 0;
     for (uint32_t turn = 0; turn < turns; turn++) {
         struct range *g = &r->ranges[replica_queue_pop(&r->waiting)];

@@ -132,29 +132,6 @@ uint64_t replica_range_word(const struct range *g) {
     return 0;
 }
 
-/* Ids of a pinned range above a SEAL are its next owner's. An owner who asks for an executed id of
- * his is never given what another did under it: he is told where his holding ended, or that the
- * range is not his. */
-bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway) {
-    uint64_t range = wire_tx_range(id);
-    struct range *g = replica_range_find(r, range);
-    const struct retired *retired = g ? NULL : replica_retired_find(r, range);
-    uint32_t mark = retired_mark(asker);
-    uint32_t last = g ? retired_mark(g->executed_owner) : retired ? retired_owner_mark(retired) : 0;
-    if (!last || last == mark || MUTANT(result_of_anybody))
-        return false;
-    if (g && mark == retired_mark(g->previous_owner) && wire_tx_offset(id) < g->open_at)
-        return false;
-    if (g) {
-        replica_range_tell_not_owner(r, g, g->executed_owner, asker, gateway);
-        return true;
-    }
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
-    a->range = range;
-    a->gateway = gateway;
-    return true;
-}
-
 /* ---- who owns what ---- */
 
 static bool may_open(const struct range *g, uint64_t owner) {
@@ -353,64 +330,15 @@ static void drop_silent(struct replica *r, struct range *g) {
     g->hello_owner = 0;
 }
 
-void replica_range_purge(struct replica *r, struct range *g) {
-    if (g->highest <= g->logged || r->loading ||
-        MUTANT(seal_keeps_bodies)) /* a replay ends with a purge of its own */
-        return;
-    g->drop_due |= r->config.durable && (!g->purging || g->logged < g->purge_from);
-    g->purge_from = g->purging ? min_u32(g->purge_from, g->logged) : g->logged;
-    g->purging = true;
-    if (g->received > g->purge_from) /* it begins anew: no transaction stays half */
-        g->received = g->complete = g->tx_end = g->purge_from;
-    r->purge_place = 0;
-}
-
-/* A replay that took what memory had dropped might need more slots than there are. */
-static void drop_note(struct replica *r, const struct range *g) {
-    if (MUTANT(drop_unjournalled))
-        return;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
-    a->range = g->range;
-    a->end = g->purge_from;
-    a->position = r->append_position++;
-}
-
-static void purge_tick(struct replica *r) {
-    uint32_t budget = TICK_RELEASES_MAX;
-    for (uint32_t i = 0; i < TICK_RELEASES_MAX && r->purge_place < r->range_count; i++) {
-        struct range *g = &r->ranges[r->purge_place];
-        while (g->below_from < g->below_to) {
-            if (budget-- == 0)
-                return;
-            replica_body_free(r, g, g->below_from++);
-        }
-        if (g->drop_due) {
-            g->drop_due = false;
-            drop_note(r, g);
-        }
-        while (g->purging && g->highest > g->purge_from) {
-            if (budget-- == 0)
-                return;
-            replica_body_free(r, g, --g->highest);
-        }
-        if (g->purging) {
-            g->purging = false;
-            replica_range_mark(r, g);
-            if (g->received < g->named)
-                replica_fetch_want(r, g, r->now_ns);
-        }
-        r->purge_place++;
-    }
-}
-
 void replica_ranges_tick(struct replica *r) {
     if (r->progress_dirty.count &&
         r->now_ns - r->progress_ns >= replica_vector_pause_ns(r, r->bodies_at_progress)) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
             struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
-            /* Open, and claimed by another before: what its owner's bodies came to is not his. */
-            bool others = g->state == RANGE_OPEN && g->hello_owner != g->owner;
+            /* Claimed by another than who holds it, or held it last: what came of that one's bodies
+             * is not his, and a range that is never opened for him must not look like his. */
+            bool others = g->state != RANGE_UNOPENED && g->hello_owner != g->owner;
             if (g->in_use && g->hello_owner && !others)
                 progress_tell(r, g);
         }
@@ -439,7 +367,7 @@ void replica_ranges_tick(struct replica *r) {
             replica_range_mark(r, g);
         }
     }
-    purge_tick(r);
+    replica_room_tick(r);
 }
 
 void replica_ranges_reset(struct replica *r) {

@@ -40,13 +40,19 @@ static void net_configure(const struct config *g, struct net_config *c) {
         c->endpoints[0].udp_port = 30000;
 }
 
-/* A node of another cluster among those that we were told to use: said once for each. */
+/* A node of another cluster among those that we were told to use: said once for each. While none of
+ * ours is heard it may be ours, restored: then the gateway comes over. */
 static void tell_refused(const struct mrn_gateway_facts *f) {
-    static uint64_t told;
+    static uint64_t told[WIRE_NODES_MAX];
     char address[NET_ADDRESS_TEXT_BYTES];
-    if (!f->refused_configuration_id || f->refused_configuration_id == told)
+    uint32_t i = 0;
+    if (!f->nodes_heard || f->refused_configuration_id == f->configuration_id)
         return;
-    told = f->refused_configuration_id;
+    while (i < WIRE_NODES_MAX && told[i] && told[i] != f->refused_configuration_id)
+        i++;
+    if (!f->refused_configuration_id || i == WIRE_NODES_MAX || told[i])
+        return;
+    told[i] = f->refused_configuration_id;
     mrn_log_warning(
         "node_refused",
         "reason=configuration from=%s theirs=%016" PRIx64 " ours=%016" PRIx64

@@ -175,12 +175,18 @@ def check_other_cluster(cluster):
     assert len(lines) <= 3, "once a minute for each port, however many come"
 
     nodes = ",".join(f"/ip4/{host}/udp/{c.PORT}" for host in (cluster.node_addresses[0], hosts[0]))
-    cluster.add_gateway(keys={"node-urls": nodes}, wait=False)
+    # Ours is heard first: the other's node hears only HELLOs that it refuses, and its answer to one is all that tells why.
+    name = f"g{len(cluster.gateways)}"
+    cluster.network.cut("y0", name)
+    address = cluster.add_gateway(keys={"node-urls": nodes}, wait=False)
     gateway = cluster.gateways[-1]
+    wait_until(lambda: http.request(address, "/v1/status").json()["configurationId"] == str(own_id), 30,
+               "the gateway is of our cluster", alive=[gateway])
+    cluster.network.heal()
     said = re.compile(r" node_refused reason=configuration from=\S+ theirs=([0-9a-f]{16}) ours=([0-9a-f]{16}) do=")
-    wait_until(lambda: said.search(gateway.log_path.read_text()), 10, "the gateway says it", alive=[gateway])
+    wait_until(lambda: said.search(gateway.log_path.read_text()), 60, "the gateway says it", alive=[gateway])
     ids = said.search(gateway.log_path.read_text()).groups()
-    assert {int(text, 16) for text in ids} == {own_id, other_id}, ids
+    assert tuple(int(text, 16) for text in ids) == (other_id, own_id), ids
     for process in theirs + [gateway]:
         process.kill()
 

@@ -425,7 +425,7 @@ struct sim_node {
 /* ---- gateways ---- */
 
 struct sim_transaction {
-    uint64_t operation, range;
+    uint64_t operation, range, owner;
     uint32_t offset, parts, length_bytes, low_water, amount, tries;
     uint8_t kind, from, to;
     bool answered, queried;
@@ -680,6 +680,7 @@ void sim_check_result(struct sim *sim, struct sim_gateway *gateway,
 void sim_check_expired(struct sim *sim, struct sim_gateway *gateway,
                        const struct sim_transaction *transaction);
 void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end);
+void sim_check_sealed_off(struct sim *sim, const struct sim_transaction *transaction);
 void sim_check_told(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end);
 void sim_check_held(struct sim *sim);
 void sim_check_end(struct sim *sim);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/retired.h"
+
 #define INBOX_ROOM 256
 
 /* ---- clocks ---- */
@@ -181,7 +183,7 @@ void sim_node_to_gateway(struct sim *sim, struct sim_node *node, uint8_t gateway
     }
 }
 
-static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway,
+static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway, uint64_t owner,
                         const struct sim_result *result) {
     struct {
         struct wire_result head;
@@ -189,8 +191,9 @@ static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway,
     } frame = {.head = {.id = result->id,
                         .epoch_seq = result->seq,
                         .logical_time_us = result->logical_time_us,
-                        .code = result->code,
-                        .total_bytes = sizeof frame.body},
+                        .code = (uint8_t)result->code,
+                        .total_bytes = sizeof frame.body,
+                        .owner_mark = retired_mark(owner) & RETIRED_MARK_MAX},
                .body = *result};
     uint8_t bytes[sizeof(struct wire_result) + sizeof(struct sim_result)];
     memcpy(bytes, &frame.head, sizeof frame.head);
@@ -198,9 +201,9 @@ static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway,
     sim_node_to_gateway(sim, node, gateway, WIRE_RESULT, bytes, sizeof bytes);
 }
 
-static void send_state(struct sim *sim, struct sim_node *node, uint8_t gateway, uint64_t id,
-                       uint64_t seq, uint32_t outcome) {
-    struct wire_tx_state state = {id, seq, outcome};
+static void send_state(struct sim *sim, struct sim_node *node, uint8_t gateway, uint64_t owner,
+                       uint64_t id, uint32_t outcome) {
+    struct wire_tx_state state = {id, 0, (uint8_t)outcome, retired_mark(owner) & RETIRED_MARK_MAX};
     sim_node_to_gateway(sim, node, gateway, WIRE_TX_STATE, &state, sizeof state);
 }
 
@@ -323,9 +326,9 @@ static void act_result_wanted(struct sim *sim, struct sim_node *node,
         sim_fail(sim, "action contract", "n%u wants the result of %llx, which is not executed",
                  node->index, (unsigned long long)a->id);
     if (result)
-        send_result(sim, node, (uint8_t)a->gateway, result);
+        send_result(sim, node, (uint8_t)a->gateway, a->owner, result);
     else
-        send_state(sim, node, (uint8_t)a->gateway, a->id, 0, WIRE_TX_EXPIRED);
+        send_state(sim, node, (uint8_t)a->gateway, a->owner, a->id, WIRE_TX_EXPIRED);
 }
 
 static void act_progress(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
@@ -351,7 +354,7 @@ static void act_gateway(struct sim *sim, struct sim_node *node, const struct rep
     if (a->gateway >= SIM_GATEWAYS_MAX)
         sim_fail(sim, "action contract", "n%u answers gateway %u", node->index, a->gateway);
     if (a->kind == REPLICA_ACTION_TX_STATE) {
-        send_state(sim, node, (uint8_t)a->gateway, a->id, a->seq, a->outcome);
+        send_state(sim, node, (uint8_t)a->gateway, a->owner, a->id, a->outcome);
     } else if (a->kind == REPLICA_ACTION_SEALED) {
         struct wire_sealed sealed = {a->range, a->end};
         sim_check_sealed(sim, a->range, node->gateway_owner[a->gateway], a->end);
@@ -495,8 +498,7 @@ static void gateway_query(struct sim *sim, struct sim_node *node, uint8_t gatewa
     memcpy(&query, frame->payload, sizeof query);
     struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
     event.query.id = query.id;
-    if (holds(node, gateway, wire_tx_range(query.id)))
-        event.query.owner = node->gateway_owner[gateway];
+    event.query.owner = query.owner_mark;
     event.query.gateway = gateway;
     event.query.offset_bytes = query.offset_bytes;
     event.query.length_bytes = query.length_bytes;
@@ -638,7 +640,7 @@ static void answer(void *context, const struct sim_result *result, const struct 
         if (x->node->gateway_owner[g] && owned(x->node, g, wire_tx_range(result->id)) &&
             (x->node->gateway_range[g][0] == wire_tx_range(result->id) ||
              x->node->gateway_range[g][1] == wire_tx_range(result->id)))
-            send_result(x->sim, x->node, g, result);
+            send_result(x->sim, x->node, g, x->node->gateway_owner[g], result);
 }
 
 uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtime_fn *each,

@@ -19,6 +19,7 @@
 #include "controlplane/dump/dump_stretch.h"
 #include "controlplane/log.h"
 #include "controlplane/stretches.h"
+#include "dataplane/journal/journal_follow.h"
 #include "dump_fixture.h"
 #include "journal_log.h"
 #include "maroon/error.h"
@@ -112,6 +113,29 @@ static void test_a_branch_that_a_snapshot_replaced_is_not_handed_out(void **stat
     assert_int_equal(got.first_seq, 25);
     assert_int_equal(got.last_seq, 39);
     assert_memory_equal(&got.last_hash, &log.hash, sizeof log.hash);
+    journal_close(log.journal);
+}
+
+/* A body that came again after its epoch was handed out is not waited for: the next reading does
+ * not begin there. */
+static void test_a_body_that_came_again_is_not_waited_for(void **state) {
+    (void)state;
+    static struct journal_log log;
+    char text[DUMP_TEXT_BYTES];
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 100);
+    journal_log_body(&log, log.next[0] - 30, 51);
+    journal_log_fill(&log, 1000);
+    struct dump_journal journal = {.place = 0};
+    snprintf(journal.directory, sizeof journal.directory, "%s", journal_dir);
+    struct dump_journal_span span = {.to_seq = log.seq,
+                                     .to_hash = log.hash,
+                                     .after_hash = journal_log_genesis,
+                                     .digest_key = journal_log_digest_key};
+    struct got got = {0};
+    assert_int_equal(dump_journal_read(&journal, &span, get, &got, text), 0);
+    assert_int_equal(got.last_seq, 1000);
+    assert_true(journal.place >> JOURNAL_PLACE_SEGMENT_SHIFT > 20);
     journal_close(log.journal);
 }
 
@@ -271,13 +295,18 @@ static void cut_now(void) {
     cut.gone = gone > 1 && oldest_segment() == oldest + gone;
 }
 
+static _Atomic uint32_t read_count; /* of files, by the reader */
+
 ssize_t __real_pread64(int fd, void *bytes, size_t count, off_t at);
 ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t at);
 ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t at) {
     char name[16] = "";
     (void)pthread_getname_np(pthread_self(), name, sizeof name);
-    if (cut.reads && strcmp(name, "stretches") == 0 && --cut.reads == 0)
-        cut_now();
+    if (strcmp(name, "stretches") == 0) {
+        read_count++;
+        if (cut.reads && --cut.reads == 0)
+            cut_now();
+    }
     return __real_pread64(fd, bytes, count, at);
 }
 
@@ -342,6 +371,38 @@ static void test_what_goes_while_it_is_read_leaves_no_hole(void **state) {
     journal_close(log.journal);
 }
 
+/* Who catches up asks again and again, each time for a little of what it has been given already:
+ * it has not executed that yet. The journal is not read from its beginning each time. */
+static void test_reading_begins_near_what_is_asked_for(void **state) {
+    (void)state;
+    static struct journal_log log;
+    journal_log_new(&log, journal_dir, 0);
+    journal_log_fill(&log, 20);
+    uint64_t executed = log.next[0] - 1;
+    journal_log_body(&log, wire_tx_id(40, 0), 51); /* nobody ever names it */
+    journal_log_fill(&log, 400);
+    journal_log_body(&log, executed, 51); /* came again */
+    journal_log_fill(&log, 1000);
+    struct stretches *stretches = stretches_of(0);
+    read_count = 0;
+    assert_int_equal(ask(stretches, &log, 10).last_seq, 1000);
+    uint32_t whole = read_count;
+    for (uint64_t seq = 1040; seq <= 1400; seq += 40) {
+        journal_log_body(&log, executed, 51);
+        journal_log_fill(&log, seq);
+        read_count = 0;
+        struct answer answer = ask(stretches, &log, seq - 60);
+        assert_int_equal(answer.first_seq, seq - 59);
+        assert_int_equal(answer.last_seq, seq);
+        assert_true(read_count < whole / 5);
+    }
+    read_count = 0;
+    assert_int_equal(ask(stretches, &log, 500).first_seq, 501); /* another, further behind */
+    assert_true(read_count < whole * 6 / 5);                    /* not from 1 to 1400 */
+    stretches_destroy(stretches);
+    journal_close(log.journal);
+}
+
 static void test_who_waits_when_it_ends_is_told(void **state) {
     (void)state;
     static struct journal_log log;
@@ -370,11 +431,15 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_branch_that_a_snapshot_replaced_is_not_handed_out,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_body_that_came_again_is_not_waited_for, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_a_long_stretch_comes_in_parts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_journal_that_is_cut_meanwhile, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             test_what_is_still_there_comes_whole_whenever_the_journal_is_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_goes_while_it_is_read_leaves_no_hole, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_reading_begins_near_what_is_asked_for, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_who_waits_when_it_ends_is_told, set_up, tear_down),
     };

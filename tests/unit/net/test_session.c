@@ -278,6 +278,33 @@ static void a_gateway_learns_the_configuration(void **state) {
     gone(&gateway);
 }
 
+/* A gateway that heard a node of another cluster first: each of its HELLOs is refused, and
+ * answered, or it would never know why (when it knows no id yet it is answered once, and that may
+ * be lost). */
+static void a_refused_gateway_is_told_of_the_configuration(void **state) {
+    (void)state;
+    struct net_session_config c = gateway_config(1);
+    c.configuration_id = CONFIGURATION + 1;
+    struct place node = an_ingress(),
+                 gateway = place_at(&c, (struct net_address){0x0a000101, 1, 0});
+    net_session_add_node(gateway.table, NET_INDEX_UNKNOWN, node_address[0]);
+    for (uint64_t i = 1; i <= 3; i++) {
+        enum wire_drop drop;
+        assert_true(hello(&gateway, &node, &drop));
+        assert_int_equal(drop, WIRE_DROP_CONFIGURATION);
+        assert_true(hello(&node, &gateway, &drop));
+        assert_int_equal(drop, WIRE_DROP_CONFIGURATION);
+        assert_false(hello(&node, &gateway, &drop)); /* once, */
+        assert_false(hello(&gateway, &node, &drop)); /* and that is not answered */
+        const struct net_session_refusal *told = net_session_last_refusal(gateway.table);
+        assert_true(told->count == i && told->hello.configuration_id == CONFIGURATION);
+        gateway.now_us += NET_HELLO_MAX_US;
+        node.now_us += NET_HELLO_MAX_US;
+    }
+    gone(&node);
+    gone(&gateway);
+}
+
 /* With its pinned range a gateway gets a new owner token: a session of its own, so that a HELLO of
  * before that comes late does not bring the old token back. */
 static void a_new_owner_is_a_new_session(void **state) {
@@ -494,6 +521,7 @@ int main(void) {
         cmocka_unit_test(a_restarted_node_is_somebody_else),
         cmocka_unit_test(another_configuration_is_refused),
         cmocka_unit_test(a_gateway_learns_the_configuration),
+        cmocka_unit_test(a_refused_gateway_is_told_of_the_configuration),
         cmocka_unit_test(a_new_owner_is_a_new_session),
         cmocka_unit_test(a_full_table_gives_up_the_silent_only),
         cmocka_unit_test(damaged_packets_have_a_reason),
