@@ -538,8 +538,6 @@ static void leader_able(struct replica *r) {
     r->able_ns = r->now_ns; /* again, should it get lost */
     uint8_t abler = abler_peer(r);
     if (abler != REPLICA_NODE_NONE) {
-        if (MUTANT(unable_leads_on))
-            return;
         struct wire_handover handover = {r->promised_term};
         replica_send_frame(r, abler, WIRE_HANDOVER, 0, &handover, sizeof handover, NULL, 0);
     } else if (r->held_seq >= r->commit_seq && r->key_revision == r->own_revision &&
