@@ -128,9 +128,9 @@ static void act(struct stage *s, const struct replica_action *a) {
     switch (a->kind) {
     case REPLICA_ACTION_SEND:
         if (a->frame_kind == WIRE_PROPOSE)
-            stage_mark(STAGE_MARK_PROPOSED);
+            stage_watch_proposed(a->tail);
         else if (a->frame_kind == WIRE_ACK)
-            stage_mark(STAGE_MARK_STABLE);
+            stage_watch_stable(((const struct wire_ack *)(const void *)a->payload)->seq);
         send_frame(s, a, (enum wire_kind)a->frame_kind, a->frame_flags, a->payload, a->inline_bytes,
                    a->tail, a->tail_bytes);
         break;
@@ -145,7 +145,7 @@ static void act(struct stage *s, const struct replica_action *a) {
         break;
     case REPLICA_ACTION_DELIVER:
         if (replica_leads(s->gossip.replica))
-            stage_mark(STAGE_MARK_COMMITTED);
+            stage_watch_committed(a->seq);
         deliver(s, a->seq);
         break;
     case REPLICA_ACTION_FREE_SLOTS:
