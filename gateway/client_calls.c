@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/retired.h"
 #include <maroon/error.h>
 
 #define QUEUE_MAX 65536
@@ -56,6 +57,7 @@ static void call_answer(struct mrn_gateway *g, struct call *call,
     call->answered = true;
     struct mrn_gateway_answer told = *answer;
     told.user = call->user;
+    told.owner_mark = call->query ? call->owner_mark : retired_mark(g->owner);
     if (call->callback)
         call->callback(call->user, &told);
     else
@@ -160,13 +162,14 @@ uint32_t mrn_gateway_method_key(const char *service, const char *method) {
                            wire_name_id(method, strlen(method)));
 }
 
-int mrn_gateway_query(struct mrn_gateway *g, uint64_t id, mrn_gateway_callback callback,
-                      void *user) {
+int mrn_gateway_query(struct mrn_gateway *g, uint64_t id, uint32_t owner_mark,
+                      mrn_gateway_callback callback, void *user) {
     struct call *call = calloc(1, sizeof *call);
     if (!call)
         return MRN_ERR_NO_MEMORY;
     call->query = true;
     call->id = id;
+    call->owner_mark = owner_mark;
     call->callback = callback;
     call->user = user;
     call->since_us = gateway_clock_us();
@@ -226,7 +229,7 @@ static void run_queries(struct mrn_gateway *g) {
         return;
     }
     call->repeat_us = g->now_us + QUERY_REPEAT_US;
-    gateway_core_query(g->core, g->now_us, call->id);
+    gateway_core_query(g->core, g->now_us, call->id, call->owner_mark);
 }
 
 void gateway_calls_run(struct mrn_gateway *g) {
@@ -282,7 +285,7 @@ void gateway_calls_done(struct mrn_gateway *g, const struct gateway_core_done *d
 
 void gateway_calls_state(struct mrn_gateway *g, const struct gateway_core_state *state) {
     struct call *call = g->queries.first;
-    if (!call || call->id != state->id)
+    if (!call || call->id != state->id || !call->repeat_us) /* of one before it, given up */
         return;
     struct mrn_gateway_answer answer = {.id = state->id,
                                         .epoch_seq = state->epoch_seq,

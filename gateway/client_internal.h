@@ -19,7 +19,8 @@
 struct call {
     struct call *next, *previous;
     bool query, answer_when_sent, answered, has_key;
-    uint64_t id; /* MRN_GATEWAY_ID_NONE: not sent, or sealed off */
+    uint64_t id;         /* MRN_GATEWAY_ID_NONE: not sent, or sealed off */
+    uint32_t owner_mark; /* of a query */
     uint64_t since_us, timeout_us, repeat_us;
     uint32_t service, method, length_bytes;
     uint8_t key[16], hash[16];

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "proto/retired.h"
+
 /* ---- what each kind's payload must look like ---- */
 
 struct shape {
@@ -100,6 +102,11 @@ static enum wire_drop check_not_owner(const struct wire_frame *frame) {
     return allowed(n->range < WIRE_RANGE_COUNT);
 }
 
+static enum wire_drop check_tx_query(const struct wire_frame *frame) {
+    const struct wire_tx_query *q = (const void *)frame->payload;
+    return allowed(q->owner_mark <= RETIRED_MARK_MAX);
+}
+
 static enum wire_drop check_tx_state(const struct wire_frame *frame) {
     const struct wire_tx_state *s = (const void *)frame->payload;
     return allowed(s->outcome <= WIRE_TX_EXPIRED);
@@ -157,7 +164,7 @@ static const struct shape shapes[] = {
     [WIRE_RESULT] = {sizeof(struct wire_result), WIRE_PACKET_MAX_BYTES, check_result},
     [WIRE_SEALED] = {EXACT(wire_sealed), check_sealed},
     [WIRE_NOT_OWNER] = {EXACT(wire_not_owner), check_not_owner},
-    [WIRE_TX_QUERY] = {EXACT(wire_tx_query), NULL},
+    [WIRE_TX_QUERY] = {EXACT(wire_tx_query), check_tx_query},
     [WIRE_TX_STATE] = {EXACT(wire_tx_state), check_tx_state},
     [WIRE_RANGE_REQUEST] = {EXACT(wire_range_request), check_range_request},
     [WIRE_RANGE_GRANT] = {EXACT(wire_range_grant), check_range_grant},

@@ -250,8 +250,9 @@ struct wire_result { /* then a piece of the result's bytes, from offset_bytes */
     uint64_t epoch_seq;
     uint64_t logical_time_us;
     uint32_t method_key; /* wire_method_key of the call */
-    uint32_t code; /* enum mrn_code: 0 ok, else a Connect code; the bytes are then the message in
-                      UTF-8 */
+    uint32_t code : 8;   /* enum mrn_code: 0 ok, else a Connect code; the bytes are then the message
+                            in UTF-8 */
+    uint32_t owner_mark : 24; /* of who sent the transaction, or as its TX_QUERY named him */
     uint32_t total_bytes;
     uint32_t offset_bytes;
 };
@@ -266,8 +267,11 @@ struct wire_not_owner {
     uint64_t owner; /* 0: unknown here */
 };
 
-struct wire_tx_query { /* also asks for the missing piece of a long result */
+/* Also asks for the missing piece of a long result. Ids of a pinned range above a SEAL are used
+ * again: whose transaction is meant is told by its owner's mark (proto/retired.h). */
+struct wire_tx_query {
     uint64_t id;
+    uint32_t owner_mark; /* 0: whoever's it is */
     uint32_t offset_bytes;
     uint32_t length_bytes; /* of result wanted; 0: all from offset_bytes */
 };
@@ -284,8 +288,9 @@ enum wire_tx_outcome {
 
 struct wire_tx_state {
     uint64_t id;
-    uint64_t epoch_seq; /* 0: not in an epoch known here */
-    uint32_t outcome;   /* enum wire_tx_outcome */
+    uint64_t epoch_seq;       /* 0: not in an epoch known here */
+    uint32_t outcome : 8;     /* enum wire_tx_outcome */
+    uint32_t owner_mark : 24; /* as the TX_QUERY named him */
 };
 
 struct wire_range_request {
@@ -396,7 +401,7 @@ WIRE_SIZE(wire_recovered, 152);
 WIRE_SIZE(wire_result, 40);
 WIRE_SIZE(wire_sealed, 12);
 WIRE_SIZE(wire_not_owner, 16);
-WIRE_SIZE(wire_tx_query, 16);
+WIRE_SIZE(wire_tx_query, 20);
 WIRE_SIZE(wire_tx_state, 20);
 WIRE_SIZE(wire_range_request, 24);
 WIRE_SIZE(wire_range_grant, 40);

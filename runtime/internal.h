@@ -134,6 +134,9 @@ static inline bool runtime_hash_none(const struct wire_hash *hash) {
     return __builtin_memcmp(hash, &none, sizeof none) == 0;
 }
 
+/* ---- runtime.c ---- */
+const char *runtime_check_by(const struct runtime *runtime, const struct runtime_crew *crew);
+
 /* ---- layout.c ---- */
 int runtime_layout_make(struct runtime *runtime);
 void runtime_region_format(struct runtime *runtime);

@@ -20,32 +20,6 @@ static_assert(sizeof(struct head) == 16, "no padding");
 
 static const uint8_t MAGIC[6] = {'m', 'r', 'n', 'o', 'b', 'j'};
 
-bool dump_bytes_reserve(struct dump_bytes *bytes, size_t more) {
-    if (bytes->room - bytes->count >= more)
-        return true;
-    size_t room = 2 * bytes->room > bytes->count + more ? 2 * bytes->room : bytes->count + more;
-    uint8_t *grown = realloc(bytes->at, room);
-    if (!grown)
-        return false;
-    bytes->at = grown;
-    bytes->room = room;
-    return true;
-}
-
-bool dump_bytes_add(struct dump_bytes *bytes, const void *from, size_t count) {
-    if (!dump_bytes_reserve(bytes, count))
-        return false;
-    if (count)
-        memcpy(bytes->at + bytes->count, from, count);
-    bytes->count += count;
-    return true;
-}
-
-void dump_bytes_free(struct dump_bytes *bytes) {
-    free(bytes->at);
-    *bytes = (struct dump_bytes){0};
-}
-
 const char *dump_kind_folder(enum dump_kind kind) {
     switch (kind) {
     case DUMP_CHUNK: return "chunks";

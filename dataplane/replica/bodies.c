@@ -212,14 +212,6 @@ static bool gateway_refused(struct replica *r, struct range *g,
     return false;
 }
 
-static void want_result(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway) {
-    if (replica_range_others_result(r, id, owner, gateway))
-        return;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
-    a->id = id;
-    a->gateway = gateway;
-}
-
 /* A body of a retired range: executed, or of its last owner. Another may be its next one. */
 static bool retired_refused(struct replica *r, const struct replica_event_body *b) {
     uint64_t range = wire_tx_range(b->id);
@@ -229,7 +221,7 @@ static bool retired_refused(struct replica *r, const struct replica_event_body *
         return false;
     if (wire_tx_offset(b->id) < retired_end(retired)) {
         if (!r->replaying && !replica_quarantined(r))
-            want_result(r, b->id, b->owner, b->gateway);
+            replica_query_body(r, b);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return true;
     }
@@ -346,7 +338,7 @@ void replica_body_event(struct replica *r, const struct replica_event_body *b) {
     }
     if (offset < g->executed) {
         if (from_gateway && !replica_quarantined(r))
-            want_result(r, b->id, b->owner, b->gateway);
+            replica_query_body(r, b);
         refuse(r, b, WIRE_DROP_DUPLICATE);
         return;
     }

@@ -1,6 +1,7 @@
 /* The replica's inside: one struct, shared by the files of this room and nobody else.
  *
  *   ranges.c      ranges and their owners, progress to gateways
+ *   query.c       what became of an id, for who asks
  *   bodies.c      bodies: where each is, which one is taken; how far a range is held
  *   room.c        dropping bodies that no epoch names
  *   retired.c     what is kept of ranges that are over, and giving back their places
@@ -369,8 +370,6 @@ bool replica_range_denied(const struct replica *r, const struct range *g, uint64
 void replica_range_tell_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway);
 void replica_range_tell_not_owner(struct replica *r, const struct range *g, uint64_t owner,
                                   uint64_t asker, uint32_t gateway);
-/* `id` is executed, of a holding that is not the asker's: then he is told. */
-bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);
 void replica_range_checked(struct replica *r, uint64_t range, uint64_t owner, bool owned,
                            uint32_t start);
@@ -388,6 +387,14 @@ void replica_range_advance(struct replica *r, struct range *g);
 void replica_range_mark(struct replica *r, struct range *g); /* its positions changed */
 bool replica_interval_digest(struct replica *r, const struct wire_interval *interval,
                              struct wire_digest *sum);
+
+/* ---- query.c ---- */
+
+/* `owner` may be a mark, 0: whoever's it is. */
+void replica_query(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway,
+                   uint32_t offset_bytes, uint32_t length_bytes);
+/* A gateway sent again what is executed: it wants the result, or holds the range no more. */
+void replica_query_body(struct replica *r, const struct replica_event_body *body);
 
 /* ---- room.c ---- */
 /* Bodies above what the log names are not of the range's owner: drops them, over some TICKs. */

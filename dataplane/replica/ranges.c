@@ -132,29 +132,6 @@ uint64_t replica_range_word(const struct range *g) {
     return 0;
 }
 
-/* Ids of a pinned range above a SEAL are its next owner's. An owner who asks for an executed id of
- * his is never given what another did under it: he is told where his holding ended, or that the
- * range is not his. */
-bool replica_range_others_result(struct replica *r, uint64_t id, uint64_t asker, uint32_t gateway) {
-    uint64_t range = wire_tx_range(id);
-    struct range *g = replica_range_find(r, range);
-    const struct retired *retired = g ? NULL : replica_retired_find(r, range);
-    uint32_t mark = retired_mark(asker);
-    uint32_t last = g ? retired_mark(g->executed_owner) : retired ? retired_owner_mark(retired) : 0;
-    if (!last || last == mark || MUTANT(result_of_anybody))
-        return false;
-    if (g && mark == retired_mark(g->previous_owner) && wire_tx_offset(id) < g->open_at)
-        return false;
-    if (g) {
-        replica_range_tell_not_owner(r, g, g->executed_owner, asker, gateway);
-        return true;
-    }
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
-    a->range = range;
-    a->gateway = gateway;
-    return true;
-}
-
 /* ---- who owns what ---- */
 
 static bool may_open(const struct range *g, uint64_t owner) {
@@ -333,6 +310,12 @@ static uint32_t window_now(const struct replica *r) {
     return min_u32(r->config.window, max_u32(share, 64));
 }
 
+/* Progress affirms a gateway's range, and NOT_OWNER is forgotten with it: what nobody has opened is
+ * not affirmed by who is to open it before the arbiter has said whose it is. */
+static bool unconfirmed(const struct replica *r, const struct range *g) {
+    return r->role == REPLICA_ROLE_LEADER && may_open(g, g->hello_owner) && !g->open_waiting;
+}
+
 static void progress_tell(struct replica *r, struct range *g) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_PROGRESS);
     a->range = g->range;
@@ -359,9 +342,10 @@ void replica_ranges_tick(struct replica *r) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
             struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
-            /* Open, and claimed by another before: what its owner's bodies came to is not his. */
-            bool others = g->state == RANGE_OPEN && g->hello_owner != g->owner;
-            if (g->in_use && g->hello_owner && !others)
+            /* Claimed by another than who holds it, or held it last: what came of that one's bodies
+             * is not his, and a range that is never opened for him must not look like his. */
+            bool others = g->state != RANGE_UNOPENED && g->hello_owner != g->owner;
+            if (g->in_use && g->hello_owner && !others && !unconfirmed(r, g))
                 progress_tell(r, g);
         }
         r->progress_ns = r->now_ns;

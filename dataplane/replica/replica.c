@@ -203,37 +203,6 @@ static void frame_event(struct replica *r, const struct replica_event_frame *fra
     }
 }
 
-static void query_event(struct replica *r, uint64_t id, uint64_t owner, uint32_t gateway,
-                        uint32_t offset_bytes, uint32_t length_bytes) {
-    struct range *g = replica_range_find(r, wire_tx_range(id));
-    const struct retired *retired = g ? NULL : replica_retired_find(r, wire_tx_range(id));
-    uint32_t offset = wire_tx_offset(id);
-    if (replica_quarantined(r))
-        return; /* it answers nobody */
-    if ((g && offset < g->executed) || (retired && offset < retired_end(retired))) {
-        if (owner && replica_range_others_result(r, id, owner, gateway))
-            return;
-        struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RESULT_WANTED);
-        a->id = id;
-        a->gateway = gateway;
-        a->offset_bytes = offset_bytes;
-        a->length_bytes = length_bytes;
-        return;
-    }
-    uint32_t outcome = WIRE_TX_UNKNOWN;
-    if (retired || (g && g->state == RANGE_SEALED && g->sealed_executed && offset >= g->logged))
-        outcome = WIRE_TX_SEALED;
-    else if (g && offset < g->committed)
-        outcome = WIRE_TX_COMMITTED;
-    else if (g &&
-             (offset < g->received || replica_body_slot(r, g, offset, NULL) != REPLICA_SLOT_NONE))
-        outcome = WIRE_TX_PENDING;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_TX_STATE);
-    a->id = id;
-    a->gateway = gateway;
-    a->outcome = outcome;
-}
-
 static void incarnations_event(struct replica *r, const uint64_t *newest) {
     for (uint32_t i = 0; i < peers_count(r); i++)
         if (is_peer(r, i) && newest[i] > r->peers[i].incarnation && !MUTANT(incarnations_ignored)) {
@@ -299,8 +268,8 @@ void replica_step(struct replica *r, const struct replica_event *event,
             frame_event(r, &event->frame);
         break;
     case REPLICA_EVENT_QUERY:
-        query_event(r, event->query.id, event->query.owner, event->query.gateway,
-                    event->query.offset_bytes, event->query.length_bytes);
+        replica_query(r, event->query.id, event->query.owner, event->query.gateway,
+                      event->query.offset_bytes, event->query.length_bytes);
         break;
     case REPLICA_EVENT_STABLE:
         r->stable_position = max_u64(r->stable_position, event->stable.position);
@@ -484,6 +453,12 @@ bool replica_range_retired(const struct replica *replica, uint64_t range, uint32
         return false;
     *ret_end = retired_end(retired);
     return true;
+}
+
+bool replica_body_taken(const struct replica *replica, uint64_t id) {
+    const struct range *g =
+        replica_range_find((struct replica *)(uintptr_t)replica, wire_tx_range(id));
+    return !g || !g->purging || wire_tx_offset(id) < g->purge_from;
 }
 
 enum replica_range_life replica_range_end(const struct replica *replica, uint64_t range,

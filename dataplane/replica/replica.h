@@ -170,7 +170,7 @@ struct replica_event {
         struct replica_event_frame frame;
         struct {
             uint64_t id;
-            uint64_t owner; /* of who asks, when it says that it holds the range; 0: anybody */
+            uint64_t owner; /* whose transaction is meant, or his mark; 0: whoever's it is */
             uint32_t gateway, offset_bytes, length_bytes;
         } query;
         struct {
@@ -249,7 +249,7 @@ enum replica_action_kind {
     REPLICA_ACTION_FREE_SLOTS,    /* slots[0 .. slot_count) are the caller's again */
     REPLICA_ACTION_RESULT_WANTED, /* the id is executed: send its result to the gateway */
     REPLICA_ACTION_TX_STATE,      /* answer to a QUERY */
-    REPLICA_ACTION_SEALED,        /* answer to a body or query of a sealed range */
+    REPLICA_ACTION_SEALED,        /* answer to a body of a sealed range */
     REPLICA_ACTION_NOT_OWNER,
     REPLICA_ACTION_RANGE_PROGRESS, /* tell the range's gateway what is received and committed, and
                                       its window */
@@ -280,8 +280,8 @@ struct replica_action {
                                   APPEND_EPOCH: seq = commit_seq, to be kept in the record;
                                   APPEND_COMMIT: seq */
     uint64_t revision;         /* CAMPAIGN, RESIGN */
-    uint64_t range, owner;
-    uint32_t end;                         /* SEALED, RANGE_SEALED: position. APPEND_DROP: offset */
+    uint64_t range, owner;     /* RESULT_WANTED, TX_STATE: as the QUERY named him */
+    uint32_t end;              /* SEALED, RANGE_SEALED: position. APPEND_DROP: offset */
     uint32_t received, committed, window; /* RANGE_PROGRESS */
     uint32_t offset_bytes, length_bytes;  /* RESULT_WANTED: of a QUERY */
     uint32_t outcome; /* TX_STATE: enum wire_tx_outcome. DROPPED: enum wire_drop. CAMPAIGN: 1 = at
@@ -429,6 +429,10 @@ enum replica_range_life replica_range_end(const struct replica *replica, uint64_
 /* Canonical bytes of epoch `seq`, or NULL when it is not kept. */
 const uint8_t *replica_epoch(const struct replica *replica, uint64_t seq, uint32_t *ret_bytes,
                              struct wire_hash *ret_hash);
+
+/* Is a body under `id` taken now? Not while those of another owner are on their way out, in some
+ * TICKs. */
+bool replica_body_taken(const struct replica *replica, uint64_t id);
 
 /* Slot and digest of the body under `id`; REPLICA_SLOT_NONE when it is not held. */
 uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_digest *ret_digest);

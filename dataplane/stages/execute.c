@@ -42,13 +42,15 @@ static void put_result(struct stage *s, uint32_t gateway, const struct runtime_r
     answer.result.owner = result->owner;
     do {
         uint32_t piece = end - from < RESULT_PIECE_BYTES ? end - from : RESULT_PIECE_BYTES;
-        answer.result.head = (struct wire_result){.id = result->id,
-                                                  .epoch_seq = result->epoch_seq,
-                                                  .logical_time_us = result->logical_time_us,
-                                                  .method_key = result->method_key,
-                                                  .code = result->code,
-                                                  .total_bytes = result->length_bytes,
-                                                  .offset_bytes = from};
+        answer.result.head =
+            (struct wire_result){.id = result->id,
+                                 .epoch_seq = result->epoch_seq,
+                                 .logical_time_us = result->logical_time_us,
+                                 .method_key = result->method_key,
+                                 .code = (uint8_t)result->code,
+                                 .total_bytes = result->length_bytes,
+                                 .offset_bytes = from,
+                                 .owner_mark = retired_mark(result->owner) & RETIRED_MARK_MAX};
         put_piece(s, &answer, bytes, piece);
         bytes += piece;
         from += piece;
@@ -76,6 +78,7 @@ static void stage_execute_result(struct stage *s, const struct order *order) {
         runtime_result_find(s->execute.runtime, order->id, order->offset_bytes,
                             s->execute.result_buffer, length, &result, &copied);
     if (outcome == RUNTIME_EXECUTED) {
+        result.owner = order->owner_mark; /* the replica let none ask for another's */
         if (order->offset_bytes <= result.length_bytes && (copied || !result.length_bytes))
             put_result(s, order->gateway, &result, s->execute.result_buffer, order->offset_bytes,
                        copied);
@@ -85,7 +88,8 @@ static void stage_execute_result(struct stage *s, const struct order *order) {
     struct wire_tx_state state = {order->id, 0,
                                   outcome == RUNTIME_EXPIRED  ? WIRE_TX_EXPIRED
                                   : outcome == RUNTIME_SEALED ? WIRE_TX_SEALED
-                                                              : WIRE_TX_COMMITTED};
+                                                              : WIRE_TX_COMMITTED,
+                                  order->owner_mark & RETIRED_MARK_MAX};
     struct answer answer = {.kind = ANSWER_FRAME,
                             .frame_kind = WIRE_TX_STATE,
                             .length_bytes = sizeof state,

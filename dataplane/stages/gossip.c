@@ -111,6 +111,7 @@ static void want_result(struct stage *s, const struct replica_action *a) {
     struct order order = {.kind = ORDER_RESULT,
                           .gateway = a->gateway,
                           .id = a->id,
+                          .owner_mark = retired_mark(a->owner),
                           .offset_bytes = a->offset_bytes,
                           .length_bytes = a->length_bytes};
     if (link_room(&s->orders) > s->setup.config->deliver_max)
@@ -122,7 +123,8 @@ static void want_result(struct stage *s, const struct replica_action *a) {
 /* ---- steps ---- */
 
 static void act(struct stage *s, const struct replica_action *a) {
-    struct wire_tx_state state = {a->id, 0, a->outcome};
+    struct wire_tx_state state = {a->id, 0, (uint8_t)a->outcome,
+                                  retired_mark(a->owner) & RETIRED_MARK_MAX};
     struct wire_sealed sealed = {a->range, a->end};
     struct wire_not_owner not_owner = {a->range, a->owner};
     switch (a->kind) {
@@ -317,7 +319,7 @@ static void take_ask(struct stage *s, const struct ask *a) {
     case ASK_QUERY:
         event.kind = REPLICA_EVENT_QUERY;
         event.query.id = a->query.id;
-        event.query.owner = a->query_owner;
+        event.query.owner = a->query.owner_mark;
         event.query.gateway = a->gateway;
         event.query.offset_bytes = a->query.offset_bytes;
         event.query.length_bytes = a->query.length_bytes;

@@ -93,7 +93,6 @@ static void take_frame(void *context, struct net_received *received,
     } else if (frame->kind == WIRE_TX_QUERY) {
         ask.kind = ASK_QUERY;
         memcpy(&ask.query, frame->payload, sizeof ask.query);
-        ask.query_owner = holds(peer, wire_tx_range(ask.query.id)) ? peer->incarnation : 0;
         put(s, &ask);
     } else
         stage_port_drop(&s->ingress.port, WIRE_DROP_FRAME_ROLE);

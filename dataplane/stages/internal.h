@@ -33,6 +33,7 @@
 #include "dataplane/stages/snapshots.h"
 #include "dataplane/stages/stage.h"
 #include "dataplane/stages/storage.h"
+#include "proto/retired.h"
 #include "runtime/runtime.h"
 #include <maroon/error.h>
 
@@ -72,10 +73,7 @@ struct ask {
     uint32_t kind, gateway;
     union {
         struct replica_event_body body;
-        struct {
-            struct wire_tx_query query;
-            uint64_t query_owner; /* as replica_event's */
-        };
+        struct wire_tx_query query;
         struct wire_range_renew renew;
         struct wire_range_request request;
         struct wire_range_close close;
@@ -125,7 +123,7 @@ struct order {
     };
     uint64_t seq; /* EPOCH: the rest is in stage.deliveries[delivery] */
     uint64_t id;  /* RESULT */
-    uint32_t offset_bytes, length_bytes;
+    uint32_t owner_mark, offset_bytes, length_bytes;
     char path[MAILBOX_PATH_MAX]; /* SNAPSHOT ("": local), RESTORE */
 };
 

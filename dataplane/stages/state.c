@@ -1,11 +1,11 @@
 /* The state on disk and from peers: snapshots written while epochs execute, snapshots restored, and
  * the start of a node from its own disk. */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "dataplane/stages/internal.h"
+#include "runtime/restore_file.h"
 #include "runtime/snapshot_format.h"
 
 #define PAGES_PER_PASS 16
@@ -68,14 +68,6 @@ static uint32_t write_some(struct stage *s) {
 
 /* ---- restoring ---- */
 
-static int64_t read_some(void *user, void *bytes, size_t room) {
-    ssize_t n;
-    do
-        n = read(*(int *)user, bytes, room);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? MRN_ERR_IO : n;
-}
-
 static void tell_range(void *user, const struct runtime_range_facts *range) {
     struct stage *s = user;
     struct replica_event event = {.kind = REPLICA_EVENT_RESTORE_RANGE};
@@ -108,7 +100,7 @@ static int load(struct stage *s, const char *path, char *ret_why) {
     int error = n != sizeof head ? MRN_ERR_CORRUPT
                 : head.seq <= facts.exec_seq
                     ? MRN_ERR_EXISTS /* we went further while it came */
-                    : runtime_restore(s->execute.runtime, read_some, &fd, &s->execute.restored);
+                    : runtime_restore_file(s->execute.runtime, fd, &s->execute.restored);
     close(fd);
     if (error != MRN_ERR_MISMATCH || !runtime_snapshot_differs(s->execute.runtime, &head, ret_why))
         snprintf(ret_why, RUNTIME_TEXT_BYTES, "%s", mrn_error_text(error));

@@ -78,6 +78,28 @@ void gateway_ranges_trim(struct gateway_core *c) {
     }
 }
 
+static void ended_keep(struct gateway_core *c, const struct segment *s, uint32_t end) {
+    c->ended[c->ended_count++ % ENDED_MAX] =
+        (struct ended){s->range, s->first_offset, s->next_offset, end};
+}
+
+bool gateway_ranges_gave(const struct gateway_core *c, uint64_t id, uint32_t *ret_mark) {
+    uint64_t range = wire_tx_range(id);
+    uint32_t offset = wire_tx_offset(id);
+    for (uint32_t i = 0; i < ENDED_MAX && i < c->ended_count; i++) {
+        const struct ended *e = &c->ended[i];
+        if (e->range != range || offset < e->from || offset >= e->to)
+            continue;
+        *ret_mark = offset < e->end ? 0 : own_mark(c);
+        return true;
+    }
+    const struct segment *s = segment_of(c, range);
+    if (!s || offset < s->first_offset || offset >= s->next_offset)
+        return false;
+    *ret_mark = own_mark(c);
+    return true;
+}
+
 /* ---- asking ---- */
 
 static bool needs_range(const struct gateway_core *c) {
@@ -238,6 +260,7 @@ enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_s
         return WIRE_DROP_FRAME_VALUE;
     s->live = false;
     c->sealed++;
+    ended_keep(c, s, seal->end);
     if (from < to) {
         if (c->own.id != NO_ID && wire_tx_range(c->own.id) == s->range &&
             wire_tx_offset(c->own.id) >= seal->end)
@@ -288,6 +311,7 @@ static void segment_lost(struct gateway_core *c, uint32_t index) {
     uint64_t to = s->first_number + (s->next_offset - s->first_offset);
     uint64_t from = s->first_number < c->low ? c->low : s->first_number;
     s->live = false;
+    ended_keep(c, s, 0);
     if (c->own.id != NO_ID && wire_tx_range(c->own.id) == s->range)
         c->own.id = NO_ID;
     from = from < to ? parts_doubt(c, from, to) : to;

@@ -3,20 +3,35 @@
 
 #include <string.h>
 
-void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_bytes,
-                         uint32_t turn) {
-    struct wire_tx_query query = {id, offset_bytes, PIECES_AHEAD_BYTES};
+/* With which an id of this gateway is asked for. */
+static uint32_t mark_of(const struct gateway_core *c, uint64_t id) {
+    uint32_t mark = own_mark(c);
+    (void)gateway_ranges_gave(c, id, &mark);
+    return mark;
+}
+
+static void ask(struct gateway_core *c, uint64_t id, uint32_t owner_mark, uint32_t offset_bytes,
+                uint32_t turn) {
+    struct wire_tx_query query = {id, owner_mark, offset_bytes, PIECES_AHEAD_BYTES};
     uint32_t turns = turn % c->config.node_count;
     uint8_t node = c->leader != 255 && turn % 2 == 0 ? c->leader : (uint8_t)turns;
     c->shell.send(c->shell.context, node, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
     c->queries++;
 }
 
-void gateway_results_ask_all(struct gateway_core *c, uint64_t id) {
-    struct wire_tx_query query = {id, 0, PIECES_AHEAD_BYTES};
+static void ask_all(struct gateway_core *c, uint64_t id, uint32_t owner_mark) {
+    struct wire_tx_query query = {id, owner_mark, 0, PIECES_AHEAD_BYTES};
     for (uint8_t i = 0; i < c->config.node_count; i++)
         c->shell.send(c->shell.context, i, WIRE_TX_QUERY, &query, sizeof query, NULL, 0);
     c->queries++;
+}
+
+void gateway_results_ask_leader(struct gateway_core *c, uint64_t id) {
+    ask(c, id, mark_of(c, id), 0, 0);
+}
+
+void gateway_results_ask_all(struct gateway_core *c, uint64_t id) {
+    ask_all(c, id, mark_of(c, id));
 }
 
 struct part *gateway_results_part(const struct gateway_core *c, uint64_t id) {
@@ -30,14 +45,14 @@ struct part *gateway_results_part(const struct gateway_core *c, uint64_t id) {
 }
 
 static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
-                   const struct wire_result *r, const uint8_t *bytes) {
+                   const struct wire_result *r, uint32_t code, const uint8_t *bytes) {
     struct gateway_core_done done = {
         .user = p->user,
         .id = p->id,
         .epoch_seq = r->epoch_seq,
         .logical_time_us = r->logical_time_us,
         .latency_us = now_us - p->since_us,
-        .code = r->code,
+        .code = code,
         .bytes = bytes,
         .length_bytes = r->total_bytes,
     };
@@ -63,15 +78,22 @@ static void finish(struct gateway_core *c, uint64_t now_us, struct part *p,
     c->shell.done(c->shell.context, &done);
 }
 
+/* The part that an answer under this mark is about, if it is about this gateway's transaction. */
+static struct part *own_part(const struct gateway_core *c, uint64_t id, uint32_t owner_mark) {
+    return owner_mark == own_mark(c) || owner_mark == mark_of(c, id) ? gateway_results_part(c, id)
+                                                                     : NULL;
+}
+
 enum taken { TAKEN_NOT, TAKEN_PIECE, TAKEN_ALL };
 
 /* Adds a piece to a long result; pieces come in order, what is missing is asked for again. */
 static enum taken assembly_take(struct gateway_core *c, struct assembly *a, uint64_t now_us,
                                 const struct wire_result *r, const uint8_t *piece, uint32_t bytes) {
-    if (a->id != r->id) {
+    if (a->id != r->id || a->owner_mark != r->owner_mark) {
         if (a->id != NO_ID || r->offset_bytes)
             return TAKEN_NOT; /* one at a time; the others are asked for later */
         a->id = r->id;
+        a->owner_mark = r->owner_mark;
         a->have = a->turn = 0;
         a->total = r->total_bytes;
     }
@@ -85,7 +107,7 @@ static enum taken assembly_take(struct gateway_core *c, struct assembly *a, uint
     if (a->have == a->total)
         return TAKEN_ALL;
     if (a->have / PIECES_AHEAD_BYTES != before / PIECES_AHEAD_BYTES)
-        gateway_results_ask(c, a->id, a->have, 0);
+        ask(c, a->id, a->owner_mark, a->have, 0);
     return TAKEN_PIECE;
 }
 
@@ -93,13 +115,13 @@ static void assembly_tick(struct gateway_core *c, struct assembly *a, uint64_t n
     if (a->id == NO_ID || now_us < a->at_us)
         return;
     a->at_us = now_us + RESEND_MIN_US;
-    gateway_results_ask(c, a->id, a->have, a->turn++);
+    ask(c, a->id, a->owner_mark, a->have, a->turn++);
 }
 
 static enum wire_drop asked_result(struct gateway_core *c, uint64_t now_us,
                                    const struct wire_result *r, const uint8_t *piece,
                                    uint32_t bytes) {
-    if (r->id != c->query.id || now_us >= c->query.until_us)
+    if (r->id != c->query.id || r->owner_mark != c->query.owner_mark || now_us >= c->query.until_us)
         return WIRE_DROP_STALE;
     bool whole = bytes == r->total_bytes;
     if (!whole) {
@@ -127,22 +149,22 @@ enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,
     uint32_t bytes = frame->length_bytes - (uint32_t)sizeof r;
     if (r.total_bytes > c->config.result_max_bytes)
         return WIRE_DROP_FRAME_VALUE;
-    struct part *p = gateway_results_part(c, r.id);
+    struct part *p = own_part(c, r.id, r.owner_mark);
     if (!p)
         return asked_result(c, now_us, &r, piece, bytes);
     if (bytes == r.total_bytes) {
-        finish(c, now_us, p, &r, piece);
+        finish(c, now_us, p, &r, r.code, piece);
         return WIRE_DROP_NONE;
     }
     enum taken taken = assembly_take(c, &c->own, now_us, &r, piece, bytes);
     if (taken == TAKEN_ALL)
-        finish(c, now_us, p, &r, c->own.bytes);
+        finish(c, now_us, p, &r, r.code, c->own.bytes);
     return taken == TAKEN_NOT ? WIRE_DROP_STALE : WIRE_DROP_NONE;
 }
 
 static void query_end(struct gateway_core *c, uint32_t outcome) {
     struct gateway_core_state state = {.id = c->query.id, .outcome = outcome};
-    if (outcome == WIRE_TX_UNKNOWN && gateway_results_part(c, state.id))
+    if (outcome == WIRE_TX_UNKNOWN && own_part(c, state.id, c->query.owner_mark))
         state.outcome = WIRE_TX_PENDING; /* here */
     c->query.id = c->asked.id = NO_ID;
     c->shell.state(c->shell.context, &state);
@@ -152,15 +174,19 @@ enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us, ui
                                      const struct wire_frame *frame) {
     struct wire_tx_state t;
     memcpy(&t, frame->payload, sizeof t);
-    struct part *p = gateway_results_part(c, t.id);
+    struct part *p = own_part(c, t.id, t.owner_mark);
     if (p && t.outcome == WIRE_TX_EXPIRED) {
-        struct wire_result r = {.id = t.id, .epoch_seq = t.epoch_seq, .code = GATEWAY_CORE_EXPIRED};
-        finish(c, now_us, p, &r, NULL);
+        struct wire_result r = {.id = t.id, .epoch_seq = t.epoch_seq};
+        finish(c, now_us, p, &r, GATEWAY_CORE_EXPIRED, NULL);
         return WIRE_DROP_NONE;
     }
     if (p && t.outcome == WIRE_TX_SEALED) /* the body goes again to all: answered with the end */
         memset(segment_of(c, wire_tx_range(t.id))->received, 0, sizeof segment_of(c, 0)->received);
-    if (t.id != c->query.id || now_us >= c->query.until_us)
+    if (p && t.outcome == WIRE_TX_UNKNOWN) { /* to this node: it lost it, or says whose it is */
+        uint32_t *received = &segment_of(c, wire_tx_range(t.id))->received[node];
+        *received = *received < wire_tx_offset(t.id) ? *received : wire_tx_offset(t.id);
+    }
+    if (t.id != c->query.id || t.owner_mark != c->query.owner_mark || now_us >= c->query.until_us)
         return WIRE_DROP_NONE;
     if (t.outcome == WIRE_TX_SEALED || t.outcome == WIRE_TX_EXPIRED) {
         query_end(c, t.outcome);
@@ -175,19 +201,22 @@ enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us, ui
 }
 
 /* Each node is asked: one that is behind does not know what others have executed. */
-void gateway_core_query(struct gateway_core *c, uint64_t now_us, uint64_t id) {
-    if (c->query.id != id) {
+void gateway_core_query(struct gateway_core *c, uint64_t now_us, uint64_t id, uint32_t owner_mark) {
+    if (!owner_mark || owner_mark == own_mark(c))
+        (void)gateway_ranges_gave(c, id, &owner_mark);
+    if (c->query.id != id || c->query.owner_mark != owner_mark) {
         c->asked.id = NO_ID;
         memset(&c->query, 0, sizeof c->query);
         c->query.id = id;
+        c->query.owner_mark = owner_mark;
         c->query.since_us = now_us;
     }
     c->query.until_us = now_us + QUERY_KEEP_US;
     if (c->asked.id == id) {
-        gateway_results_ask(c, id, c->asked.have, (uint32_t)c->queries);
+        ask(c, id, owner_mark, c->asked.have, (uint32_t)c->queries);
         return;
     }
-    gateway_results_ask_all(c, id);
+    ask_all(c, id, owner_mark);
 }
 
 static void query_tick(struct gateway_core *c, uint64_t now_us) {

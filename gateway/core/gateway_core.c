@@ -210,7 +210,7 @@ static void resend(struct gateway_core *c, uint64_t now_us) {
         part_send(c, p, s, true);
         p->sent_us = now_us;
         if (p->first && p->id != c->own.id) /* the leader may not be reached, nor reach us */
-            p->try_count < 2 ? gateway_results_ask(c, p->id, 0, 0)
+            p->try_count < 2 ? gateway_results_ask_leader(c, p->id)
                              : gateway_results_ask_all(c, p->id);
         uint64_t wait = RESEND_MIN_US << (p->try_count < 8 ? p->try_count : 8);
         p->at_us = now_us + (wait < RESEND_MAX_US ? wait : RESEND_MAX_US);

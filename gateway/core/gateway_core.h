@@ -113,8 +113,11 @@ int gateway_core_submit(struct gateway_core *core, uint64_t now_us, uint32_t ser
  * outstanding. */
 bool gateway_core_keep_id(struct gateway_core *core, uint64_t id);
 
-/* Asks the nodes what became of any id; answered by shell->state, or never. */
-void gateway_core_query(struct gateway_core *core, uint64_t now_us, uint64_t id);
+/* Asks the nodes what became of any id; answered by shell->state, or never. An id may be used again
+ * by its range's next owner: `owner_mark` (proto/retired.h) says whose transaction is meant, and
+ * what became of another's is not told. 0: this gateway's, if it gave the id; else whoever's. */
+void gateway_core_query(struct gateway_core *core, uint64_t now_us, uint64_t id,
+                        uint32_t owner_mark);
 
 /* Takes one checked frame from node `node`. Returns WIRE_DROP_NONE, or why it was refused. */
 enum wire_drop gateway_core_frame(struct gateway_core *core, uint64_t now_us, uint8_t node,

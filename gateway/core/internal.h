@@ -7,6 +7,7 @@
 #define MAROON_GATEWAY_CORE_INTERNAL_H
 
 #include "gateway/core/gateway_core.h"
+#include "proto/retired.h"
 
 #define RESEND_MIN_US 3000
 #define RESEND_FIRST_MAX_US 200000
@@ -19,6 +20,7 @@
 #define RENEW_US 1000000
 #define PIECES_AHEAD_BYTES 65536 /* of a long result asked for at once */
 #define SEGMENTS_MAX 4
+#define ENDED_MAX 8
 #define QUERY_KEEP_US 2000000
 #define QUERY_WAIT_US 50000   /* for a better answer, once one is there */
 #define QUERY_DOUBT_US 300000 /* for others to know an id that most do not */
@@ -55,8 +57,15 @@ struct segment { /* numbers first_number .. of one range */
     bool live; /* held: renewed; false once it is sealed */
 };
 
+struct ended { /* a holding that is over: the ids [from, to) were given to transactions here */
+    uint64_t range;
+    uint32_t from, to;
+    uint32_t end; /* those below were ordered in it; 0: not known, the range was lost */
+};
+
 struct assembly { /* one result that is longer than a packet */
     uint64_t id;  /* NO_ID: none */
+    uint32_t owner_mark;
     uint32_t have, total, turn;
     uint64_t at_us; /* when to ask again */
     uint8_t *bytes;
@@ -70,6 +79,8 @@ struct gateway_core {
     uint64_t low, sent, placed, end;
     struct segment segments[SEGMENTS_MAX];
     uint32_t segment_first, segment_count; /* the last one is handed out from */
+    struct ended ended[ENDED_MAX]; /* the last ones, newest at (ended_count - 1) % ENDED_MAX */
+    uint64_t ended_count;
     uint64_t next_range;
     uint32_t next_start;
     struct denial next_denial;
@@ -80,6 +91,7 @@ struct gateway_core {
     uint64_t quickest_us; /* of all answers */
     struct {              /* gateway_core_query; id NO_ID: none */
         uint64_t id, since_us, until_us;
+        uint32_t owner_mark;
         uint32_t answered, outcome; /* nodes, a bit each; the best they said */
     } query;
     uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries, range_held_by;
@@ -106,6 +118,10 @@ static inline struct segment *segment_of(const struct gateway_core *c, uint64_t 
     return NULL;
 }
 
+static inline uint32_t own_mark(const struct gateway_core *c) {
+    return retired_mark(c->config.owner);
+}
+
 static inline void event_tell(const struct gateway_core *c, enum gateway_core_event_kind kind,
                               const struct part *p) {
     struct gateway_core_event event = {kind, p->id, p->user};
@@ -124,6 +140,11 @@ void gateway_ranges_place(struct gateway_core *c);
 /* Drops the segments in which everything is answered, and gives their ranges back. */
 void gateway_ranges_trim(struct gateway_core *c);
 
+/* Was the id given to a transaction of this gateway? Then it is asked for with *ret_mark, so that
+ * the answer is about that one; 0: any answer is, the id is nobody else's. Of holdings longer ago
+ * than ENDED_MAX that is not known. */
+bool gateway_ranges_gave(const struct gateway_core *c, uint64_t id, uint32_t *ret_mark);
+
 /* Asks for a range when one is needed, renews those held. */
 void gateway_ranges_tick(struct gateway_core *c, uint64_t now_us);
 
@@ -138,8 +159,9 @@ void gateway_ranges_affirmed(struct gateway_core *c, uint8_t node, uint64_t rang
 
 /* The part that begins the transaction of this id, sent and not answered; or NULL. */
 struct part *gateway_results_part(const struct gateway_core *c, uint64_t id);
-void gateway_results_ask(struct gateway_core *c, uint64_t id, uint32_t offset_bytes, uint32_t turn);
-/* Of every node; that which has it answers. */
+/* For the result of a transaction of this gateway: of the leader, or of every node; that which has
+ * it answers. */
+void gateway_results_ask_leader(struct gateway_core *c, uint64_t id);
 void gateway_results_ask_all(struct gateway_core *c, uint64_t id);
 void gateway_results_tick(struct gateway_core *c, uint64_t now_us);
 enum wire_drop gateway_results_frame(struct gateway_core *c, uint64_t now_us,

@@ -88,7 +88,8 @@ static void add_id(struct request *r) {
 
 static void add_location(struct request *r) {
     char text[64];
-    snprintf(text, sizeof text, "/v1/tx/%" PRIu64, r->answer.id);
+    snprintf(text, sizeof text, "/v1/tx/%" PRIu64 "?owner=%06" PRIx32, r->answer.id,
+             r->answer.owner_mark);
     server_header(r, "Location", text);
 }
 
@@ -160,6 +161,8 @@ static void answer_call(struct request *r) {
         r->answer.bytes = NULL;
     }
     add_id(r);
+    if (a->code == MRN_CODE_UNKNOWN && !a->epoch_seq) /* in doubt */
+        add_location(r);
 }
 
 /* ---- GET /v1/tx/<id> ---- */

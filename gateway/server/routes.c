@@ -150,17 +150,31 @@ static bool start_call(struct request *r, const char *url) {
 
 /* ---- everything else ---- */
 
+/* ?owner=, as Location says it; 0 when there is none. */
+static bool owner_named(struct request *r, uint32_t *ret_mark) {
+    const char *text = MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, "owner");
+    size_t digits = text ? strspn(text, "0123456789abcdefABCDEF") : 0;
+    *ret_mark = text ? (uint32_t)strtoul(text, NULL, 16) : 0;
+    return !text || (digits && digits <= 6 && !text[digits] && *ret_mark);
+}
+
 static bool start_query(struct request *r, const char *text) {
     char *end;
+    uint32_t owner_mark;
     errno = 0;
     uint64_t id = strtoull(text, &end, 10);
     if (*text < '0' || *text > '9' || *end || errno) {
         server_refuse(r, MRN_CODE_INVALID_ARGUMENT, 0, "a transaction id is a number");
         return false;
     }
+    if (!owner_named(r, &owner_mark)) {
+        server_refuse(r, MRN_CODE_INVALID_ARGUMENT, 0,
+                      "owner is one to six hexadecimal digits, as Location names them");
+        return false;
+    }
     r->query = true;
     MHD_suspend_connection(r->connection);
-    int error = mrn_gateway_query(r->server->gateway, id, on_answer, r);
+    int error = mrn_gateway_query(r->server->gateway, id, owner_mark, on_answer, r);
     if (error)
         answer_now(r, error);
     return true;

@@ -67,8 +67,9 @@ struct mrn_gateway_request {
 };
 
 struct mrn_gateway_answer {
-    void *user;  /* of the submission */
-    uint64_t id; /* MRN_GATEWAY_ID_NONE: it has none */
+    void *user;          /* of the submission */
+    uint64_t id;         /* MRN_GATEWAY_ID_NONE: it has none */
+    uint32_t owner_mark; /* under whom the id was given, for mrn_gateway_query */
     uint64_t epoch_seq, logical_time_us, latency_us;
     int error;        /* 0: see code. MRN_ERR_TIMEOUT with an id: sent, no result yet; it goes on,
                          and mrn_gateway_query tells more. Any other, or no id: never sent */
@@ -109,10 +110,12 @@ uint32_t mrn_gateway_window(struct mrn_gateway *gateway);
 /* The number that stands for a method in answers to queries. */
 uint32_t mrn_gateway_method_key(const char *service, const char *method);
 
-/* Asks what became of any id. Calls back once: error TIMEOUT when no node answers. Returns as
- * mrn_gateway_submit. */
-int mrn_gateway_query(struct mrn_gateway *gateway, uint64_t id, mrn_gateway_callback callback,
-                      void *user);
+/* Asks what became of any id. `owner_mark`: as the answer that told the id named it, so that
+ * nothing is told of another's transaction which got the id later (a pinned range that changed
+ * hands); 0: not known here, then it is this gateway's, if it gave the id, else whoever's. Calls
+ * back once: error TIMEOUT when no node answers. Returns as mrn_gateway_submit. */
+int mrn_gateway_query(struct mrn_gateway *gateway, uint64_t id, uint32_t owner_mark,
+                      mrn_gateway_callback callback, void *user);
 
 #define MRN_GATEWAY_BUCKETS 40   /* of latency: bucket i counts those of bit length i (us) */
 #define MRN_GATEWAY_DROPS_MAX 48 /* more than there are reasons */

@@ -1,5 +1,6 @@
 """The gateway's HTTP, all of interfaces: codes and statuses, asynchronous requests, idempotency keys, transactions by id at
 any gateway, the WebSocket of events, deadlines, a full window, no node. One node and two gateways, without privileges."""
+import re
 import socket
 import threading
 import time
@@ -52,12 +53,14 @@ def check_refusals(address):
     assert http.request(address, deposit, "PUT", b"{}", JSON).status == 405
     assert http.request(address, "/v1/tx/12x").status == 400
     assert http.request(address, "/v1/tx/99999999999999999999").status == 400
+    for owner in ("", "0", "x1", "1234567", "-1"):
+        assert http.request(address, f"/v1/tx/1?owner={owner}").status == 400, owner
     ok = http.request(address, deposit, "POST", b'{"account":"7","amount":"1"}',
                       {"content-type": "application/json; charset=utf-8", "connect-protocol-version": "1"})
     assert ok.status == 200, ok
 
 
-def state_of(address, number, wanted, seconds=10):
+def state_of(address, number, wanted, seconds=10):  # number: perhaps with ?owner=
     def asked():
         answer = http.request(address, f"/v1/tx/{number}")
         assert answer.status == 200, answer
@@ -69,10 +72,14 @@ def check_async(one, two):
     answer = http.call(one, c.BANK, "Deposit", {"account": "50", "amount": "9"}, headers={"prefer": "wait=1, respond-async"})
     assert answer.status == 202 and answer.headers["preference-applied"] == "respond-async", answer
     number = answer.headers["maroon-tx-id"]
-    assert answer.headers["location"] == f"/v1/tx/{number}" and answer.json()["id"] == number, answer.headers
+    place = answer.headers["location"]
+    assert re.fullmatch(rf"/v1/tx/{number}\?owner=[0-9a-f]{{6}}", place) and answer.json()["id"] == number, answer.headers
     for address in (one, two):
-        told = state_of(address, number, "executed")
-        assert told["result"] == {"balance": "9"} and int(told["epoch"]) > 0, told
+        for asked in (number, place.removeprefix("/v1/tx/")):
+            told = state_of(address, asked, "executed")
+            assert told["id"] == number and told["result"] == {"balance": "9"} and int(told["epoch"]) > 0, told
+        another = f"{number}?owner={int(place[-6:], 16) ^ 1 or 2:06x}"
+        assert state_of(address, another, "unknown") == {"id": number, "state": "unknown", "epoch": "0"}, "another owner's"
     refused = http.call(one, c.BANK, "Withdraw", {"account": "50", "amount": "10"}, headers={"prefer": "respond-async"})
     told = state_of(two, refused.headers["maroon-tx-id"], "executed")
     assert told["code"] == "failed_precondition" and told["message"] and "result" not in told, told
@@ -182,7 +189,7 @@ def check_deadline(cluster, address):
         assert late.status == 504 and late.json()["code"] == "deadline_exceeded", late
         assert 0.25 < time.monotonic() - began < 5
         number = late.headers["maroon-tx-id"]
-        assert late.headers["location"] == f"/v1/tx/{number}"
+        assert late.headers["location"].startswith(f"/v1/tx/{number}?owner="), late.headers
         answer = http.request(address, f"/v1/tx/{number}")
         assert answer.status == 503 and answer.headers["retry-after"], "no node answers"
     finally:

@@ -723,6 +723,14 @@ void sim_check_sealed(struct sim *sim, uint64_t range, uint64_t owner, uint32_t 
                  U(owner), end, sealed ? (long long)*sealed - 1 : -1LL);
 }
 
+void sim_check_sealed_off(struct sim *sim, const struct sim_transaction *t) {
+    const uint64_t *sealed = sim_map_get(&sim->checks.seals, sim_random_mix(t->owner) ^ t->range);
+    if (!sealed || *sealed - 1 > t->offset)
+        sim_fail(sim, "10.5 ranges", "%llx of %llx is said to be sealed off; the order: %lld",
+                 U(wire_tx_id(t->range, t->offset)), U(t->owner),
+                 sealed ? (long long)*sealed - 1 : -1LL);
+}
+
 /* The arbiter is told the end of that owner's holding; one that was restored, and holds an earlier
  * or a misplaced one, is told where the range ended. */
 void sim_check_told(struct sim *sim, uint64_t range, uint64_t owner, uint32_t end) {

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/retired.h"
+
 #define RESEND_NS (8 * SIM_MS)
 #define TICK_NS (300 * UINT64_C(1000))
 
@@ -102,6 +104,7 @@ static bool assign(struct sim_gateway *gateway, struct sim_transaction *t) {
         gateway->next + (uint64_t)t->parts > WIRE_RANGE_OFFSETS)
         return false;
     t->range = gateway->range;
+    t->owner = gateway->owner;
     t->offset = gateway->next;
     t->low_water = gateway->low_water;
     gateway->next += t->parts;
@@ -151,7 +154,8 @@ static void resend(struct sim *sim, struct sim_gateway *gateway, struct sim_tran
     t->resend_ns = sim->now_ns + wait + sim_random_below(&sim->random[SIM_STREAM_GATEWAY], wait);
     /* asks instead of sending it all again; for a range of before, nodes take nothing else */
     if (t->tries % 4 == 3 || t->range != gateway->range) {
-        struct wire_tx_query query = {.id = wire_tx_id(t->range, t->offset)};
+        struct wire_tx_query query = {.id = wire_tx_id(t->range, t->offset),
+                                      .owner_mark = retired_mark(t->owner)};
         uint8_t node = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_GATEWAY], sim_nodes(sim));
         sim_gateway_send(sim, gateway, node, WIRE_TX_QUERY, &query, sizeof query);
         return;
@@ -212,6 +216,8 @@ static void sealed(struct sim *sim, struct sim_gateway *gateway, const struct wi
         if (t->range == s->range && t->offset >= s->end) {
             t->range = WIRE_RANGE_NONE; /* gets another id when there is a range */
             gateway->moved++;
+        } else if (t->range == s->range) {
+            t->owner = 0; /* ordered in this holding: the id is nobody else's */
         }
     }
 }
@@ -247,7 +253,7 @@ static void result(struct sim *sim, struct sim_gateway *gateway, const struct wi
     struct wire_result r;
     memcpy(&r, frame->payload, sizeof r);
     struct sim_transaction *t = find(gateway, r.id);
-    if (!t)
+    if (!t || r.owner_mark != retired_mark(t->owner))
         return;
     sim_check_result(sim, gateway, t, (const struct wire_result *)(const void *)frame->payload);
     gateway->answered++;
@@ -256,7 +262,14 @@ static void result(struct sim *sim, struct sim_gateway *gateway, const struct wi
 
 static void state(struct sim *sim, struct sim_gateway *gateway, const struct wire_tx_state *s) {
     struct sim_transaction *t = find(gateway, s->id);
-    if (!t || s->outcome != WIRE_TX_EXPIRED)
+    if (!t || s->owner_mark != retired_mark(t->owner))
+        return;
+    if (s->outcome == WIRE_TX_SEALED) {
+        sim_check_sealed_off(sim, t);
+        t->range = WIRE_RANGE_NONE;
+        gateway->moved++;
+    }
+    if (s->outcome != WIRE_TX_EXPIRED)
         return;
     sim_check_expired(sim, gateway, t);
     gateway->expired++;

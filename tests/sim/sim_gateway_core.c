@@ -79,7 +79,7 @@ static void on_done(void *context, const struct gateway_core_done *done) {
         struct wire_result head = {.id = done->id,
                                    .epoch_seq = done->epoch_seq,
                                    .logical_time_us = done->logical_time_us,
-                                   .code = done->code};
+                                   .code = (uint8_t)done->code};
         if (done->length_bytes != sizeof(struct sim_result))
             sim_fail(sim, "gateway core", "g%u: a result of %u bytes", gateway->index,
                      done->length_bytes);

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/retired.h"
+
 #define INBOX_ROOM 256
+#define STRETCH_POLL_NS 100000 /* for room: a real loop is never idle then */
 
 /* ---- clocks ---- */
 
@@ -75,6 +78,7 @@ void sim_node_destroy(struct sim_node *node) {
     free(node->inbox);
     free(node->runtime);
     free(node->memory);
+    free(node->stretch);
 }
 
 static void shell_clear(struct sim *sim, struct sim_node *node) {
@@ -91,6 +95,9 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     memset(node->gateway_owner, 0, sizeof node->gateway_owner);
     memset(&node->seen, 0, sizeof node->seen);
     node->executing = node->snapshot_asked = false;
+    free(node->stretch);
+    node->stretch = NULL;
+    node->stretched_seq = SIM_NEVER;
     node->idle_passes = 0;
     node->crash_in_steps = 0;
     node->forgets = false;
@@ -181,7 +188,7 @@ void sim_node_to_gateway(struct sim *sim, struct sim_node *node, uint8_t gateway
     }
 }
 
-static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway,
+static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway, uint64_t owner,
                         const struct sim_result *result) {
     struct {
         struct wire_result head;
@@ -189,8 +196,9 @@ static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway,
     } frame = {.head = {.id = result->id,
                         .epoch_seq = result->seq,
                         .logical_time_us = result->logical_time_us,
-                        .code = result->code,
-                        .total_bytes = sizeof frame.body},
+                        .code = (uint8_t)result->code,
+                        .total_bytes = sizeof frame.body,
+                        .owner_mark = retired_mark(owner) & RETIRED_MARK_MAX},
                .body = *result};
     uint8_t bytes[sizeof(struct wire_result) + sizeof(struct sim_result)];
     memcpy(bytes, &frame.head, sizeof frame.head);
@@ -198,9 +206,9 @@ static void send_result(struct sim *sim, struct sim_node *node, uint8_t gateway,
     sim_node_to_gateway(sim, node, gateway, WIRE_RESULT, bytes, sizeof bytes);
 }
 
-static void send_state(struct sim *sim, struct sim_node *node, uint8_t gateway, uint64_t id,
-                       uint64_t seq, uint32_t outcome) {
-    struct wire_tx_state state = {id, seq, outcome};
+static void send_state(struct sim *sim, struct sim_node *node, uint8_t gateway, uint64_t owner,
+                       uint64_t id, uint32_t outcome) {
+    struct wire_tx_state state = {id, 0, (uint8_t)outcome, retired_mark(owner) & RETIRED_MARK_MAX};
     sim_node_to_gateway(sim, node, gateway, WIRE_TX_STATE, &state, sizeof state);
 }
 
@@ -323,9 +331,9 @@ static void act_result_wanted(struct sim *sim, struct sim_node *node,
         sim_fail(sim, "action contract", "n%u wants the result of %llx, which is not executed",
                  node->index, (unsigned long long)a->id);
     if (result)
-        send_result(sim, node, (uint8_t)a->gateway, result);
+        send_result(sim, node, (uint8_t)a->gateway, a->owner, result);
     else
-        send_state(sim, node, (uint8_t)a->gateway, a->id, 0, WIRE_TX_EXPIRED);
+        send_state(sim, node, (uint8_t)a->gateway, a->owner, a->id, WIRE_TX_EXPIRED);
 }
 
 static void act_progress(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
@@ -351,7 +359,7 @@ static void act_gateway(struct sim *sim, struct sim_node *node, const struct rep
     if (a->gateway >= SIM_GATEWAYS_MAX)
         sim_fail(sim, "action contract", "n%u answers gateway %u", node->index, a->gateway);
     if (a->kind == REPLICA_ACTION_TX_STATE) {
-        send_state(sim, node, (uint8_t)a->gateway, a->id, a->seq, a->outcome);
+        send_state(sim, node, (uint8_t)a->gateway, a->owner, a->id, a->outcome);
     } else if (a->kind == REPLICA_ACTION_SEALED) {
         struct wire_sealed sealed = {a->range, a->end};
         sim_check_sealed(sim, a->range, node->gateway_owner[a->gateway], a->end);
@@ -495,8 +503,7 @@ static void gateway_query(struct sim *sim, struct sim_node *node, uint8_t gatewa
     memcpy(&query, frame->payload, sizeof query);
     struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
     event.query.id = query.id;
-    if (holds(node, gateway, wire_tx_range(query.id)))
-        event.query.owner = node->gateway_owner[gateway];
+    event.query.owner = query.owner_mark;
     event.query.gateway = gateway;
     event.query.offset_bytes = query.offset_bytes;
     event.query.length_bytes = query.length_bytes;
@@ -638,7 +645,7 @@ static void answer(void *context, const struct sim_result *result, const struct 
         if (x->node->gateway_owner[g] && owned(x->node, g, wire_tx_range(result->id)) &&
             (x->node->gateway_range[g][0] == wire_tx_range(result->id) ||
              x->node->gateway_range[g][1] == wire_tx_range(result->id)))
-            send_result(x->sim, x->node, g, result);
+            send_result(x->sim, x->node, g, x->node->gateway_owner[g], result);
 }
 
 uint64_t sim_node_execute_one(struct sim *sim, struct sim_node *node, sim_runtime_fn *each,
@@ -709,6 +716,8 @@ static void next_pass(struct sim *sim, struct sim_node *node) {
         return;
     }
     uint64_t at = global_ns(sim, node, replica_next_deadline_ns(node->replica));
+    if (node->stretch && at > sim->now_ns + STRETCH_POLL_NS)
+        at = sim->now_ns + STRETCH_POLL_NS;
     if (at <= sim->now_ns) {
         at = sim->now_ns + 5000;
         if (++node->idle_passes > 100000)
@@ -734,6 +743,7 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
             return;
         }
     }
+    sim_stretch_poll(sim, node);
     struct replica_event tick = {.kind = REPLICA_EVENT_TICK};
     sim_node_step(sim, node, &tick);
     sim_node_flush(sim, node);

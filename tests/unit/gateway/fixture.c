@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "proto/retired.h"
+
 static void on_send(void *context, uint8_t node, enum wire_kind kind, const void *payload,
                     uint32_t payload_bytes, const void *tail, uint32_t tail_bytes) {
     struct world *w = context;
@@ -26,6 +28,11 @@ static void on_send(void *context, uint8_t node, enum wire_kind kind, const void
         const struct wire_tx_query *q = payload;
         s->id = q->id;
         s->offset = q->offset_bytes;
+        s->owner_mark = q->owner_mark;
+        if (s->owner_mark != retired_mark(world_facts(w).owner)) {
+            w->other_id = s->id;
+            w->other_mark = s->owner_mark;
+        }
     } else if (kind == WIRE_RANGE_REQUEST) {
         const struct wire_range_request *q = payload;
         s->range = q->range;
@@ -179,10 +186,18 @@ enum wire_drop world_vector(struct world *w, uint8_t node, uint64_t commit_seq, 
     return world_frame(w, node, WIRE_VECTOR, bytes, sizeof bytes);
 }
 
+static uint32_t mark_of(const struct world *w, uint64_t id) {
+    return id == w->other_id ? w->other_mark : retired_mark(world_facts(w).owner);
+}
+
 enum wire_drop world_piece(struct world *w, uint64_t id, uint32_t total, uint32_t offset,
                            uint32_t count) {
     uint8_t bytes[sizeof(struct wire_result) + 1400];
-    struct wire_result r = {.id = id, .epoch_seq = 9, .total_bytes = total, .offset_bytes = offset};
+    struct wire_result r = {.id = id,
+                            .epoch_seq = 9,
+                            .total_bytes = total,
+                            .offset_bytes = offset,
+                            .owner_mark = mark_of(w, id) & RETIRED_MARK_MAX};
     assert_true(count <= 1400);
     memcpy(bytes, &r, sizeof r);
     for (uint32_t i = 0; i < count; i++)
@@ -191,7 +206,10 @@ enum wire_drop world_piece(struct world *w, uint64_t id, uint32_t total, uint32_
 }
 
 enum wire_drop world_result(struct world *w, uint64_t id, uint32_t code) {
-    struct wire_result r = {.id = id, .epoch_seq = 9, .code = code};
+    struct wire_result r = {.id = id,
+                            .epoch_seq = 9,
+                            .code = (uint8_t)code,
+                            .owner_mark = mark_of(w, id) & RETIRED_MARK_MAX};
     return world_frame(w, 0, WIRE_RESULT, &r, sizeof r);
 }
 
@@ -202,7 +220,7 @@ enum wire_drop world_sealed(struct world *w, uint64_t range, uint32_t end) {
 
 enum wire_drop world_state(struct world *w, uint8_t node, uint64_t id,
                            enum wire_tx_outcome outcome) {
-    struct wire_tx_state s = {id, 9, outcome};
+    struct wire_tx_state s = {id, 9, (uint8_t)outcome, mark_of(w, id) & RETIRED_MARK_MAX};
     return world_frame(w, node, WIRE_TX_STATE, &s, sizeof s);
 }
 

@@ -16,6 +16,7 @@ struct sent {
     uint64_t id;           /* TX, TX_QUERY */
     uint64_t range;        /* RANGE_* */
     uint32_t offset, end;  /* TX_QUERY: from which byte; RANGE_CLOSE */
+    uint32_t owner_mark;   /* TX_QUERY */
     uint64_t nonce, owner; /* RANGE_REQUEST; RANGE_RENEW */
     struct wire_body_header body;
     uint8_t first_byte; /* TX: of the payload */
@@ -40,6 +41,8 @@ struct world {
     uint32_t event_count;
     uint8_t *state_bytes;
     uint64_t ranges[2], owner;
+    uint64_t other_id; /* the last one asked for under another mark than the owner's */
+    uint32_t other_mark;
 };
 
 /* cmocka's set-up and tear-down: *state is a struct world with three nodes, 64 parts, no range. */
@@ -52,7 +55,8 @@ int world_submit(struct world *w, uint32_t bytes, uintptr_t user);
 uint32_t world_count(const struct world *w, enum wire_kind kind);
 const struct sent *world_last(const struct world *w, enum wire_kind kind);
 
-/* Frames of a node. Each returns what the core said of it. */
+/* Frames of a node. Each returns what the core said of it. RESULT and TX_STATE name the mark with
+ * which their id was asked for, the owner's if it was not. */
 enum wire_drop world_frame(struct world *w, uint8_t node, enum wire_kind kind, const void *bytes,
                            uint32_t length);
 enum wire_drop world_grant(struct world *w, uint64_t range, uint32_t start);

@@ -215,9 +215,9 @@ static void a_query_returns_the_whole_of_a_long_result(void **state) {
     struct world *w = *state;
     world_grant(w, R, 0);
     uint64_t other = wire_tx_id(900, 3);
-    gateway_core_query(w->core, w->now_us, other);
+    gateway_core_query(w->core, w->now_us, other, 0);
     assert_int_equal(pieces(w, other, 100000, 0, 50400), 36);
-    gateway_core_query(w->core, w->now_us, other); /* asking again loses nothing */
+    gateway_core_query(w->core, w->now_us, other, 0); /* asking again loses nothing */
     assert_int_equal(world_last(w, WIRE_TX_QUERY)->offset, 50400);
     assert_int_equal(w->state_count, 0);
     pieces(w, other, 100000, 50400, 100000);
@@ -523,6 +523,26 @@ static void a_state_of_sealed_makes_the_body_go_to_all_again(void **state) {
     assert_int_equal(world_count(w, WIRE_TX), 3);
 }
 
+/* One that had it and says it does not know it: it lost its memory, or the id is another's, which
+ * it says of bodies only. */
+static void a_state_of_unknown_makes_the_body_go_to_that_node_again(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    world_submit(w, 1, 1);
+    world_tick(w, 1);
+    for (uint8_t i = 0; i < 3; i++)
+        world_vector(w, i, 1, R, 1, 0, 64);
+    world_tick(w, 500001);
+    w->sent_count = 0;
+    world_state(w, 1, ID(0), WIRE_TX_PENDING);
+    world_tick(w, 500001);
+    assert_int_equal(world_count(w, WIRE_TX), 0);
+    world_state(w, 1, ID(0), WIRE_TX_UNKNOWN);
+    world_tick(w, 500001);
+    assert_int_equal(world_count(w, WIRE_TX), 1);
+    assert_int_equal(world_last(w, WIRE_TX)->node, 1);
+}
+
 static void abandoned_transactions_are_called_back(void **state) {
     struct world *w = *state;
     world_grant(w, R, 0);
@@ -572,7 +592,7 @@ static void hostile_frames(void **state) {
             if (world_count(w, WIRE_RANGE_REQUEST))
                 world_grant(w, 10 + (x >> 30 & 255), (uint32_t)(x >> 34) % WIRE_RANGE_OFFSETS);
             break;
-        case 11: gateway_core_query(w->core, w->now_us, wire_tx_id(range, a)); break;
+        case 11: gateway_core_query(w->core, w->now_us, wire_tx_id(range, a), 0); break;
         default: /* time */ world_tick(w, b * 100); break;
         }
         if (w->sent_count > SENT_MAX / 2) {
@@ -636,6 +656,7 @@ int main(void) {
         TEST(one_owner_never_holds_a_range_twice),
         TEST(ranges_held_are_renewed_sealed_ones_not),
         TEST(a_state_of_sealed_makes_the_body_go_to_all_again),
+        TEST(a_state_of_unknown_makes_the_body_go_to_that_node_again),
         TEST(abandoned_transactions_are_called_back),
         TEST(hostile_frames),
         TEST(configs_that_are_not_allowed),

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "proto/retired.h"
 #include "tests/unit/gateway/fixture.h"
 
 #define R UINT64_C(5)
@@ -79,7 +80,7 @@ static void a_query_takes_the_best_of_all_nodes(void **state) {
     struct world *w = *state;
     uint64_t other = wire_tx_id(900, 3);
     world_grant(w, R, 0);
-    gateway_core_query(w->core, w->now_us, other);
+    gateway_core_query(w->core, w->now_us, other, 0);
     assert_int_equal(world_count(w, WIRE_TX_QUERY), 3);
     world_state(w, 0, other + 1, WIRE_TX_COMMITTED); /* not asked for */
     world_state(w, 0, other, WIRE_TX_UNKNOWN);
@@ -89,13 +90,14 @@ static void a_query_takes_the_best_of_all_nodes(void **state) {
     assert_int_equal(w->state_count, 1);
     assert_int_equal(w->state.outcome, WIRE_TX_COMMITTED);
 
-    gateway_core_query(w->core, w->now_us, other); /* one that is behind, one that has the result */
+    gateway_core_query(w->core, w->now_us, other,
+                       0); /* one that is behind, one that has the result */
     world_state(w, 0, other, WIRE_TX_UNKNOWN);
     world_result(w, other, 0);
     assert_int_equal(w->state_count, 2);
     assert_int_equal(w->state.outcome, WIRE_TX_EXECUTED);
 
-    gateway_core_query(w->core, w->now_us, other); /* sealed is final */
+    gateway_core_query(w->core, w->now_us, other, 0); /* sealed is final */
     world_state(w, 0, other, WIRE_TX_UNKNOWN);
     world_state(w, 2, other, WIRE_TX_SEALED);
     assert_int_equal(w->state_count, 3);
@@ -106,7 +108,7 @@ static void a_query_does_not_wait_for_a_node_that_is_down(void **state) {
     struct world *w = *state;
     uint64_t other = wire_tx_id(900, 3);
     world_grant(w, R, 0);
-    gateway_core_query(w->core, w->now_us, other);
+    gateway_core_query(w->core, w->now_us, other, 0);
     world_state(w, 0, other, WIRE_TX_PENDING);
     world_tick(w, 40000);
     assert_int_equal(w->state_count, 0);
@@ -114,7 +116,8 @@ static void a_query_does_not_wait_for_a_node_that_is_down(void **state) {
     assert_int_equal(w->state_count, 1);
     assert_int_equal(w->state.outcome, WIRE_TX_PENDING);
 
-    gateway_core_query(w->core, w->now_us, other); /* one node that knows nothing is not enough */
+    gateway_core_query(w->core, w->now_us, other,
+                       0); /* one node that knows nothing is not enough */
     world_state(w, 0, other, WIRE_TX_UNKNOWN);
     world_tick(w, 400000);
     assert_int_equal(w->state_count, 1);
@@ -123,7 +126,7 @@ static void a_query_does_not_wait_for_a_node_that_is_down(void **state) {
     assert_int_equal(w->state_count, 2);
     assert_int_equal(w->state.outcome, WIRE_TX_UNKNOWN);
 
-    gateway_core_query(w->core, w->now_us, other);
+    gateway_core_query(w->core, w->now_us, other, 0);
     world_tick(w, 2000001);
     world_state(w, 0, other, WIRE_TX_SEALED);
     assert_int_equal(w->state_count, 2); /* too late */
@@ -134,11 +137,80 @@ static void what_this_gateway_has_sent_is_not_unknown(void **state) {
     world_grant(w, R, 0);
     world_submit(w, 10, 1);
     world_tick(w, 1);
-    gateway_core_query(w->core, w->now_us, ID(0));
+    gateway_core_query(w->core, w->now_us, ID(0), 0);
     for (uint8_t node = 0; node < 3; node++)
         world_state(w, node, ID(0), WIRE_TX_UNKNOWN);
     assert_int_equal(w->state_count, 1);
     assert_int_equal(w->state.outcome, WIRE_TX_PENDING);
+}
+
+/* An id of a pinned range that was sealed, or lost, may be its next owner's now: who asks for it
+ * here means what this gateway did under it. */
+static void a_query_names_whose_transaction_is_meant(void **state) {
+    struct world *w = *state;
+    uint32_t mark = retired_mark(OWNER);
+    world_grant(w, R, 10);
+    for (uintptr_t i = 0; i < 4; i++)
+        world_submit(w, 10, i);
+    world_tick(w, 1);
+    gateway_core_query(w->core, w->now_us, ID(12), 0);
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, mark);
+    gateway_core_query(w->core, w->now_us, ID(9), 0); /* of an owner before */
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, 0);
+    gateway_core_query(w->core, w->now_us, wire_tx_id(8, 12), 0);
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, 0);
+    gateway_core_query(w->core, w->now_us, ID(12), 0x123); /* the asker knows better */
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, 0x123);
+    assert_true(gateway_core_keep_id(w->core, ID(12)));
+    world_sealed(w, R, 11);
+    gateway_core_query(w->core, w->now_us, ID(12), 0);
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, mark);
+    gateway_core_query(w->core, w->now_us, ID(10), mark); /* below the end: nobody else's */
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, 0);
+    struct wire_result r = {.id = ID(10), .epoch_seq = 9};
+    assert_int_equal(world_frame(w, 0, WIRE_RESULT, &r, sizeof r), WIRE_DROP_NONE);
+    assert_int_equal(w->done[w->done_count - 1].id, ID(10));
+    gateway_core_query(w->core, w->now_us, ID(9), mark); /* as it was told: perhaps long ago */
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, mark);
+    gateway_core_query(w->core, w->now_us, ID(14), 0); /* never given */
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, 0);
+    world_restart(w, WIRE_RANGE_NONE, 64);
+    gateway_core_query(w->core, w->now_us, ID(12), 0); /* another process: it cannot know */
+    assert_int_equal(world_last(w, WIRE_TX_QUERY)->owner_mark, 0);
+}
+
+/* Answers to one question are not taken for answers to another one about the same id. */
+static void an_answer_about_anothers_transaction_is_refused(void **state) {
+    struct world *w = *state;
+    struct wire_result r = {.id = ID(0), .epoch_seq = 9, .owner_mark = 0x456};
+    struct wire_tx_state s = {ID(0), 9, WIRE_TX_EXPIRED, 0x456};
+    world_grant(w, R, 0);
+    world_submit(w, 10, 1);
+    world_tick(w, 1);
+    assert_int_equal(world_frame(w, 0, WIRE_RESULT, &r, sizeof r), WIRE_DROP_STALE);
+    world_frame(w, 0, WIRE_TX_STATE, &s, sizeof s);
+    assert_int_equal(w->done_count, 0);
+    gateway_core_query(w->core, w->now_us, ID(0), 0x123);
+    assert_int_equal(world_frame(w, 0, WIRE_RESULT, &r, sizeof r), WIRE_DROP_STALE);
+    world_frame(w, 0, WIRE_TX_STATE, &s, sizeof s);
+    assert_int_equal(w->state_count, 0);
+    r.owner_mark = s.owner_mark = 0;
+    assert_int_equal(world_frame(w, 0, WIRE_RESULT, &r, sizeof r), WIRE_DROP_STALE);
+    r.owner_mark = 0x123;
+    assert_int_equal(world_frame(w, 0, WIRE_RESULT, &r, sizeof r), WIRE_DROP_NONE);
+    assert_int_equal(w->state_count, 1);
+    assert_int_equal(w->state.outcome, WIRE_TX_EXECUTED);
+    assert_int_equal(w->done_count, 0); /* ours has the same id, and is another */
+    for (uint8_t node = 0; node < 3; node++) {
+        gateway_core_query(w->core, w->now_us, ID(0), 0x123);
+        s = (struct wire_tx_state){ID(0), 0, WIRE_TX_UNKNOWN, 0x123};
+        world_frame(w, node, WIRE_TX_STATE, &s, sizeof s);
+    }
+    assert_int_equal(w->state_count, 2);
+    assert_int_equal(w->state.outcome, WIRE_TX_UNKNOWN);
+    r.owner_mark = OWNER;
+    assert_int_equal(world_frame(w, 0, WIRE_RESULT, &r, sizeof r), WIRE_DROP_NONE);
+    assert_int_equal(w->done_count, 1);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_make, world_free)
@@ -150,6 +222,8 @@ int main(void) {
         TEST(a_query_takes_the_best_of_all_nodes),
         TEST(a_query_does_not_wait_for_a_node_that_is_down),
         TEST(what_this_gateway_has_sent_is_not_unknown),
+        TEST(a_query_names_whose_transaction_is_meant),
+        TEST(an_answer_about_anothers_transaction_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,7 @@ struct bench {
     uint32_t next_slot;
     uint64_t arbiter_owner; /* 0: it says yes to everybody, from where the range ended */
     uint32_t arbiter_start;
+    bool arbiter_away;      /* it is asked, and `checked` is when it answers */
     uint32_t progress_told; /* how often a gateway was told what is received and committed */
 };
 
@@ -57,7 +58,7 @@ static void react(struct bench *b, const struct replica_action *a) {
         event.campaign.revision = event.campaign.term = a->revision + 10;
         event.campaign.token = 77;
         event.campaign.won = true;
-    } else if (a->kind == REPLICA_ACTION_RANGE_CHECK) {
+    } else if (a->kind == REPLICA_ACTION_RANGE_CHECK && !b->arbiter_away) {
         event.kind = REPLICA_EVENT_RANGE_CHECKED;
         event.range_checked.range = a->range;
         event.range_checked.owner = a->owner;
@@ -111,6 +112,7 @@ static void bench_open(struct bench *b, const struct replica_config *config) {
     b->next_slot = 0;
     b->seen.count = 0;
     b->arbiter_owner = 0;
+    b->arbiter_away = false;
     b->replica = replica_init(memory, config, b->now_ns);
 }
 
@@ -149,9 +151,10 @@ static void expire(struct bench *b, uint64_t range, uint64_t owner) {
     step(b, &event);
 }
 
-static void query(struct bench *b, uint64_t range, uint32_t offset) {
+static void query(struct bench *b, uint64_t range, uint32_t offset, uint64_t owner) {
     struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
     event.query.id = wire_tx_id(range, offset);
+    event.query.owner = owner;
     event.query.gateway = GATEWAY;
     step(b, &event);
 }
@@ -200,13 +203,13 @@ static void assert_answers(struct bench *b, uint64_t range, uint64_t owner, uint
     sealed = only(b, REPLICA_ACTION_SEALED);
     assert_true(sealed && sealed->range == range && sealed->end == end);
     b->seen.count = 0;
-    query(b, range, end + 5);
+    query(b, range, end + 5, 0);
     const struct replica_action *state = only(b, REPLICA_ACTION_TX_STATE);
     assert_true(state && state->outcome == WIRE_TX_SEALED);
     if (end == 0)
         return;
     b->seen.count = 0;
-    query(b, range, end - 1);
+    query(b, range, end - 1, 0);
     const struct replica_action *wanted = only(b, REPLICA_ACTION_RESULT_WANTED);
     assert_true(wanted && wanted->id == wire_tx_id(range, end - 1));
     b->seen.count = 0;
@@ -282,54 +285,64 @@ static void test_pinned_range_goes_on(void **state) {
     free(b.replica);
 }
 
-static void query_of(struct bench *b, uint64_t range, uint32_t offset, uint64_t owner) {
-    struct replica_event event = {.kind = REPLICA_EVENT_QUERY};
-    event.query.id = wire_tx_id(range, offset);
-    event.query.owner = owner;
-    event.query.gateway = GATEWAY;
+/* What is said of the id, or EXECUTED: its result is wanted. */
+static uint32_t outcome_of(struct bench *b, uint64_t range, uint32_t offset, uint64_t owner) {
     b->seen.count = 0;
-    step(b, &event);
+    query(b, range, offset, owner);
     assert_int_equal(b->seen.count, 1);
+    const struct replica_action *a = &b->seen.items[0];
+    assert_true(a->owner == owner && a->gateway == GATEWAY && a->id == wire_tx_id(range, offset));
+    if (a->kind == REPLICA_ACTION_RESULT_WANTED)
+        return WIRE_TX_EXECUTED;
+    assert_int_equal(a->kind, REPLICA_ACTION_TX_STATE);
+    return a->outcome;
 }
 
-/* The same id meant one transaction to an owner who was sealed off, and was executed as another's:
- * he gets no result of that, neither while the next one holds the range nor later. */
-static void test_nobody_gets_the_result_of_anothers_transaction(void **state) {
+/* The same id meant one transaction to an owner who was sealed off, and is another's now: who asks
+ * for his is told nothing of that, neither while the next one holds the range nor later. */
+static void test_nobody_is_told_of_anothers_transaction(void **state) {
     (void)state;
     static struct bench b;
     struct replica_config config = config_of(16, 64);
     bench_open(&b, &config);
     bench_lead(&b);
     live_and_die(&b, 9, 501, 0, 3);
+    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(&b, 9, 4, 0), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_UNKNOWN);
     hello(&b, 9, 502);
-    pass(&b, 2 * MS);
     for (uint32_t i = 3; i < 6; i++)
-        body(&b, 9, i, 502);
-    pass(&b, 3 * MS);
-    query_of(&b, 9, 4, 502);
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
-    query_of(&b, 9, 4, 0); /* GET /v1/tx through any gateway */
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
-    query_of(&b, 9, 2, 501); /* his own */
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
-    query_of(&b, 9, 4, 501);
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_SEALED);
-    assert_int_equal(b.seen.items[0].end, 3);
-    query_of(&b, 9, 1, 500); /* of a time before */
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_NOT_OWNER);
+        body(&b, 9, i, 502); /* on his word: not opened yet */
+    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(&b, 9, 4, 0), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(&b, 9, 4, 500), WIRE_TX_UNKNOWN);
+    pass(&b, 5 * MS);
+    body(&b, 9, 7, 502);
+    assert_int_equal(outcome_of(&b, 9, 7, 502), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(&b, 9, 7, 0), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(&b, 9, 7, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(&b, 9, 7, 500), WIRE_TX_UNKNOWN);
+    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_EXECUTED);
+    assert_int_equal(outcome_of(&b, 9, 4, retired_mark(502)), WIRE_TX_EXECUTED);
+    assert_int_equal(outcome_of(&b, 9, 4, 0), WIRE_TX_EXECUTED);   /* whoever's */
+    assert_int_equal(outcome_of(&b, 9, 2, 501), WIRE_TX_EXECUTED); /* his own */
+    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(&b, 9, 1, 500), WIRE_TX_UNKNOWN); /* of a time before */
     pass(&b, SEAL_AFTER_NS + 2 * MS);
     expire(&b, 9, 502);
     pass(&b, 30 * MS);
     uint32_t end;
     assert_true(replica_range_retired(b.replica, 9, &end) && end == 6);
-    query_of(&b, 9, 4, 501);
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_NOT_OWNER);
+    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_UNKNOWN);
+    assert_int_equal(outcome_of(&b, 9, 7, 501), WIRE_TX_UNKNOWN);
+    assert_int_equal(outcome_of(&b, 9, 7, 502), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(&b, 9, 7, 0), WIRE_TX_SEALED);
     b.seen.count = 0;
     body(&b, 9, 4, 501); /* a resend of his */
     for (uint32_t i = 0; i < b.seen.count; i++)
         assert_int_not_equal(b.seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
-    query_of(&b, 9, 4, 502);
-    assert_int_equal(b.seen.items[0].kind, REPLICA_ACTION_RESULT_WANTED);
+    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_EXECUTED);
     free(b.replica);
 }
 
@@ -416,6 +429,91 @@ static void test_progress_is_told_to_the_owner_alone(void **state) {
     assert_int_equal(b.progress_told, 0);
     hello(&b, 12, 602);
     body(&b, 12, 1, 602);
+    pass(&b, 20 * MS);
+    assert_int_not_equal(b.progress_told, 0);
+    free(b.replica);
+}
+
+static void checked(struct bench *b, uint64_t range, uint64_t owner, bool owned) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RANGE_CHECKED};
+    event.range_checked.range = range;
+    event.range_checked.owner = owner;
+    event.range_checked.owned = owned;
+    step(b, &event);
+}
+
+/* A gateway that is told progress, and a while later NOT_OWNER, again and again, never learns that
+ * it lost the range: progress affirms it. */
+static void test_progress_waits_for_the_arbiters_word(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    config.seal_after_ns = 2000 * MS;
+    bench_open(&b, &config);
+    bench_lead(&b);
+    b.arbiter_away = true;
+    b.progress_told = 0;
+    for (int i = 0; i < 3; i++) {
+        hello(&b, 12, 601);
+        body(&b, 12, 0, 601);
+        assert_non_null(only(&b, REPLICA_ACTION_RANGE_CHECK));
+        pass(&b, 20 * MS);
+        b.seen.count = 0;
+        checked(&b, 12, 601, false);
+        assert_non_null(only(&b, REPLICA_ACTION_NOT_OWNER));
+        pass(&b, 1600 * MS);
+        b.seen.count = 0;
+    }
+    assert_int_equal(b.progress_told, 0);
+    hello(&b, 12, 602);
+    checked(&b, 12, 602, true);
+    body(&b, 12, 0, 602);
+    pass(&b, 20 * MS);
+    assert_int_not_equal(b.progress_told, 0);
+    free(b.replica);
+}
+
+/* A sealed range rests soon; who was denied it is heard no sooner for that. */
+static void test_a_denial_outlives_the_rest_of_a_range(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    live_and_die(&b, 9, 501, 0, 3);
+    b.arbiter_owner = 503;
+    b.arbiter_start = 3;
+    hello(&b, 9, 502);
+    pass(&b, 500 * MS);
+    b.arbiter_away = true;
+    b.seen.count = 0;
+    hello(&b, 9, 502);
+    assert_non_null(only(&b, REPLICA_ACTION_NOT_OWNER)); /* and the arbiter was not asked */
+    assert_int_equal(b.seen.count, 1);
+    pass(&b, 1500 * MS);
+    uint32_t end;
+    assert_true(replica_range_retired(b.replica, 9, &end) && end == 3);
+    free(b.replica);
+}
+
+/* Nor is it his before the range is opened for him: nodes that do not ask the arbiter would tell
+ * him of it for ever, and he would not see that another got it. */
+static void test_no_progress_of_a_sealed_range(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    live_and_die(&b, 9, 501, 0, 3);
+    b.arbiter_owner = 500;
+    expire(&b, 9, 502); /* asked about him, the leader asks about nobody for half a second */
+    b.progress_told = 0;
+    hello(&b, 9, 502);
+    pass(&b, 20 * MS);
+    assert_int_equal(b.progress_told, 0);
+    b.arbiter_owner = 0;
+    pass(&b, 2000 * MS);
+    hello(&b, 9, 503);
     pass(&b, 20 * MS);
     assert_int_not_equal(b.progress_told, 0);
     free(b.replica);
@@ -544,7 +642,10 @@ int main(void) {
         cmocka_unit_test(test_holding_that_begins_elsewhere_is_not_opened),
         cmocka_unit_test(test_a_claimant_that_was_denied_lets_the_other_speak),
         cmocka_unit_test(test_progress_is_told_to_the_owner_alone),
-        cmocka_unit_test(test_nobody_gets_the_result_of_anothers_transaction),
+        cmocka_unit_test(test_progress_waits_for_the_arbiters_word),
+        cmocka_unit_test(test_a_denial_outlives_the_rest_of_a_range),
+        cmocka_unit_test(test_no_progress_of_a_sealed_range),
+        cmocka_unit_test(test_nobody_is_told_of_anothers_transaction),
         cmocka_unit_test(test_refuses_when_no_more_can_be_remembered),
         cmocka_unit_test(test_places_of_the_silent_come_free),
         cmocka_unit_test(test_snapshot_restores_them),
