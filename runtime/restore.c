@@ -262,6 +262,7 @@ int runtime_restore(struct runtime *runtime, const struct runtime_source *source
                     const struct runtime_crew *crew, struct runtime_snapshot_info *ret_info) {
     if (runtime->snapshot.on)
         return MRN_ERR_EXISTS;
+    runtime_chain(runtime); /* it belongs to the state that goes */
     struct runtime_snapshot_info info;
     struct state fresh;
     int error =

@@ -77,10 +77,12 @@ struct wire_hash runtime_identity(const struct runtime *runtime) {
 }
 
 struct wire_hash runtime_state_hash(struct runtime *runtime) {
+    runtime_chain(runtime);
     return runtime_state_root(&runtime->state);
 }
 
-void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts) {
+void runtime_facts(struct runtime *runtime, struct runtime_facts *ret_facts) {
+    runtime_chain(runtime);
     const struct region_header *header = region(runtime);
     struct runtime_facts facts = runtime->counters;
     facts.exec_seq = header->exec_seq;
@@ -111,7 +113,8 @@ uint32_t runtime_idempotency_keys(const struct runtime *runtime) {
     return runtime_table_count(&runtime->keys);
 }
 
-struct wire_hash runtime_result_hash(const struct runtime *runtime) {
+struct wire_hash runtime_result_hash(struct runtime *runtime) {
+    runtime_chain(runtime);
     return region(runtime)->result_hash;
 }
 

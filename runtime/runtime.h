@@ -207,11 +207,13 @@ struct runtime_facts {
     uint64_t by_code[MRN_CODE_COUNT];
 };
 /* O(1). */
-void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts);
+void runtime_facts(struct runtime *runtime, struct runtime_facts *ret_facts);
 
-/* Of the facts, those that are asked for around every epoch: exec_seq and the result hash there. */
+/* Of the facts, those that are asked for around every epoch: exec_seq and the result hash there,
+ * which is computed when it is asked for, or by the next epoch: its results need not wait for it.
+ */
 uint64_t runtime_exec_seq(const struct runtime *runtime);
-struct wire_hash runtime_result_hash(const struct runtime *runtime);
+struct wire_hash runtime_result_hash(struct runtime *runtime);
 
 /* Idempotency keys remembered now; config.idempotency_slots is the most. O(1). */
 uint32_t runtime_idempotency_keys(const struct runtime *runtime);

@@ -301,6 +301,8 @@ static void mark(struct collecting *c) {
     struct dump_journal *journal = c->journal;
     uint64_t place = oldest(c), long_ago = c->earlier[0];
     struct dump_journal_mark new = {c->next - 1, place > long_ago ? place : long_ago};
+    if (MUTANT(stretch_marked_late))
+        new.place = c->place;
     memmove(c->earlier, c->earlier + 1, sizeof c->earlier - sizeof c->earlier[0]);
     c->earlier[PATIENCE - 1] = c->place;
     if (journal->mark_count == DUMP_JOURNAL_MARKS_MAX)

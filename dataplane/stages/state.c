@@ -19,24 +19,33 @@ void stage_done(struct stage *s, const struct done *done) {
     (void)taken;
 }
 
+static void done_with_path(struct stage *s, const struct done *done, const struct path *path) {
+    bool taken = link_put(&s->done_paths, path);
+    assert(taken); /* room for one of each kind */
+    (void)taken;
+    stage_done(s, done);
+}
+
 static void snapshot_done(struct stage *s, int error, bool local, uint64_t seq, const char *path) {
     struct done done = {.kind = DONE_SNAPSHOT, .error = error, .local = local, .seq = seq};
-    snprintf(done.path, sizeof done.path, "%.255s", path);
-    stage_done(s, &done);
+    struct path of;
+    snprintf(of.text, sizeof of.text, "%.255s", path);
+    done_with_path(s, &done, &of);
 }
 
 /* A snapshot begins when the last one is done. */
 static void begin(struct stage *s) {
     struct execute *x = &s->execute;
-    if (!x->snapshot.kind || x->snapshot_on || x->handed_over || !snapshots_idle(x->snapshots) ||
+    if (!x->snapshot.ordered || x->snapshot_on || x->handed_over || !snapshots_idle(x->snapshots) ||
         runtime_snapshot_begin(x->runtime))
         return;
-    bool local = !x->snapshot.path[0];
-    int error = snapshots_begin(x->snapshots, local ? NULL : x->snapshot.path);
-    x->snapshot.kind = 0;
+    const char *path = x->snapshot.path.text;
+    bool local = !path[0];
+    int error = snapshots_begin(x->snapshots, local ? NULL : path);
+    x->snapshot.ordered = false;
     if (error) {
         runtime_snapshot_abandon(x->runtime);
-        snapshot_done(s, error, local, 0, x->snapshot.path);
+        snapshot_done(s, error, local, 0, path);
         return;
     }
     x->snapshot_on = true;
@@ -111,11 +120,10 @@ static int load(struct stage *s, const char *path, char *ret_why) {
 static void restore_done(struct stage *s, int error, bool restored, uint64_t seq) {
     struct execute *x = &s->execute;
     struct done done = {.kind = DONE_RESTORE, .error = error, .local = restored, .seq = seq};
-    memcpy(done.path, x->restore.path, sizeof done.path);
-    x->restore.kind = 0;
+    x->restore.ordered = false;
     if (!restored)
         x->handed_over = false;
-    stage_done(s, &done);
+    done_with_path(s, &done, &x->restore.path);
 }
 
 /* Nothing is executed from the order on. */
@@ -129,15 +137,15 @@ static void restore(struct stage *s) {
     if (!snapshots_idle(x->snapshots))
         return; /* at the next poll */
     char why[RUNTIME_TEXT_BYTES];
-    int error = load(s, x->restore.path, why);
+    int error = load(s, x->restore.path.text, why);
     if (error) {
         struct runtime_facts facts;
         runtime_facts(x->runtime, &facts);
         restore_done(s, error == MRN_ERR_EXISTS ? 0 : error, false, facts.exec_seq);
     } else if (s->gossip.storage) {
         /* A node that starts again must find on its disk what the replica builds on from here. */
-        snapshots_adopt(x->snapshots, x->restore.path, x->restored.seq);
-        x->restore.kind = 0;
+        snapshots_adopt(x->snapshots, x->restore.path.text, x->restored.seq);
+        x->restore.ordered = false;
     } else
         restore_done(s, 0, true, x->restored.seq);
 }
@@ -156,18 +164,21 @@ uint32_t stage_state_poll(struct stage *s) {
     uint32_t work = 0;
     struct snapshots_done d;
     struct order order;
-    if (x->handed_over && !x->restore.kind && link_take(&s->orders, &order, 1)) {
+    struct path unused;
+    if (x->handed_over && !x->restore.ordered && link_take(&s->orders, &order, 1)) {
         /* What was ordered before the replica knew is covered by the snapshot, or comes again. */
         x->handed_over = order.kind != ORDER_CONTINUE;
         if (order.kind == ORDER_SNAPSHOT)
-            x->snapshot = order;
+            stage_execute_snapshot(s);
+        else if (order.kind == ORDER_RESTORE)
+            (void)link_take(&s->order_paths, &unused, 1);
         work++;
     }
     if (snapshots_poll(x->snapshots, &d)) {
         finished(s, &d);
         work++;
     }
-    if (x->restore.kind) {
+    if (x->restore.ordered) {
         restore(s);
         work++;
     }
@@ -182,7 +193,7 @@ uint32_t stage_state_poll(struct stage *s) {
 static int replay_step(void *context, struct replica_event *event) {
     struct stage *s = context;
     stage_step(s, event);
-    while (!atomic_load(&s->failed) && link_count(&s->orders)) {
+    while (!atomic_load(&s->failed) && stage_execute_waits(s)) {
         stage_execute_poll(s);
         stage_done_poll(s);
     }

