@@ -168,6 +168,8 @@ struct peer {
     uint64_t result_seq;  /* to be compared when it is executed here; 0: none */
     uint64_t result_ns;   /* when it was heard */
     uint64_t differs_seq; /* it differed there */
+    uint64_t differs_ns;  /* when it said so last */
+    struct wire_hash differs_hash;
     struct wire_hash result_hash;
     struct promise promise;
     struct answer answer;
