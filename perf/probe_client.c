@@ -32,8 +32,7 @@ struct run {
 
 static void on_done(void *context, void *user, const struct gateway_core_done *done) {
     struct run *run = context;
-    if (run->load.config.flight == 1)
-        perf_hops_result(&run->hops);
+    perf_hops_result(&run->hops, (uint32_t)(uintptr_t)user, done->id);
     uint64_t now_ns = perf_clock_ns();
     perf_load_done(&run->load, (uint32_t)(uintptr_t)user, now_ns, done->code);
     if (run->last_ns && now_ns - run->last_ns > GAP_NS && json_array_size(run->gaps) < GAPS_MAX)
@@ -57,7 +56,7 @@ static void submit(struct run *run) {
             return;
         }
         perf_load_take(&run->load, run->now_ns);
-        stage_mark(STAGE_MARK_SUBMIT);
+        perf_hops_submit(&run->hops, ticket);
         run->worked = true;
     }
 }

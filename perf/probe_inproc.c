@@ -35,8 +35,7 @@ static void on_done(void *context, void *user, const struct gateway_core_done *d
     if (run->answer_count == sizeof run->answers / sizeof run->answers[0])
         probe_die("more answers in a pass than there are tickets");
     bool alone = run->load.config.flight == 1;
-    if (alone)
-        perf_hops_result(&run->hops);
+    perf_hops_result(&run->hops, (uint32_t)(uintptr_t)user, done->id);
     run->answers[run->answer_count].at_ns = alone ? perf_clock_ns() : 0;
     run->answers[run->answer_count].ticket = (uint32_t)(uintptr_t)user;
     run->answers[run->answer_count++].code = done->code;
@@ -58,7 +57,7 @@ static void submit(struct run *run, uint64_t now_ns) {
         if (error)
             probe_die("submit: %s", mrn_error_text(error));
         perf_load_take(&run->load, now_ns);
-        stage_mark(STAGE_MARK_SUBMIT);
+        perf_hops_submit(&run->hops, ticket);
     }
 }
 
