@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zstd.h>
 
 #include "maroon/error.h"
 
@@ -39,6 +40,19 @@ bool dump_bytes_add(struct dump_bytes *bytes, const void *from, size_t count) {
         memcpy(bytes->at + bytes->count, from, count);
     bytes->count += count;
     return true;
+}
+
+int dump_bytes_pack(struct dump_bytes *bytes, const void *head, size_t head_bytes, const void *raw,
+                    size_t raw_bytes, int level) {
+    size_t bound = ZSTD_compressBound(raw_bytes);
+    bytes->count = 0;
+    if (!dump_bytes_reserve(bytes, head_bytes + bound) || !dump_bytes_add(bytes, head, head_bytes))
+        return MRN_ERR_NO_MEMORY;
+    size_t packed = ZSTD_compress(bytes->at + bytes->count, bound, raw, raw_bytes, level);
+    if (ZSTD_isError(packed))
+        return MRN_ERR_NO_MEMORY; /* the room is enough: it can only lack memory of its own */
+    bytes->count += packed;
+    return 0;
 }
 
 void dump_bytes_free(struct dump_bytes *bytes) {

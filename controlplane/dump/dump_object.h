@@ -33,6 +33,9 @@ struct dump_bytes {
 bool dump_bytes_reserve(struct dump_bytes *bytes, size_t more);
 bool dump_bytes_add(struct dump_bytes *bytes, const void *from, size_t count);
 void dump_bytes_free(struct dump_bytes *bytes);
+/* Bytes anew: `head`, then `raw` packed by zstd at this level. 0 or NO_MEMORY. */
+int dump_bytes_pack(struct dump_bytes *bytes, const void *head, size_t head_bytes, const void *raw,
+                    size_t raw_bytes, int level);
 
 struct dump_key {
     bool set;
