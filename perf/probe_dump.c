@@ -20,6 +20,7 @@
 #include "maroon/error.h"
 #include "perf/clock.h"
 #include "runtime/applications/applications.h"
+#include "runtime/restore_file.h"
 #include "runtime/runtime.h"
 
 #define EPOCH_BODIES 256
@@ -180,16 +181,11 @@ int probe_dump_make(void) {
 
 /* ---- what a node does ---- */
 
-static int64_t read_some(void *user, void *bytes, size_t room) {
-    ssize_t n = read(*(int *)user, bytes, room);
-    return n < 0 ? MRN_ERR_IO : n;
-}
-
 static void tell(void *context, const struct dump_progress *progress) {
     *(struct dump_progress *)context = *progress;
 }
 
-static void restore(const char *file, const struct dump_manifest *manifest) {
+static struct runtime *restore(const char *file, const struct dump_manifest *manifest) {
     struct runtime_config config;
     struct runtime_snapshot_info info;
     struct runtime *runtime;
@@ -201,11 +197,11 @@ static void restore(const char *file, const struct dump_manifest *manifest) {
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || runtime_open(&config, &runtime))
         probe_die("no runtime to restore into");
-    int error = runtime_restore(runtime, read_some, &fd, &info);
+    int error = runtime_restore_file(runtime, fd, &info);
     if (error)
         probe_die("the runtime refuses the state: %s", mrn_error_text(error));
     close(fd);
-    runtime_close(runtime);
+    return runtime;
 }
 
 /* From the pointer to the state in a runtime. */
@@ -227,13 +223,14 @@ int probe_dump_fetch(void) {
     if (error)
         probe_die("%s", text);
     uint64_t fetch_ns = perf_clock_ns() - since_ns, fetch_cpu = cpu_ns() - cpu;
-    restore(file, &manifest);
+    struct runtime *runtime = restore(file, &manifest);
     uint64_t all_ns = perf_clock_ns() - since_ns, all_cpu = cpu_ns() - cpu;
     probe_print(json_pack(
         "{sI sI sI sI sI sI sI}", "page_bytes", (json_int_t)(progress.pages * DUMP_PAGE_BYTES),
         "object_bytes", (json_int_t)progress.fetched_bytes, "fetch_ns", (json_int_t)fetch_ns,
         "fetch_cpu_ns", (json_int_t)fetch_cpu, "restore_ns", (json_int_t)(all_ns - fetch_ns),
         "restore_cpu_ns", (json_int_t)(all_cpu - fetch_cpu), "all_ns", (json_int_t)all_ns));
+    runtime_close(runtime);
     dump_manifest_free(&manifest);
     dump_store_close(&store);
     (void)unlink(file);

@@ -237,11 +237,11 @@ unusable:
 
 void wire_writer_begin(struct wire_writer *writer, void *bytes, uint32_t room_bytes, uint8_t stage,
                        uint32_t session) {
-    struct wire_packet_header header = {
-        .magic = WIRE_MAGIC, .version = WIRE_VERSION, .stage = stage, .session = session};
+    struct wire_packet_header *header = bytes; /* packed */
     assert(room_bytes >= 64);
-    memcpy(bytes, &header, sizeof header);
-    *writer = (struct wire_writer){bytes, sizeof header, room_bytes};
+    *header = (struct wire_packet_header){
+        .magic = WIRE_MAGIC, .version = WIRE_VERSION, .stage = stage, .session = session};
+    *writer = (struct wire_writer){bytes, sizeof *header, room_bytes};
 }
 
 void *wire_writer_frame(struct wire_writer *writer, enum wire_kind kind, uint8_t flags,

@@ -296,17 +296,29 @@ static int execute_bodies(struct execution *execution) {
 }
 
 /* result_hash = BLAKE2b(previous, epoch hash, sum of the results' digests, their number). */
-static void chain_result(struct execution *execution) {
-    struct region_header *header = region_change(execution->runtime);
+void runtime_chain(struct runtime *runtime) {
+    if (!runtime->chain.due)
+        return;
+    struct region_header *header = region_change(runtime);
     struct {
         struct wire_hash previous, epoch;
         uint64_t digest_low, digest_high, count;
-    } link = {header->result_hash, execution->epoch->hash, execution->digest.low,
-              execution->digest.high, execution->transaction_count};
+    } link = {header->result_hash, header->epoch_hash, runtime->chain.digest.low,
+              runtime->chain.digest.high, runtime->chain.count};
     header->result_hash = wire_hash_blake2b(&link, sizeof link);
+    runtime->chain.due = false;
+}
+
+static void executed(const struct execution *execution) {
+    struct runtime *runtime = execution->runtime;
+    struct region_header *header = region_change(runtime);
     header->epoch_hash = execution->epoch->hash;
     header->exec_seq = execution->epoch->seq;
     header->term = execution->epoch->term;
+    runtime->chain.digest = execution->digest;
+    runtime->chain.count = execution->transaction_count;
+    runtime->chain.due = true;
+    runtime->counters.transactions += execution->transaction_count;
 }
 
 int runtime_execute_epoch(struct runtime *runtime, const struct runtime_epoch *epoch,
@@ -321,6 +333,7 @@ int runtime_execute_epoch(struct runtime *runtime, const struct runtime_epoch *e
     }
     struct execution execution = {
         .runtime = runtime, .epoch = epoch, .callback = callback, .user = user};
+    runtime_chain(runtime);
     memcpy(&execution.seed, epoch->hash.bytes, sizeof execution.seed);
     region_change(runtime)->logical_time_us = epoch->logical_time_us;
     runtime_keys_expire(runtime, epoch->logical_time_us);
@@ -329,7 +342,6 @@ int runtime_execute_epoch(struct runtime *runtime, const struct runtime_epoch *e
         runtime->stopped = true;
         return error;
     }
-    chain_result(&execution);
-    runtime->counters.transactions += execution.transaction_count;
+    executed(&execution);
     return 0;
 }

@@ -17,6 +17,7 @@ static int retire_one(struct runtime *runtime) {
 
 int runtime_found(struct runtime *runtime, uint64_t configuration_id,
                   const struct wire_hash *genesis_hash) {
+    runtime_chain(runtime); /* before the epoch hash is another */
     int error = runtime->snapshot.on ? MRN_ERR_EXISTS : runtime->stopped ? MRN_ERR_CLOSED : 0;
     while (!error && runtime_table_count(&runtime->ranges))
         error = retire_one(runtime);

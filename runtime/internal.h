@@ -118,6 +118,11 @@ struct runtime {
     struct mrn_context context;
     uint8_t *parts; /* reassembly, max_transaction_bytes */
     bool stopped;
+    struct { /* of the last epoch: what its result hash is made from, until somebody asks for it */
+        bool due;
+        struct wire_digest digest;
+        uint64_t count;
+    } chain;
     struct runtime_facts counters; /* only the fields "since open" */
     struct runtime_snapshot snapshot;
 };
@@ -133,6 +138,14 @@ static inline bool runtime_hash_none(const struct wire_hash *hash) {
     static const struct wire_hash none;
     return __builtin_memcmp(hash, &none, sizeof none) == 0;
 }
+
+/* ---- execute.c ---- */
+/* Makes the result hash in the region that of exec_seq. Whoever reads it, or the region as a whole,
+ * calls this first. */
+void runtime_chain(struct runtime *runtime);
+
+/* ---- runtime.c ---- */
+const char *runtime_check_by(const struct runtime *runtime, const struct runtime_crew *crew);
 
 /* ---- layout.c ---- */
 int runtime_layout_make(struct runtime *runtime);

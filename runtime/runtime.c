@@ -77,10 +77,12 @@ struct wire_hash runtime_identity(const struct runtime *runtime) {
 }
 
 struct wire_hash runtime_state_hash(struct runtime *runtime) {
+    runtime_chain(runtime);
     return runtime_state_root(&runtime->state);
 }
 
-void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts) {
+void runtime_facts(struct runtime *runtime, struct runtime_facts *ret_facts) {
+    runtime_chain(runtime);
     const struct region_header *header = region(runtime);
     struct runtime_facts facts = runtime->counters;
     facts.exec_seq = header->exec_seq;
@@ -111,7 +113,8 @@ uint32_t runtime_idempotency_keys(const struct runtime *runtime) {
     return runtime_table_count(&runtime->keys);
 }
 
-struct wire_hash runtime_result_hash(const struct runtime *runtime) {
+struct wire_hash runtime_result_hash(struct runtime *runtime) {
+    runtime_chain(runtime);
     return region(runtime)->result_hash;
 }
 
@@ -158,7 +161,7 @@ void runtime_entries(const struct runtime *runtime, runtime_entry_callback callb
 }
 
 /* Checks what a walk relies on before it walks: also called on regions that came from outside. */
-const char *runtime_check(const struct runtime *runtime) {
+const char *runtime_check_by(const struct runtime *runtime, const struct runtime_crew *crew) {
     const struct region_header *header = region(runtime);
     if (header->length_bytes != runtime->layout.length_bytes ||
         memcmp(&header->identity, &runtime->identity, sizeof header->identity) != 0 ||
@@ -167,15 +170,19 @@ const char *runtime_check(const struct runtime *runtime) {
         return "header: of another layout, identity or configuration";
     const struct table *fixed[] = {&runtime->ranges, &runtime->retired, &runtime->keys};
     for (uint32_t i = 0; i < 3; i++) {
-        const char *broken = runtime_table_check(fixed[i]);
+        const char *broken = runtime_table_check(fixed[i], crew);
         if (broken != NULL)
             return broken;
     }
     for (uint32_t i = 0; i < runtime->table_count; i++) {
-        const char *broken = runtime_table_check(&runtime->tables[i]);
+        const char *broken = runtime_table_check(&runtime->tables[i], crew);
         if (broken != NULL)
             return broken;
     }
     const char *broken = runtime_results_check(runtime);
     return broken != NULL ? broken : runtime_keys_check(runtime);
+}
+
+const char *runtime_check(const struct runtime *runtime) {
+    return runtime_check_by(runtime, NULL);
 }

@@ -59,6 +59,7 @@
 #include <maroon/error.h>
 
 #include "proto/wire.h"
+#include "runtime/crew.h"
 
 #define RUNTIME_PAGE_BYTES 4096
 
@@ -206,11 +207,13 @@ struct runtime_facts {
     uint64_t by_code[MRN_CODE_COUNT];
 };
 /* O(1). */
-void runtime_facts(const struct runtime *runtime, struct runtime_facts *ret_facts);
+void runtime_facts(struct runtime *runtime, struct runtime_facts *ret_facts);
 
-/* Of the facts, those that are asked for around every epoch: exec_seq and the result hash there. */
+/* Of the facts, those that are asked for around every epoch: exec_seq and the result hash there,
+ * which is computed when it is asked for, or by the next epoch: its results need not wait for it.
+ */
 uint64_t runtime_exec_seq(const struct runtime *runtime);
-struct wire_hash runtime_result_hash(const struct runtime *runtime);
+struct wire_hash runtime_result_hash(struct runtime *runtime);
 
 /* Idempotency keys remembered now; config.idempotency_slots is the most. O(1). */
 uint32_t runtime_idempotency_keys(const struct runtime *runtime);
@@ -255,8 +258,6 @@ struct runtime_snapshot_info {
 
 /* Takes the next bytes of a snapshot; returns 0, or a negative error that ends the snapshot. */
 typedef int (*runtime_write_callback)(void *user, const void *bytes, size_t length_bytes);
-/* Fills up to `room_bytes`; returns the count, 0 at the end, or a negative error. */
-typedef int64_t (*runtime_read_callback)(void *user, void *bytes, size_t room_bytes);
 
 /* begin --step ... step--> done. Between steps epochs may be executed: the snapshot is of the state
  * at begin, a page that changes is copied first. begin costs one pass over the list of pages in use
@@ -281,11 +282,20 @@ int runtime_snapshot_write(struct runtime *runtime, runtime_write_callback write
 bool runtime_snapshot_differs(const struct runtime *runtime, const struct snapshot_head *head,
                               char ret_text[RUNTIME_TEXT_BYTES]);
 
+/* Where a snapshot's bytes are. */
+struct runtime_source {
+    /* Fills up to `room_bytes` from position `at_bytes` on; returns the count, 0 at the end, or a
+     * negative error. A crew's threads call it at once. */
+    int64_t (*read)(void *user, uint64_t at_bytes, void *bytes, size_t room_bytes);
+    void *user;
+    uint64_t length_bytes;
+};
+
 /* Replaces the state by a snapshot's, all or nothing: it is read into a region of its own and
- * checked first. Also leaves the stopped state. UNSUPPORTED: another format version. MISMATCH:
- * runtime_snapshot_differs. CORRUPT: a checksum or hash differs, or it ends
- * early or late. NO_MEMORY; an error of the callback; EXISTS: a snapshot is under way. */
-int runtime_restore(struct runtime *runtime, runtime_read_callback read, void *user,
-                    struct runtime_snapshot_info *ret_info);
+ * checked first, by the crew (NULL: by the caller). Also leaves the stopped state. UNSUPPORTED:
+ * another format version. MISMATCH: runtime_snapshot_differs. CORRUPT: a checksum or hash differs,
+ * or it ends early or late. NO_MEMORY; an error of the source; EXISTS: a snapshot is under way. */
+int runtime_restore(struct runtime *runtime, const struct runtime_source *source,
+                    const struct runtime_crew *crew, struct runtime_snapshot_info *ret_info);
 
 #endif

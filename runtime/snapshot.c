@@ -14,6 +14,7 @@ int runtime_snapshot_begin(struct runtime *runtime) {
         return MRN_ERR_CLOSED;
     if (snapshot->on)
         return MRN_ERR_EXISTS;
+    runtime_chain(runtime);
     memset(snapshot, 0, sizeof *snapshot);
     state->shadow = runtime_state_reserve(state->length_bytes);
     if (state->shadow == NULL)

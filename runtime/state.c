@@ -223,13 +223,11 @@ void runtime_state_undo(struct state *state) {
     state->undo_on = false;
 }
 
-struct wire_hash runtime_state_root(struct state *state) {
+/* Above the leaves of the dirty pages, which are as they should be. */
+static struct wire_hash fold_dirty(struct state *state) {
     struct state_tree *tree = &state->tree;
     uint32_t *list = state->dirty;
     uint64_t count = state->dirty_count;
-    for (uint64_t i = 0; i < count; i += STATE_HASH_PAGES)
-        leaves_fill(state, &list[i],
-                    count - i < STATE_HASH_PAGES ? (uint32_t)(count - i) : STATE_HASH_PAGES);
     for (uint32_t level = 1; level < tree->level_count; level++) {
         uint64_t parents = 0; /* written over the list: never more than were read */
         for (uint64_t i = 0; i < count; i++) {
@@ -248,4 +246,34 @@ struct wire_hash runtime_state_root(struct state *state) {
     }
     state->dirty_count = 0;
     return tree_root(tree);
+}
+
+struct wire_hash runtime_state_root(struct state *state) {
+    uint32_t count = state->dirty_count;
+    for (uint32_t i = 0; i < count; i += STATE_HASH_PAGES)
+        leaves_fill(state, &state->dirty[i],
+                    count - i < STATE_HASH_PAGES ? count - i : STATE_HASH_PAGES);
+    return fold_dirty(state);
+}
+
+/* ---- filling ---- */
+
+void runtime_state_fill(struct state *state, uint32_t nth, const uint32_t *pages,
+                        const void *const *bytes, uint32_t count) {
+    for (uint32_t done = 0, some; done < count; done += some) {
+        some = count - done < STATE_HASH_PAGES ? count - done : STATE_HASH_PAGES;
+        for (uint32_t i = done; i < done + some; i++) {
+            assert(pages[i] < state->page_count);
+            memcpy(state->base + ((uint64_t)pages[i] << STATE_PAGE_SHIFT), bytes[i],
+                   STATE_PAGE_BYTES);
+            state->flags[pages[i]] = STATE_PAGE_TOUCHED;
+            state->dirty[nth + i] = pages[i];
+        }
+        leaves_fill(state, &pages[done], some);
+    }
+}
+
+struct wire_hash runtime_state_filled(struct state *state, uint32_t count) {
+    state->touched_count = state->dirty_count = count;
+    return fold_dirty(state);
 }

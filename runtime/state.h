@@ -112,6 +112,15 @@ void runtime_state_undo(struct state *state);
 /* Hash of the region; see runtime_state_hash. */
 struct wire_hash runtime_state_root(struct state *state);
 
+/* ---- filling a state that was just opened: several threads at once, each its own pages ---- */
+
+/* `count` pages get their bytes and hashes. `nth`: how many others have lower numbers. */
+void runtime_state_fill(struct state *state, uint32_t nth, const uint32_t *pages,
+                        const void *const *bytes, uint32_t count);
+
+/* After all `count` pages, by one thread: as runtime_state_root. */
+struct wire_hash runtime_state_filled(struct state *state, uint32_t count);
+
 /* ---- the tree alone, for snapshots ---- */
 
 int runtime_state_tree_open(struct state_tree *tree, uint64_t page_count);

@@ -11,6 +11,7 @@
 #ifndef MAROON_RUNTIME_TABLE_H
 #define MAROON_RUNTIME_TABLE_H
 
+#include "runtime/crew.h"
 #include "runtime/state.h"
 
 struct table_head { /* in the state */
@@ -54,7 +55,7 @@ static inline const uint8_t *runtime_table_at(const struct table *table, uint32_
         table->state, table->entries_offset + (uint64_t)place * table->entry_bytes);
 }
 
-/* NULL, or what is broken. O(entries). Safe on any bytes. */
-const char *runtime_table_check(const struct table *table);
+/* NULL, or what is broken. O(entries). Safe on any bytes. `crew`: may be NULL. */
+const char *runtime_table_check(const struct table *table, const struct runtime_crew *crew);
 
 #endif

@@ -1,6 +1,7 @@
 #!/bin/sh
 # make test: build, style, unit, fuzz, simulation and cluster tests; the unit tests again under ASan and UBSan.
-# Ends with one summary over all of them. Arguments: meson suites to run (default all).
+# Ends with one summary over all of them, after what the failed ones said. Arguments: meson suites to run (default all).
+# Each test is given three times the seconds that it is given elsewhere: it costs nothing unless one hangs.
 set -u
 build=${BUILD:-build}
 asan=${BUILD_ASAN:-build-asan}
@@ -36,7 +37,7 @@ suites=
 for suite in "$@"; do suites="$suites --suite $suite"; done
 
 if prepare "$build"; then
-    run "$build" all $suites
+    run "$build" all --timeout-multiplier 3 $suites
 else
     echo "tests: the build failed" >&2
     touch "$results/build.broken"
@@ -44,7 +45,7 @@ fi
 if [ $# = 0 ]; then
     if prepare "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized; then
         ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1} \
-            run "$asan" asan --suite unit --suite asan --timeout-multiplier 4
+            run "$asan" asan --suite unit --suite asan --timeout-multiplier 8
     else
         echo "tests: the build with sanitizers failed" >&2
         touch "$results/asan.broken"

@@ -1,17 +1,27 @@
-"""Adds up meson's test logs in a directory: one line per test that failed or was skipped, then
-"N passed, N failed, N skipped". A file NAME.broken counts as one failure (a build). Exit status 1 if any failed."""
+"""Adds up meson's test logs in a directory: what each test that failed said last (meson shows a hundred lines, of a cluster that is
+one log of a dozen), one line per test that failed or was skipped, then "N passed, N failed, N skipped". A file NAME.broken counts as
+one failure (a build). Exit status 1 if any failed."""
 import json
 import pathlib
 import sys
 
 PASSED = {"OK", "EXPECTEDFAIL"}
 SKIPPED = {"SKIP", "IGNORED"}
+BEGIN_LINES, END_LINES = 60, 400
 
 
 def reason(test):
     """The last line that a skipped test wrote."""
     lines = (test.get("stdout", "") + "\n" + test.get("stderr", "")).strip().splitlines()
     return lines[-1] if lines else ""
+
+
+def show(name, test):
+    """Of a long output the begin, where a scenario says how far it came, and the end."""
+    lines = (test.get("stdout", "") + "\n" + test.get("stderr", "")).strip().splitlines()
+    if len(lines) > BEGIN_LINES + END_LINES:
+        lines = lines[:BEGIN_LINES] + [f"... {len(lines) - BEGIN_LINES - END_LINES} lines ..."] + lines[-END_LINES:]
+    print("\n".join(["", f"=== {name}", *(line[:500] for line in lines)]))
 
 
 def without_s3(test):
@@ -39,6 +49,7 @@ def main():
             else:
                 counts["failed"] += 1
                 notes.append(f"FAILED   {name}  ({result}, {test.get('duration', 0):.1f} s)")
+                show(name, test)
     for broken in sorted(directory.glob("*.broken")):
         counts["failed"] += 1
         notes.append(f"FAILED   {broken.stem}  (did not build)")

@@ -7,6 +7,7 @@
 
 #include "controlplane/dump/dump_stretch.h"
 #include "dataplane/journal/journal_follow.h"
+#include "dataplane/replica/mutant.h"
 #include "maroon/error.h"
 
 #define BUCKETS (1u << 16)
@@ -258,7 +259,8 @@ static int hand_out(struct collecting *c, bool *ret_handed) {
 
 /* Goes on as far as it is known what was committed. */
 static int advance(struct collecting *c) {
-    while (c->window_count && c->next <= c->committed && c->next <= c->span->to_seq) {
+    while (c->window_count && (c->next <= c->committed || MUTANT(stretch_uncommitted)) &&
+           c->next <= c->span->to_seq) {
         if (c->next > c->span->after_seq + 1 && !c->begun)
             return MRN_ERR_NOT_FOUND; /* what was asked for is not in this journal */
         if (c->next > c->span->after_seq) {
@@ -299,6 +301,8 @@ static void mark(struct collecting *c) {
     struct dump_journal *journal = c->journal;
     uint64_t place = oldest(c), long_ago = c->earlier[0];
     struct dump_journal_mark new = {c->next - 1, place > long_ago ? place : long_ago};
+    if (MUTANT(stretch_marked_late))
+        new.place = c->place;
     memmove(c->earlier, c->earlier + 1, sizeof c->earlier - sizeof c->earlier[0]);
     c->earlier[PATIENCE - 1] = c->place;
     if (journal->mark_count == DUMP_JOURNAL_MARKS_MAX)

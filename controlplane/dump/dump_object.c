@@ -21,43 +21,18 @@ static_assert(sizeof(struct head) == 16, "no padding");
 
 static const uint8_t MAGIC[6] = {'m', 'r', 'n', 'o', 'b', 'j'};
 
-bool dump_bytes_reserve(struct dump_bytes *bytes, size_t more) {
-    if (bytes->room - bytes->count >= more)
-        return true;
-    size_t room = 2 * bytes->room > bytes->count + more ? 2 * bytes->room : bytes->count + more;
-    uint8_t *grown = realloc(bytes->at, room);
-    if (!grown)
-        return false;
-    bytes->at = grown;
-    bytes->room = room;
-    return true;
-}
-
-bool dump_bytes_add(struct dump_bytes *bytes, const void *from, size_t count) {
-    if (!dump_bytes_reserve(bytes, count))
-        return false;
-    if (count)
-        memcpy(bytes->at + bytes->count, from, count);
-    bytes->count += count;
-    return true;
-}
-
-int dump_bytes_pack(struct dump_bytes *bytes, const void *head, size_t head_bytes, const void *raw,
-                    size_t raw_bytes, int level) {
+int dump_payload_pack(struct dump_bytes *payload, const void *head, size_t head_bytes,
+                      const void *raw, size_t raw_bytes, int level) {
     size_t bound = ZSTD_compressBound(raw_bytes);
-    bytes->count = 0;
-    if (!dump_bytes_reserve(bytes, head_bytes + bound) || !dump_bytes_add(bytes, head, head_bytes))
+    payload->count = 0;
+    if (!dump_bytes_reserve(payload, head_bytes + bound) ||
+        !dump_bytes_add(payload, head, head_bytes))
         return MRN_ERR_NO_MEMORY;
-    size_t packed = ZSTD_compress(bytes->at + bytes->count, bound, raw, raw_bytes, level);
+    size_t packed = ZSTD_compress(payload->at + payload->count, bound, raw, raw_bytes, level);
     if (ZSTD_isError(packed))
         return MRN_ERR_NO_MEMORY; /* the room is enough: it can only lack memory of its own */
-    bytes->count += packed;
+    payload->count += packed;
     return 0;
-}
-
-void dump_bytes_free(struct dump_bytes *bytes) {
-    free(bytes->at);
-    *bytes = (struct dump_bytes){0};
 }
 
 const char *dump_kind_folder(enum dump_kind kind) {

@@ -8,7 +8,6 @@
  * 32 bytes: payloads are sealed by libsodium's secretstream
  *
  * Bytes: docs/dump-format.md. Pure but for the random head of a sealed payload; any thread.
- * Ownership: struct dump_bytes is the caller's, all zero at first, freed by dump_bytes_free.
  * Errors: UNSUPPORTED (a newer version), CORRUPT (not what the name says, cut short), DENIED
  * (sealed and no key, or another one), MISMATCH (another kind of object), NO_MEMORY. */
 #ifndef MAROON_DUMP_OBJECT_H
@@ -18,24 +17,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "controlplane/dump/dump_bytes.h"
 #include "proto/wire_hash.h"
 
 #define DUMP_FORMAT_VERSION 1
 #define DUMP_TEXT_BYTES 320
 #define DUMP_PAYLOAD_MAX_BYTES (UINT32_C(256) << 20)
 
-struct dump_bytes {
-    uint8_t *at;
-    size_t count, room;
-};
-
-/* Room for `more` bytes behind the count; false without memory. */
-bool dump_bytes_reserve(struct dump_bytes *bytes, size_t more);
-bool dump_bytes_add(struct dump_bytes *bytes, const void *from, size_t count);
-void dump_bytes_free(struct dump_bytes *bytes);
-/* Bytes anew: `head`, then `raw` packed by zstd at this level. 0 or NO_MEMORY. */
-int dump_bytes_pack(struct dump_bytes *bytes, const void *head, size_t head_bytes, const void *raw,
-                    size_t raw_bytes, int level);
+/* A payload anew: `head`, then `raw` packed by zstd at this level. 0 or NO_MEMORY. */
+int dump_payload_pack(struct dump_bytes *payload, const void *head, size_t head_bytes,
+                      const void *raw, size_t raw_bytes, int level);
 
 struct dump_key {
     bool set;

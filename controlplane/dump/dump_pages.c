@@ -33,8 +33,8 @@ static int wrong(char *text, const char *what) {
 
 int dump_chunk_encode(const uint8_t *pages, uint32_t page_count, struct dump_bytes *ret_payload) {
     struct chunk_head head = {page_count, DUMP_PAGE_BYTES};
-    return dump_bytes_pack(ret_payload, &head, sizeof head, pages,
-                           (size_t)page_count * DUMP_PAGE_BYTES, ZSTD_LEVEL);
+    return dump_payload_pack(ret_payload, &head, sizeof head, pages,
+                             (size_t)page_count * DUMP_PAGE_BYTES, ZSTD_LEVEL);
 }
 
 int dump_chunk_decode(const struct dump_bytes *payload, uint32_t page_count,

@@ -10,7 +10,7 @@
 
 #include "maroon/error.h"
 
-#define WORKERS_MAX 4
+#define WORKERS_MAX 5
 
 struct queue {
     struct dump_job *first, **last;
@@ -88,10 +88,11 @@ static void on_done(void *context, int fd, uint32_t events) {
     }
 }
 
-static uint32_t processors(void) {
+/* One more than processors: now and then one waits for the file. */
+static uint32_t workers(void) {
     cpu_set_t allowed;
     int count = sched_getaffinity(0, sizeof allowed, &allowed) ? 1 : CPU_COUNT(&allowed);
-    return count < 1 ? 1 : count > WORKERS_MAX ? WORKERS_MAX : (uint32_t)count;
+    return count < 1 ? 1 : count >= WORKERS_MAX ? WORKERS_MAX : (uint32_t)count + 1;
 }
 
 int dump_pool_start(struct loop *loop, struct dump_pool **ret_pool) {
@@ -105,7 +106,7 @@ int dump_pool_start(struct loop *loop, struct dump_pool **ret_pool) {
     pthread_cond_init(&pool->wake, NULL);
     pool->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bool watched = pool->done_fd >= 0 && !loop_fd_set(loop, pool->done_fd, EPOLLIN, on_done, pool);
-    for (uint32_t i = 0; watched && i < processors(); i++)
+    for (uint32_t i = 0; watched && i < workers(); i++)
         if (!pthread_create(&pool->workers[pool->worker_count], NULL, work, pool))
             pthread_setname_np(pool->workers[pool->worker_count++], "dump-work");
     if (!pool->worker_count) {

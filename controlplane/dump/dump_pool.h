@@ -25,7 +25,7 @@ struct dump_job {
 
 struct dump_pool;
 
-/* As many workers as this thread may use processors, 4 at most. */
+/* One worker more than this thread may use processors, 5 at most. */
 int dump_pool_start(struct loop *loop, struct dump_pool **ret_pool);
 void dump_pool_put(struct dump_pool *pool, struct dump_job *job);
 /* Ends what runs; of that and of what has not begun, `done` is not called. NULL is allowed. */

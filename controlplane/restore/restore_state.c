@@ -1,6 +1,5 @@
 #include "controlplane/restore/restore_state.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 
 #include "maroon/error.h"
 #include "runtime/applications/applications.h"
+#include "runtime/restore_file.h"
 
 static int wrong(char *text, int error, const char *what) {
     snprintf(text, DUMP_TEXT_BYTES, "%s", what);
@@ -64,14 +64,6 @@ void restore_state_close(struct restore_state *state) {
 
 /* ---- the dump ---- */
 
-static int64_t read_some(void *user, void *bytes, size_t room) {
-    ssize_t n;
-    do
-        n = read(*(int *)user, bytes, room);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? MRN_ERR_IO : n;
-}
-
 /* "bank.v1 1, echo.v1 1" */
 static void name_applications(const struct dump_manifest *m, char *text, size_t room) {
     size_t at = 0;
@@ -113,7 +105,7 @@ static int load_base(struct restore_state *state, const char *file, char *text) 
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return wrong(text, MRN_ERR_IO, "the snapshot file cannot be read");
-    error = runtime_restore(state->runtime, read_some, &fd, &info);
+    error = runtime_restore_file(state->runtime, fd, &info);
     close(fd);
     if (error)
         return wrong(text, error, "the runtime does not take the dump's state");

@@ -294,7 +294,8 @@ static struct net_port *headers(struct net *net, uint16_t source_port, struct ne
         udp->dgram_cksum = rte_ipv4_phdr_cksum(ip, p->mbuf->ol_flags);
     } else {
         ip->hdr_checksum = rte_ipv4_cksum(ip);
-        udp->dgram_cksum = rte_ipv4_udptcp_cksum(ip, udp);
+        if (!port->peer_ipv4) /* to one peer it goes through memory; 0: none (RFC 768) */
+            udp->dgram_cksum = rte_ipv4_udptcp_cksum(ip, udp);
     }
     return port;
 }

@@ -51,10 +51,13 @@ static enum log_outcome continues(struct replica *r, const uint8_t *bytes) {
     return LOG_OK;
 }
 
-static void apply(struct replica *r, struct epoch *e) {
-    const struct wire_control *controls = wire_epoch_controls(e->bytes);
-    const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
-    for (uint32_t i = 0; i < head_of(e)->control_count; i++) {
+/* `bytes`: the epoch's, where they were read before: to load again what was just copied waits until
+ * all stores before it have left the core. */
+static void apply(struct replica *r, struct epoch *e, const uint8_t *bytes) {
+    const struct wire_epoch_head *head = (const void *)bytes;
+    const struct wire_control *controls = wire_epoch_controls(bytes);
+    const struct wire_interval *intervals = wire_epoch_intervals(bytes);
+    for (uint32_t i = 0; i < head->control_count; i++) {
         struct range *g = replica_range_find(r, controls[i].range);
         e->before[i] = (struct before){g->owner, g->state};
         if (controls[i].kind == WIRE_CONTROL_OPEN) {
@@ -70,7 +73,7 @@ static void apply(struct replica *r, struct epoch *e) {
         replica_range_mark(r, g);
     }
     e->body_count = 0;
-    for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
+    for (uint32_t i = 0; i < head->interval_count; i++) {
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         g->logged = wire_tx_offset(intervals[i].first_id) + intervals[i].count;
         g->named = max_u32(g->named, g->logged);
@@ -85,7 +88,7 @@ void replica_log_apply_above_base(struct replica *r) {
     r->loading = true; /* no purge: the bodies above are what these epochs name */
     for (uint64_t seq = r->base_seq + 1; seq <= r->last_seq; seq++) {
         struct epoch *e = epoch_at(r, seq);
-        apply(r, e);
+        apply(r, e, e->bytes);
         const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
         for (uint32_t i = 0; seq <= r->commit_seq && i < head_of(e)->interval_count; i++) {
             struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
@@ -143,7 +146,7 @@ enum log_outcome replica_log_append(struct replica *r, const uint8_t *bytes, uin
     e->need_position = UINT64_MAX;
     e->proposed_ns = r->now_ns;
     memcpy(e->bytes, bytes, length);
-    apply(r, e);
+    apply(r, e, bytes);
     if (r->config.durable) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_EPOCH);
         a->seq = r->commit_seq;

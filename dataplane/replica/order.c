@@ -208,11 +208,8 @@ void replica_order_ack_frame(struct replica *r, const struct replica_event_frame
     }
 }
 
-/* Commits the highest epoch of our own term that k replicas acknowledged, and with it everything
- * before it. */
-void replica_order_quorum(struct replica *r) {
-    if (!r->own_first_seq && !MUTANT(old_term_counted))
-        return;
+/* What k replicas, ourselves included, acknowledged in our term. */
+static uint64_t quorum_acked(const struct replica *r) {
     uint64_t acked[WIRE_NODES_MAX];
     uint32_t count = 0;
     for (uint32_t i = 0; i < peers_count(r); i++) {
@@ -224,7 +221,15 @@ void replica_order_quorum(struct replica *r) {
             acked[at] = acked[at - 1];
         acked[at] = seq;
     }
-    uint64_t seq = acked[(r->config.quorum - 1) / (MUTANT(quorum_wrong) ? 2 : 1)];
+    return acked[(r->config.quorum - 1) / (MUTANT(quorum_wrong) ? 2 : 1)];
+}
+
+/* Commits the highest epoch of our own term that k replicas acknowledged, and with it everything
+ * before it. */
+void replica_order_quorum(struct replica *r) {
+    if (!r->own_first_seq && !MUTANT(old_term_counted))
+        return;
+    uint64_t seq = quorum_acked(r);
     if ((seq >= r->own_first_seq || MUTANT(old_term_counted)) && seq > r->commit_seq) {
         replica_log_commit(r, seq);
         if (!r->takeover.committed_ns)
@@ -391,10 +396,13 @@ static void propose(struct replica *r) {
 static bool may_propose(const struct replica *r) {
     if (r->last_seq - r->base_seq >= r->config.log_epochs)
         return false;
-    if (!r->own_first_seq)
-        return true; /* one epoch of the own term at once */
-    if (r->last_seq - r->base_seq >= r->config.log_epochs / 4 * 3)
-        return false; /* the rest is for the first epochs of new terms */
+    /* The last quarter is for the first epochs of new terms. Leaders that come and go each leave
+     * one there, so none begins one before a quorum is seen to be with it. */
+    bool quarter = r->last_seq - r->base_seq >= r->config.log_epochs / 4 * 3;
+    if (!r->own_first_seq) /* one epoch of the own term at once */
+        return !quarter || quorum_acked(r) >= r->last_seq;
+    if (quarter)
+        return false;
     if (r->commit_seq < r->own_first_seq)
         return false; /* no second until that one is committed */
     if (r->last_seq - r->commit_seq >= r->config.epochs_in_flight)

@@ -310,6 +310,12 @@ static uint32_t window_now(const struct replica *r) {
     return min_u32(r->config.window, max_u32(share, 64));
 }
 
+/* Progress affirms a gateway's range, and NOT_OWNER is forgotten with it: what nobody has opened is
+ * not affirmed by who is to open it before the arbiter has said whose it is. */
+static bool unconfirmed(const struct replica *r, const struct range *g) {
+    return r->role == REPLICA_ROLE_LEADER && may_open(g, g->hello_owner) && !g->open_waiting;
+}
+
 static void progress_tell(struct replica *r, struct range *g) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_PROGRESS);
     a->range = g->range;
@@ -339,7 +345,7 @@ void replica_ranges_tick(struct replica *r) {
             /* Claimed by another than who holds it, or held it last: what came of that one's bodies
              * is not his, and a range that is never opened for him must not look like his. */
             bool others = g->state != RANGE_UNOPENED && g->hello_owner != g->owner;
-            if (g->in_use && g->hello_owner && !others)
+            if (g->in_use && g->hello_owner && !others && !unconfirmed(r, g))
                 progress_tell(r, g);
         }
         r->progress_ns = r->now_ns;

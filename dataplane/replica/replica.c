@@ -455,6 +455,12 @@ bool replica_range_retired(const struct replica *replica, uint64_t range, uint32
     return true;
 }
 
+bool replica_body_taken(const struct replica *replica, uint64_t id) {
+    const struct range *g =
+        replica_range_find((struct replica *)(uintptr_t)replica, wire_tx_range(id));
+    return !g || !g->purging || wire_tx_offset(id) < g->purge_from;
+}
+
 enum replica_range_life replica_range_end(const struct replica *replica, uint64_t range,
                                           uint32_t *ret_end) {
     const struct range *g = replica_range_find((struct replica *)(uintptr_t)replica, range);

@@ -430,6 +430,10 @@ enum replica_range_life replica_range_end(const struct replica *replica, uint64_
 const uint8_t *replica_epoch(const struct replica *replica, uint64_t seq, uint32_t *ret_bytes,
                              struct wire_hash *ret_hash);
 
+/* Is a body under `id` taken now? Not while those of another owner are on their way out, in some
+ * TICKs. */
+bool replica_body_taken(const struct replica *replica, uint64_t id);
+
 /* Slot and digest of the body under `id`; REPLICA_SLOT_NONE when it is not held. For checkers that
  * stand outside (the simulator's). */
 uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_digest *ret_digest);

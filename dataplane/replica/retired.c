@@ -71,18 +71,19 @@ static bool range_silent(const struct replica *r, const struct range *g) {
 /* A sealed range that rests becomes a record of 12 bytes, one that was never opened and is not
  * spoken of any more is forgotten. Returns whether its place is free now. */
 bool replica_range_retire(struct replica *r, struct range *g) {
+    bool denies = g->denied_mark && r->now_ns < g->check_at_ns;
     switch ((enum range_state)g->state) {
     case RANGE_OPEN: return false;
     case RANGE_SEALED:
         if (g->sealed_executed && g->released < g->logged)
             r->sealed_kept = r->sealed_kept_now = true;
-        if (!g->sealed_executed || (g->hello_owner && !range_silent(r, g)) || !range_rests(r, g) ||
+        if (denies || !g->sealed_executed || (g->hello_owner && !range_silent(r, g)) ||
+            !range_rests(r, g) ||
             !replica_retired_put(r, g->range, g->logged, retired_mark(g->owner)))
             return false;
         break;
     case RANGE_UNOPENED:
-        if (g->logged || g->received || !range_silent(r, g) || !range_rests(r, g) ||
-            (g->denied_mark && r->now_ns < g->check_at_ns))
+        if (denies || g->logged || g->received || !range_silent(r, g) || !range_rests(r, g))
             return false;
         break;
     }

@@ -81,7 +81,7 @@ static uint32_t slots_wanted(struct replica *r, const struct epoch *e) {
 /* Leaders that came and went may have left more uncommitted epochs than room is reserved for, and
  * no slot is given back before all of them are held. */
 static bool epochs_wait(struct replica *r) {
-    return r->held_seq < r->last_seq && !MUTANT(room_not_made) &&
+    return r->held_seq < r->last_seq &&
            r->slots_used > r->config.body_slots - r->config.epoch_cap &&
            r->slots_used + slots_wanted(r, epoch_at(r, r->held_seq + 1)) > r->config.body_slots;
 }

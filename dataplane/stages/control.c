@@ -66,14 +66,19 @@ static bool quarantined(const struct stage *s) {
 
 static void order_state(struct stage *s, enum order_kind kind, const char *path) {
     struct order order = {.kind = kind};
+    struct path of = {""};
     int error = quarantined(s) ? MRN_ERR_MISMATCH : MRN_ERR_FULL;
-    snprintf(order.path, sizeof order.path, "%s", path);
-    if (error == MRN_ERR_FULL && link_put(&s->orders, &order))
+    snprintf(of.text, sizeof of.text, "%s", path);
+    if (error == MRN_ERR_FULL && link_room(&s->orders) && link_put(&s->order_paths, &of)) {
+        bool taken = link_put(&s->orders, &order);
+        assert(taken);
+        (void)taken;
         return;
+    }
     struct mailbox_up up = {.kind = kind == ORDER_SNAPSHOT ? MAILBOX_UP_SNAPSHOT_READY
                                                            : MAILBOX_UP_RESTORED,
                             .error = error};
-    memcpy(up.text, order.path, sizeof up.text);
+    memcpy(up.text, of.text, sizeof up.text);
     mailbox_send_up(s->setup.mailbox, &up);
 }
 
@@ -137,17 +142,20 @@ uint32_t stage_control_poll(struct stage *s) {
         take_down(s, &down);
         count++;
     }
-    struct mailbox_up up = {.kind = MAILBOX_UP_EPOCH};
-    if (s->gossip.epoch_filled && mailbox_send_up(s->setup.mailbox, &up) == 0)
-        s->gossip.epoch_filled = false; /* otherwise at the next pass */
+    if (s->gossip.epoch_filled) {
+        struct mailbox_up up = {.kind = MAILBOX_UP_EPOCH};
+        if (mailbox_send_up(s->setup.mailbox, &up) == 0)
+            s->gossip.epoch_filled = false; /* otherwise at the next pass */
+    }
     return count;
 }
 
 /* ---- execute ---- */
 
-static void tell_control(struct stage *s, enum mailbox_up_kind kind, const struct done *done) {
+static void tell_control(struct stage *s, enum mailbox_up_kind kind, const struct done *done,
+                         const struct path *path) {
     struct mailbox_up up = {.kind = kind, .error = done->error, .seq = done->seq};
-    memcpy(up.text, done->path, sizeof up.text);
+    memcpy(up.text, path->text, sizeof up.text);
     mailbox_send_up(s->setup.mailbox, &up);
 }
 
@@ -156,6 +164,12 @@ static void take_done(struct stage *s, const struct done *done) {
     struct replica_event event = {.kind = REPLICA_EVENT_EXECUTED};
     struct replica_facts facts;
     struct order go_on = {.kind = ORDER_CONTINUE};
+    struct path path;
+    if (done->kind == DONE_SNAPSHOT || done->kind == DONE_RESTORE) {
+        uint32_t taken = link_take(&s->done_paths, &path, 1);
+        assert(taken);
+        (void)taken;
+    }
     switch ((enum done_kind)done->kind) {
     case DONE_EPOCH:
         event.executed.seq = done->seq;
@@ -169,7 +183,7 @@ static void take_done(struct stage *s, const struct done *done) {
         break;
     case DONE_SNAPSHOT:
         if (!done->local)
-            tell_control(s, MAILBOX_UP_SNAPSHOT_READY, done);
+            tell_control(s, MAILBOX_UP_SNAPSHOT_READY, done, &path);
         else if (done->error)
             stage_fail(s, done->error, "a local snapshot cannot be written");
         else
@@ -183,7 +197,7 @@ static void take_done(struct stage *s, const struct done *done) {
             assert(taken || atomic_load(&s->failed)); /* execute took nothing but had room */
             (void)taken;
         }
-        tell_control(s, MAILBOX_UP_RESTORED, done);
+        tell_control(s, MAILBOX_UP_RESTORED, done, &path);
         break;
     case DONE_HASH:
         g->facts.state_hash = done->hash;
@@ -217,7 +231,9 @@ uint32_t stage_storage_poll(struct stage *s) {
     if (!g->snapshot_asked && storage_grown_bytes(g->storage) >= s->setup.config->snapshot_bytes &&
         !quarantined(s)) {
         struct order order = {.kind = ORDER_SNAPSHOT};
-        g->snapshot_asked = link_put(&s->orders, &order);
+        struct path local = {""};
+        g->snapshot_asked = link_room(&s->orders) && link_put(&s->order_paths, &local) &&
+                            link_put(&s->orders, &order);
     }
     return news > 0;
 }

@@ -100,6 +100,19 @@ static void stage_execute_result(struct stage *s, const struct order *order) {
 
 /* ---- epochs ---- */
 
+/* What of an executed epoch nobody waits for: the chain of result hashes, and that gossip lets go
+ * of it. Its results are on their way when this is done, at the next pass or before the next epoch.
+ */
+static void finish_epoch(struct stage *s) {
+    struct execute *x = &s->execute;
+    if (!x->unfinished_seq)
+        return;
+    struct done done = {
+        .kind = DONE_EPOCH, .seq = x->unfinished_seq, .hash = runtime_result_hash(x->runtime)};
+    x->unfinished_seq = 0;
+    stage_done(s, &done);
+}
+
 /* An epoch that a restored snapshot covers was ordered before it came, and is passed over. */
 static void execute_epoch(struct stage *s, uint64_t seq, uint32_t delivery) {
     struct execute *x = &s->execute;
@@ -119,8 +132,7 @@ static void execute_epoch(struct stage *s, uint64_t seq, uint32_t delivery) {
         stage_fail(s, error, "the runtime cannot execute a committed epoch");
         return;
     }
-    struct done done = {.kind = DONE_EPOCH, .seq = seq, .hash = runtime_result_hash(x->runtime)};
-    stage_done(s, &done);
+    x->unfinished_seq = seq;
 }
 
 /* The hash costs what changed since the last one: now and then, when there is nothing to do. */
@@ -137,23 +149,34 @@ static void hash_state(struct stage *s) {
     stage_done(s, &done);
 }
 
+void stage_execute_snapshot(struct stage *s) {
+    struct execute *x = &s->execute;
+    x->snapshot.ordered = link_take(&s->order_paths, &x->snapshot.path, 1) == 1;
+}
+
+bool stage_execute_waits(const struct stage *s) {
+    return s->execute.unfinished_seq || link_count(&s->orders);
+}
+
 uint32_t stage_execute_poll(struct stage *s) {
     struct execute *x = &s->execute;
-    uint32_t epochs = 0, work = 0;
+    uint32_t epochs = 0, work = x->unfinished_seq != 0;
     struct order order;
+    finish_epoch(s);
     while (!x->handed_over && epochs < EPOCHS_PER_PASS &&
            !atomic_load_explicit(&s->failed, memory_order_relaxed) &&
            link_take(&s->orders, &order, 1)) {
         work++;
         switch ((enum order_kind)order.kind) {
         case ORDER_EPOCH:
+            finish_epoch(s);
             execute_epoch(s, order.seq, order.delivery);
             epochs++;
             break;
         case ORDER_RESULT: stage_execute_result(s, &order); break;
-        case ORDER_SNAPSHOT: x->snapshot = order; break;
+        case ORDER_SNAPSHOT: stage_execute_snapshot(s); break;
         case ORDER_RESTORE:
-            x->restore = order;
+            x->restore.ordered = link_take(&s->order_paths, &x->restore.path, 1) == 1;
             x->handed_over = true;
             break;
         case ORDER_CONTINUE: break;
@@ -162,6 +185,9 @@ uint32_t stage_execute_poll(struct stage *s) {
     if (epochs)
         atomic_store_explicit(&s->status->idempotency_keys, runtime_idempotency_keys(x->runtime),
                               memory_order_relaxed);
+    if (!atomic_load_explicit(&s->leads, memory_order_relaxed) || /* it sent no results */
+        x->snapshot.ordered || x->handed_over) /* who looks at the state as a whole */
+        finish_epoch(s);
     work += stage_state_poll(s);
     if (!work)
         hash_state(s);

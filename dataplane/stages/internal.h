@@ -124,7 +124,8 @@ struct answer {
     };
 };
 
-/* To execute. */
+/* To execute. The path of a SNAPSHOT ("": local) or RESTORE is the next one in `order_paths`: it
+ * would make every epoch's message five cache lines longer. */
 enum order_kind { ORDER_EPOCH = 1, ORDER_RESULT, ORDER_SNAPSHOT, ORDER_RESTORE, ORDER_CONTINUE };
 struct order {
     uint32_t kind;
@@ -135,10 +136,9 @@ struct order {
     uint64_t seq; /* EPOCH: the rest is in stage.deliveries[delivery] */
     uint64_t id;  /* RESULT */
     uint32_t owner_mark, offset_bytes, length_bytes;
-    char path[MAILBOX_PATH_MAX]; /* SNAPSHOT ("": local), RESTORE */
 };
 
-/* From execute. */
+/* From execute. The path of a SNAPSHOT or RESTORE is the next one in `done_paths`. */
 enum done_kind { DONE_EPOCH = 1, DONE_SNAPSHOT_BEGUN, DONE_SNAPSHOT, DONE_RESTORE, DONE_HASH };
 struct done {
     uint32_t kind;
@@ -146,7 +146,10 @@ struct done {
     bool local;            /* SNAPSHOT */
     uint64_t seq;          /* of the epoch, the snapshot, the state */
     struct wire_hash hash; /* EPOCH: result hash. HASH: of the state */
-    char path[MAILBOX_PATH_MAX];
+};
+
+struct path {
+    char text[MAILBOX_PATH_MAX];
 };
 
 /* ---- stages ---- */
@@ -219,8 +222,13 @@ struct execute {
     struct runtime *runtime;
     struct runtime_body *bodies;
     struct snapshots *snapshots;
-    bool snapshot_on, handed_over;  /* the runtime is being copied; is gossip's until CONTINUE */
-    struct order snapshot, restore; /* that wait or are under way; kind 0: none */
+    bool snapshot_on, handed_over; /* the runtime is being copied; is gossip's until CONTINUE */
+    struct {
+        bool ordered; /* waits or is under way */
+        struct path path;
+    } snapshot, restore;
+    uint64_t unfinished_seq; /* executed, and gossip does not know it yet; 0: none */
+    bool put_off;            /* in the last pass, for what others wait for */
     struct runtime_snapshot_info restored;
     uint64_t hash_at_ns, hash_seq;
     uint8_t *result_buffer;
@@ -244,6 +252,7 @@ struct stage {
     struct fetch fetch;
     struct execute execute;
     struct link asks, fetched, parcels_in, parcels_out, answers, results, orders, dones;
+    struct link order_paths, done_paths;
     struct link ingress_slots, fetch_slots, free_pieces;
     struct delivery
         *deliveries; /* deliver_max, from the first again when none is under way: warm */
@@ -295,6 +304,8 @@ void stage_facts_pace(struct stage *s);
 void stage_facts_epoch(struct stage *s); /* fills mailbox_epoch */
 
 uint32_t stage_execute_poll(struct stage *s);
+void stage_execute_snapshot(struct stage *s); /* one was ordered: it waits, in place of another */
+bool stage_execute_waits(const struct stage *s); /* something is left to do */
 uint32_t stage_state_poll(struct stage *s);
 void stage_done(struct stage *s, const struct done *done);
 void stage_learn_begin(struct stage *s, uint8_t peer, const char *path);

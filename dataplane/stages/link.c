@@ -48,10 +48,8 @@ bool link_put(struct link *l, const void *message) {
     return true;
 }
 
-uint32_t link_take(struct link *l, void *ret_messages, uint32_t max) {
+uint32_t link_take_some(struct link *l, void *ret_messages, uint32_t max) {
     struct rte_ring_zc_data places;
-    if (rte_ring_empty(l->ring)) /* nearly always: every pass looks at every link */
-        return 0;
     uint32_t count =
         rte_ring_dequeue_zc_burst_elem_start(l->ring, l->message_bytes, max, &places, NULL);
     if (!count)

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct rte_ring;
+#include <rte_ring.h>
 
 /* A thread that runs stages. It sleeps only between link_sleep_begin and link_sleep_end. */
 struct link_thread {
@@ -33,8 +33,12 @@ void link_close(struct link *link);
 /* Copies the message in and wakes the receiver if it sleeps; false when the link is full. */
 bool link_put(struct link *link, const void *message);
 
-/* Takes the oldest messages, at most `max`; returns how many. */
-uint32_t link_take(struct link *link, void *ret_messages, uint32_t max);
+/* Takes the oldest messages, at most `max`; returns how many. Nearly always none: every pass looks
+ * at every link. */
+uint32_t link_take_some(struct link *link, void *ret_messages, uint32_t max);
+static inline uint32_t link_take(struct link *link, void *ret_messages, uint32_t max) {
+    return rte_ring_empty(link->ring) ? 0 : link_take_some(link, ret_messages, max);
+}
 
 uint32_t link_count(const struct link *link);
 uint32_t link_room(const struct link *link);

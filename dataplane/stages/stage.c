@@ -32,6 +32,7 @@
 #define ASKS_COUNT 4096
 #define ANSWERS_COUNT 4096
 #define PARCELS_COUNT 256
+#define PATHS_COUNT 64
 #define WARM_BYTES ((size_t)16 << 20) /* of the replica: its log is first, tables follow */
 #define WARM_DELIVERIES 16
 
@@ -148,6 +149,17 @@ static bool runs(const struct worker *w, uint32_t stage) {
     return w->stages & 1u << stage;
 }
 
+/* A node that does not lead is waited for with what it acknowledges, not with what it executes:
+ * that comes in a pass without packets, or in the one after. Not when it lags behind: bodies are
+ * held until all have executed them. */
+static bool put_off_executing(const struct worker *w, uint64_t work) {
+    struct stage *s = w->stage;
+    struct execute *x = &s->execute;
+    x->put_off = work && !x->put_off && runs(w, WIRE_STAGE_GOSSIP) && link_count(&s->orders) <= 1 &&
+                 !atomic_load_explicit(&s->leads, memory_order_relaxed);
+    return x->put_off;
+}
+
 static uint64_t pass(struct worker *w) {
     struct stage *s = w->stage;
     uint64_t work = 0;
@@ -164,7 +176,7 @@ static uint64_t pass(struct worker *w) {
     if (runs(w, WIRE_STAGE_GOSSIP))
         work += stage_gossip_poll(s);
     at = stage_part_end(STAGE_PART_GOSSIP, at);
-    if (runs(w, STAGE_EXECUTE))
+    if (runs(w, STAGE_EXECUTE) && !put_off_executing(w, work))
         work += stage_execute_poll(s);
     at = stage_part_end(STAGE_PART_EXECUTE, at);
     if (runs(w, WIRE_STAGE_FETCH))
@@ -184,7 +196,7 @@ static bool waited_for(const struct worker *w) {
            (runs(w, WIRE_STAGE_GOSSIP) && (link_count(&s->asks) || link_count(&s->fetched) ||
                                            link_count(&s->parcels_in) || link_count(&s->dones))) ||
            (runs(w, STAGE_EXECUTE) &&
-            (link_count(&s->orders) || x->snapshot_on || x->handed_over || x->snapshot.kind));
+            (stage_execute_waits(s) || x->snapshot_on || x->handed_over || x->snapshot.ordered));
 }
 
 static uint64_t may_sleep_us(const struct worker *w) {
@@ -489,6 +501,8 @@ static int open_links(struct stage *s, uint32_t deliver_max) {
          s->ingress.worker},
         {&s->orders, "orders", orders, sizeof(struct order), s->gossip.worker, s->execute.worker},
         {&s->dones, "dones", orders, sizeof(struct done), s->execute.worker, s->gossip.worker},
+        {&s->order_paths, "order_paths", PATHS_COUNT, sizeof(struct path), NULL, NULL},
+        {&s->done_paths, "done_paths", 2 * PATHS_COUNT, sizeof(struct path), NULL, NULL},
         {&s->ingress_slots, "ingress_slots", SLOTS_AHEAD, sizeof(uint32_t), NULL, NULL},
         {&s->fetch_slots, "fetch_slots", SLOTS_AHEAD, sizeof(uint32_t), NULL, NULL},
         {&s->free_pieces, "free_pieces", PIECES_COUNT, sizeof(uint8_t *), NULL, NULL},
@@ -616,9 +630,10 @@ int stage_open(const struct stage_setup *setup, struct stage **ret_stage, char *
 void stage_close(struct stage *s) {
     if (!s)
         return;
-    struct link *links[] = {&s->asks,          &s->fetched,     &s->parcels_in, &s->parcels_out,
-                            &s->answers,       &s->results,     &s->orders,     &s->dones,
-                            &s->ingress_slots, &s->fetch_slots, &s->free_pieces};
+    struct link *links[] = {&s->asks,          &s->fetched,     &s->parcels_in,  &s->parcels_out,
+                            &s->answers,       &s->results,     &s->orders,      &s->dones,
+                            &s->ingress_slots, &s->fetch_slots, &s->free_pieces, &s->order_paths,
+                            &s->done_paths};
     storage_close(s->gossip.storage);
     stage_learn_close(s);
     snapshots_close(s->execute.snapshots);

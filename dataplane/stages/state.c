@@ -1,11 +1,11 @@
 /* The state on disk and from peers: snapshots written while epochs execute, snapshots restored, and
  * the start of a node from its own disk. */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "dataplane/stages/internal.h"
+#include "runtime/restore_file.h"
 #include "runtime/snapshot_format.h"
 
 #define PAGES_PER_PASS 16
@@ -19,24 +19,33 @@ void stage_done(struct stage *s, const struct done *done) {
     (void)taken;
 }
 
+static void done_with_path(struct stage *s, const struct done *done, const struct path *path) {
+    bool taken = link_put(&s->done_paths, path);
+    assert(taken); /* room for one of each kind */
+    (void)taken;
+    stage_done(s, done);
+}
+
 static void snapshot_done(struct stage *s, int error, bool local, uint64_t seq, const char *path) {
     struct done done = {.kind = DONE_SNAPSHOT, .error = error, .local = local, .seq = seq};
-    snprintf(done.path, sizeof done.path, "%.255s", path);
-    stage_done(s, &done);
+    struct path of;
+    snprintf(of.text, sizeof of.text, "%.255s", path);
+    done_with_path(s, &done, &of);
 }
 
 /* A snapshot begins when the last one is done. */
 static void begin(struct stage *s) {
     struct execute *x = &s->execute;
-    if (!x->snapshot.kind || x->snapshot_on || x->handed_over || !snapshots_idle(x->snapshots) ||
+    if (!x->snapshot.ordered || x->snapshot_on || x->handed_over || !snapshots_idle(x->snapshots) ||
         runtime_snapshot_begin(x->runtime))
         return;
-    bool local = !x->snapshot.path[0];
-    int error = snapshots_begin(x->snapshots, local ? NULL : x->snapshot.path);
-    x->snapshot.kind = 0;
+    const char *path = x->snapshot.path.text;
+    bool local = !path[0];
+    int error = snapshots_begin(x->snapshots, local ? NULL : path);
+    x->snapshot.ordered = false;
     if (error) {
         runtime_snapshot_abandon(x->runtime);
-        snapshot_done(s, error, local, 0, x->snapshot.path);
+        snapshot_done(s, error, local, 0, path);
         return;
     }
     x->snapshot_on = true;
@@ -67,14 +76,6 @@ static uint32_t write_some(struct stage *s) {
 }
 
 /* ---- restoring ---- */
-
-static int64_t read_some(void *user, void *bytes, size_t room) {
-    ssize_t n;
-    do
-        n = read(*(int *)user, bytes, room);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? MRN_ERR_IO : n;
-}
 
 static void tell_range(void *user, const struct runtime_range_facts *range) {
     struct stage *s = user;
@@ -108,7 +109,7 @@ static int load(struct stage *s, const char *path, char *ret_why) {
     int error = n != sizeof head ? MRN_ERR_CORRUPT
                 : head.seq <= facts.exec_seq
                     ? MRN_ERR_EXISTS /* we went further while it came */
-                    : runtime_restore(s->execute.runtime, read_some, &fd, &s->execute.restored);
+                    : runtime_restore_file(s->execute.runtime, fd, &s->execute.restored);
     close(fd);
     if (error != MRN_ERR_MISMATCH || !runtime_snapshot_differs(s->execute.runtime, &head, ret_why))
         snprintf(ret_why, RUNTIME_TEXT_BYTES, "%s", mrn_error_text(error));
@@ -119,11 +120,10 @@ static int load(struct stage *s, const char *path, char *ret_why) {
 static void restore_done(struct stage *s, int error, bool restored, uint64_t seq) {
     struct execute *x = &s->execute;
     struct done done = {.kind = DONE_RESTORE, .error = error, .local = restored, .seq = seq};
-    memcpy(done.path, x->restore.path, sizeof done.path);
-    x->restore.kind = 0;
+    x->restore.ordered = false;
     if (!restored)
         x->handed_over = false;
-    stage_done(s, &done);
+    done_with_path(s, &done, &x->restore.path);
 }
 
 /* Nothing is executed from the order on. */
@@ -137,15 +137,15 @@ static void restore(struct stage *s) {
     if (!snapshots_idle(x->snapshots))
         return; /* at the next poll */
     char why[RUNTIME_TEXT_BYTES];
-    int error = load(s, x->restore.path, why);
+    int error = load(s, x->restore.path.text, why);
     if (error) {
         struct runtime_facts facts;
         runtime_facts(x->runtime, &facts);
         restore_done(s, error == MRN_ERR_EXISTS ? 0 : error, false, facts.exec_seq);
     } else if (s->gossip.storage) {
         /* A node that starts again must find on its disk what the replica builds on from here. */
-        snapshots_adopt(x->snapshots, x->restore.path, x->restored.seq);
-        x->restore.kind = 0;
+        snapshots_adopt(x->snapshots, x->restore.path.text, x->restored.seq);
+        x->restore.ordered = false;
     } else
         restore_done(s, 0, true, x->restored.seq);
 }
@@ -164,18 +164,21 @@ uint32_t stage_state_poll(struct stage *s) {
     uint32_t work = 0;
     struct snapshots_done d;
     struct order order;
-    if (x->handed_over && !x->restore.kind && link_take(&s->orders, &order, 1)) {
+    struct path unused;
+    if (x->handed_over && !x->restore.ordered && link_take(&s->orders, &order, 1)) {
         /* What was ordered before the replica knew is covered by the snapshot, or comes again. */
         x->handed_over = order.kind != ORDER_CONTINUE;
         if (order.kind == ORDER_SNAPSHOT)
-            x->snapshot = order;
+            stage_execute_snapshot(s);
+        else if (order.kind == ORDER_RESTORE)
+            (void)link_take(&s->order_paths, &unused, 1);
         work++;
     }
     if (snapshots_poll(x->snapshots, &d)) {
         finished(s, &d);
         work++;
     }
-    if (x->restore.kind) {
+    if (x->restore.ordered) {
         restore(s);
         work++;
     }
@@ -190,7 +193,7 @@ uint32_t stage_state_poll(struct stage *s) {
 static int replay_step(void *context, struct replica_event *event) {
     struct stage *s = context;
     stage_step(s, event);
-    while (!atomic_load(&s->failed) && link_count(&s->orders)) {
+    while (!atomic_load(&s->failed) && stage_execute_waits(s)) {
         stage_execute_poll(s);
         stage_done_poll(s);
     }

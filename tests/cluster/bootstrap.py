@@ -101,7 +101,7 @@ def away_for_a_while(cluster, arguments):
     node.kill()
     before = cluster.status((victim + 1) % 3)["commitSeq"]
     load = cluster.start_load(seconds=600, connections=4, timeout=700, first_account=7000000)
-    wait_until(lambda: cluster.status((victim + 1) % 3)["commitSeq"] > before + 2500, 60, "more epochs than memory holds")
+    wait_until(lambda: cluster.status((victim + 1) % 3)["commitSeq"] > before + 2500, 180, "more epochs than memory holds")
     node.start()
     takes_part(cluster, victim)
     wait_until(lambda: int(cluster.status(victim)["bootstrap"]["stretches"]), 60, "a stretch is learned", alive=[node])
@@ -120,7 +120,7 @@ def bootstrapped_by_hand(cluster, store):
     shutil.rmtree(data)
     command = [str(c.absolute(c.CTL)), "bootstrap", str(data)] + c.flags(store.keys(direct=True))
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: list((data / "snapshots").glob("fetch-*")) or first.poll() is not None, 20, "it fetches", interval=0.002)
+    wait_until(lambda: list((data / "snapshots").glob("fetch-*")) or first.poll() is not None, 60, "it fetches", interval=0.002)
     first.kill()
     first.wait()
     done = store.ctl("bootstrap", data, direct=True)

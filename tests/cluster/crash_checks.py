@@ -38,7 +38,7 @@ def crash_checks(cluster):
     change(cluster, "Withdraw", account=WRONG_ACCOUNT + 1, amount=5)
     check_state(cluster, results)
     change(cluster, "Deposit", account=WRONG_ACCOUNT, amount=5)
-    wait_until(lambda: cluster.status(WRONG)["role"] == "quarantined", 20, "the wrong node is found")
+    wait_until(lambda: cluster.status(WRONG)["role"] == "quarantined", 60, "the wrong node is found")
     results[0]["deposited"] += 5
     found(cluster, results, "quarantined")
 

@@ -1,6 +1,7 @@
 """maroonctl and the metrics, telemetry and logs behind it: tables for people, JSON for tools, every name that is promised.
 And who may join: a second process under a live node's index, and one with another configuration, are refused in words."""
 import base64
+import datetime
 import json
 import re
 import socket
@@ -45,7 +46,7 @@ def telemetry(process, command):
     """What dpdk-telemetry.py would show."""
     path = f"/var/run/dpdk/maroon-{process.pid}/dpdk_telemetry.v2"  # where root's is
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(5)
+        connection.settimeout(60)
         connection.connect(path)
         connection.recv(16384)  # its greeting
         connection.send(command.encode())
@@ -86,7 +87,7 @@ def check_tables(run, leader):
 
 def start_on(cluster, name, index, keys):
     """One more node process, of host `name`."""
-    process = cluster._node(index, keys)
+    process = cluster._node(index, {**c.CALM, **keys})
     newcomer = Process(name, process.command, cluster.workdir, cluster.network.namespace(name),
                        environment=cluster._environment(name)).start()
     cluster.others.append(newcomer)
@@ -96,7 +97,7 @@ def start_on(cluster, name, index, keys):
 def refused(cluster, name, index, keys, words):
     """One more node under an index that is in use; it must end, and say why."""
     newcomer = start_on(cluster, name, index, keys)
-    wait_until(lambda: not newcomer.alive(), 20, f"{name} ends")
+    wait_until(lambda: not newcomer.alive(), 60, f"{name} ends")
     log = newcomer.log_path.read_text()
     assert newcomer.popen.returncode not in (0, -6, -11), (newcomer.popen.returncode, log)
     for word in words:
@@ -162,17 +163,21 @@ def check_other_cluster(cluster):
     theirs = [start_on(cluster, name, index, {**keys[name], "cluster": "other", "nodes": urls})
               for index, name in enumerate(keys)]
     joined = re.compile(r" joined cluster=other .*configuration_id=([0-9a-f]+) ")
-    wait_until(lambda: joined.search(theirs[0].log_path.read_text()), 30, "the other cluster begins", alive=theirs)
+    wait_until(lambda: joined.search(theirs[0].log_path.read_text()), 60, "the other cluster begins", alive=theirs)
     cluster.network.heal()
     other_id = int(joined.search(theirs[0].log_path.read_text()).group(1), 16)
     own_id = int(cluster.status(2)["configurationId"])
     line = re.compile(rf" hello_refused reason=configuration from=({hosts[0]}:\d+ at=\w+ theirs_cluster=other peer=node-0|"
                       rf"{hosts[1]}:\d+ at=\w+ theirs_cluster=other peer=node-1) "
                       rf"theirs={other_id:016x} ours={own_id:016x} ours_cluster=test do=")
-    wait_until(lambda: line.search(cluster.nodes[2].log_path.read_text()), 10, "it is logged with the two values")
-    wait_until(lambda: cluster.metrics(2)['maroon_rx_dropped_total{reason="configuration"}'] > 0, 5, "and counted")
-    lines = [text for text in cluster.nodes[2].log_path.read_text().splitlines() if " hello_refused " in text]
-    assert len(lines) <= 3, "once a minute for each port, however many come"
+    wait_until(lambda: line.search(cluster.nodes[2].log_path.read_text()), 60, "it is logged with the two values")
+    wait_until(lambda: cluster.metrics(2)['maroon_rx_dropped_total{reason="configuration"}'] > 0, 60, "and counted")
+    told = {}
+    for text in cluster.nodes[2].log_path.read_text().splitlines():
+        if " hello_refused " in text:
+            told.setdefault(re.search(r" at=(\w+) ", text).group(1), []).append(datetime.datetime.fromisoformat(text.split("Z")[0]))
+    assert len(told) <= 3 and all((b - a).total_seconds() > 59 for moments in told.values() for a, b in zip(moments, moments[1:])), \
+        f"once a minute for each port, however many come: {told}"
 
     nodes = ",".join(f"/ip4/{host}/udp/{c.PORT}" for host in (cluster.node_addresses[0], hosts[0]))
     # Ours is heard first: the other's node hears only HELLOs that it refuses, and its answer to one is all that tells why.
@@ -180,7 +185,7 @@ def check_other_cluster(cluster):
     cluster.network.cut("y0", name)
     address = cluster.add_gateway(keys={"node-urls": nodes}, wait=False)
     gateway = cluster.gateways[-1]
-    wait_until(lambda: http.request(address, "/v1/status").json()["configurationId"] == str(own_id), 30,
+    wait_until(lambda: http.request(address, "/v1/status").json()["configurationId"] == str(own_id), 60,
                "the gateway is of our cluster", alive=[gateway])
     cluster.network.heal()
     said = re.compile(r" node_refused reason=configuration from=\S+ theirs=([0-9a-f]{16}) ours=([0-9a-f]{16}) do=")
@@ -201,17 +206,17 @@ def check_logs(cluster):
 
 
 def ctl(cluster):
-    cluster.start(nodes=3, gateways=1)
+    cluster.start(nodes=3, gateways=1, node_keys=c.CALM)
     cluster.load(count=2000, connections=4)
     leader = cluster.leader()
     admins = ",".join(cluster.admin(index) for index in range(3))
 
     def run(*words, status=0):
-        done = subprocess.run([str(c.absolute(c.CTL)), *words, "--admin", admins], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([str(c.absolute(c.CTL)), *words, "--admin", admins], capture_output=True, text=True, timeout=120)
         assert done.returncode == status, (words, done)
         return done.stdout if status == 0 else done.stderr
 
-    wait_until(lambda: all(int(cluster.status(i)["publishedSeq"]) for i in range(3)), 10, "publications are heard")
+    wait_until(lambda: all(int(cluster.status(i)["publishedSeq"]) for i in range(3)), 60, "publications are heard")
     check_tables(run, leader)
     assert "nonsense" in run("nonsense", status=2), "an unknown command is refused by name"
     assert "status" in run("--help")

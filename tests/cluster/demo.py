@@ -15,7 +15,7 @@ def demo(cluster):
                    "DEMO_ONCE": "1", "PORT": str(port), "GATEWAY_PORT": str(port), "ADMIN": f"127.0.0.1:{port + 1}",
                    "TMPDIR": str(temporary)}
     done = subprocess.run(["bash", str(c.ROOT / "deploy/demo.sh")], env=environment, capture_output=True, text=True,
-                          timeout=90, stdin=subprocess.DEVNULL)
+                          timeout=240, stdin=subprocess.DEVNULL)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     for expected in ('{"balance":"100"}', '"fromBalance":"70"', "failed_precondition", '{"total":"100"}', '"executed"'):

@@ -25,8 +25,8 @@ def disk_full(cluster):
         # Without snapshots nothing is cut, so the journal needs more and more segments.
         cluster.start_rest(nodes=3, gateways=1, node_keys={
             "durability": "disk", "segment-bytes": SEGMENT, "snapshot-bytes": 1 << 40})
-        load = cluster.start_load(seconds=60, connections=32, timeout=120)
-        wait_until(lambda: not cluster.nodes[2].alive(), 60, "the node with the full disk ends")
+        load = cluster.start_load(seconds=120, connections=32, timeout=180)
+        wait_until(lambda: not cluster.nodes[2].alive(), 120, "the node with the full disk ends")
         load.popen.send_signal(2)
         result = load.wait()
         assert cluster.nodes[2].popen.returncode == 1, cluster.nodes[2].popen.returncode
@@ -34,7 +34,7 @@ def disk_full(cluster):
         assert why and re.search(rf"journal \S+: disk full: no room for segment-[0-9a-f]{{16}} \({SEGMENT} bytes\); "
                                  "free space on this volume, then restart the node", why[0]), cluster.nodes[2].tail()
         print(why[0], flush=True)
-        assert result["longest_gap_ms"] < 3000, result
+        assert result["longest_gap_ms"] < 10000, result  # a take-over, and other users of the machine; not: until it has room again
         assert cluster.total() == result["deposited"]
         subprocess.run(["mount", "-o", f"remount,size={16 * DISK_MIB}m", str(disk)], check=True)
         cluster.nodes[2].start()

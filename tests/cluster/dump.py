@@ -20,7 +20,7 @@ spec.loader.exec_module(read_dump)
 def restore_killed(words, directory):
     """maroonctl restore, killed at a random point, until it comes through. Returns how often it was, and what the last one said."""
     killed = 0
-    for delay in [random.uniform(0.02, 0.04) * (i + 1) for i in range(12)] + [30]:
+    for delay in [random.uniform(0.02, 0.04) * (i + 1) for i in range(12)] + [120]:
         process = subprocess.Popen([c.absolute(c.CTL), "restore", directory, *words], stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True)
         try:
@@ -89,11 +89,11 @@ def dump(cluster):
 
     def ctl(*words, status=0):
         done = subprocess.run([c.absolute(c.CTL), *words, "--store-url", f"dir:{store}", "--admin", admin, *sealed],
-                              capture_output=True, text=True, timeout=60)
+                              capture_output=True, text=True, timeout=120)
         assert done.returncode == status, (words, done)
         return done.stdout + done.stderr
 
-    wait_until(lambda: dumps()["error"] == "NO_STORE", 20, "a store that is not there is named", alive=cluster.others)
+    wait_until(lambda: dumps()["error"] == "NO_STORE", 60, "a store that is not there is named", alive=cluster.others)
     store.mkdir()
     store.chmod(0o777)
 
@@ -102,7 +102,7 @@ def dump(cluster):
         assert answer.status == 200, answer
     epoch = int(answer.headers["maroon-epoch"])
     assert "asked" in ctl("dump", "now")
-    wait_until(lambda: int(dumps()["latestSeq"]) >= epoch, 20, "the newest deposit is in a dump", alive=cluster.others)
+    wait_until(lambda: int(dumps()["latestSeq"]) >= epoch, 60, "the newest deposit is in a dump", alive=cluster.others)
     assert dumps()["error"] is None, dumps()
     assert f"epoch {dumps()['latestSeq']}" in ctl("dump", "verify"), "the newest dump is whole"
     listed = ctl("dump", "list")

@@ -21,16 +21,16 @@ def etcdctl(cluster, *words, check=True):
 
 def ctl(cluster, *words):
     admins = ",".join(cluster.admin(index) for index in range(len(cluster.nodes)))
-    return subprocess.run([str(c.absolute(c.CTL)), *words, "--admin", admins], capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(c.absolute(c.CTL)), *words, "--admin", admins], capture_output=True, text=True, timeout=120)
 
 
 def wait_alarm(cluster, text):
-    wait_until(lambda: all(any(text in alarm for alarm in cluster.status(i)["alarms"]) for i in range(3)), 20,
+    wait_until(lambda: all(any(text in alarm for alarm in cluster.status(i)["alarms"]) for i in range(3)), 60,
                f"all nodes say: {text}")
 
 
 def wait_no_alarm(cluster):
-    wait_until(lambda: not any(cluster.status(i)["alarms"] for i in range(3)), 20, "no alarm is left")
+    wait_until(lambda: not any(cluster.status(i)["alarms"] for i in range(3)), 60, "no alarm is left")
 
 
 def full(cluster):
@@ -58,7 +58,7 @@ def full(cluster):
     etcdctl(cluster, "defrag")
     etcdctl(cluster, "alarm", "disarm")
     wait_no_alarm(cluster)
-    wait_until(lambda: int(cluster.status(0)["publishedSeq"]) == cluster.status(0)["execSeq"], 10, "publications resume")
+    wait_until(lambda: int(cluster.status(0)["publishedSeq"]) == cluster.status(0)["execSeq"], 60, "publications resume")
     print("etcd was full and is free again: commits went on, publications resumed", flush=True)
 
 
@@ -82,7 +82,7 @@ def went_back(cluster, snapshot):
     load = cluster.start_load(seconds=6, connections=8)
     restore(cluster, snapshot)
     wait_alarm(cluster, "restored from an older snapshot")
-    wait_until(lambda: any("was refused" in alarm for alarm in cluster.status(leader)["alarms"]), 10,
+    wait_until(lambda: any("was refused" in alarm for alarm in cluster.status(leader)["alarms"]), 60,
                "the leader does not take an older term")
     logs = cluster.nodes[leader].log_path.read_text()
     assert "etcd_went_back" in logs and "term_goes_back" in logs
@@ -92,7 +92,7 @@ def went_back(cluster, snapshot):
     raised = ctl(cluster, "term-base", "--raise")
     assert raised.returncode == 0, raised.stderr
     wait_no_alarm(cluster)
-    wait_until(lambda: min(cluster.status(i)["term"] for i in range(3)) > term, 15, "a new term above all before")
+    wait_until(lambda: min(cluster.status(i)["term"] for i in range(3)) > term, 60, "a new term above all before")
     # The range of the first gateway was granted after that snapshot: etcd does not know it any more, the nodes do.
     cluster.add_gateway()
     cluster.load(seconds=1, connections=4)
@@ -103,7 +103,7 @@ def went_back(cluster, snapshot):
     assert len(owners) >= 2, owners
     leader = cluster.leader()
     cluster.nodes[leader].kill()
-    wait_until(lambda: any(cluster.status(i)["role"] == "leader" for i in range(3) if i != leader), 15, "a take-over works")
+    wait_until(lambda: any(cluster.status(i)["role"] == "leader" for i in range(3) if i != leader), 60, "a take-over works")
     cluster.nodes[leader].start()
     cluster.wait_node_ready(leader)
     cluster.wait_equal()
@@ -118,7 +118,7 @@ def trouble(cluster):
     cluster.load(seconds=2, connections=8)
     leader = cluster.leader()
     assert ctl(cluster, "leader", "--handover").returncode == 0
-    wait_until(lambda: cluster.leader() != leader, 10, "another leads: not the one in the snapshot")
+    wait_until(lambda: cluster.leader() != leader, 60, "another leads: not the one in the snapshot")
     full(cluster)
     went_back(cluster, snapshot)
 

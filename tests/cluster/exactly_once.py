@@ -27,6 +27,7 @@ def idempotency(cluster):
     again("over two gateways")
     leader = cluster.leader()
     cluster.nodes[leader].kill()
+    cluster.leader()
     again("after the leader was killed")
     cluster.nodes[leader].start()
     cluster.wait_node_ready(leader)
@@ -34,6 +35,10 @@ def idempotency(cluster):
         node.kill()
     for node in cluster.nodes:
         node.start()
+    for index in range(3):
+        cluster.wait_node_ready(index)
+    for address in cluster.gateway_addresses:
+        wait_until(lambda: http.request(address, "/readyz", timeout=2).status == 200, 60, "a leader is heard")
     again("after all nodes lost power")
 
 

@@ -22,7 +22,7 @@ def second_gateway(cluster, address):
     gateway = Process("gateway2", [home / c.GATEWAY.name, "--results-kept=16", "--request-timeout-ms=700"], home,
                       user=first.user, environment={**first.environment, "KEY_RANGE": "2", "GATEWAY_PORT": str(port + 2)})
     cluster.others.append(gateway.start())
-    wait_until(lambda: http.request(f"127.0.0.1:{port + 2}", "/readyz").status == 200, 30, "it is ready", alive=[gateway])
+    wait_until(lambda: http.request(f"127.0.0.1:{port + 2}", "/readyz").status == 200, 60, "it is ready", alive=[gateway])
     return f"127.0.0.1:{port + 2}"
 
 
@@ -60,7 +60,7 @@ def check_refusals(address):
     assert ok.status == 200, ok
 
 
-def state_of(address, number, wanted, seconds=10):  # number: perhaps with ?owner=
+def state_of(address, number, wanted, seconds=60):  # number: perhaps with ?owner=
     def asked():
         answer = http.request(address, f"/v1/tx/{number}")
         assert answer.status == 200, answer
@@ -112,12 +112,12 @@ def check_full_keys(one, admin):
 
     def taken():
         return int(http.metric_sum(http.metrics(admin), "maroon_idempotency_keys"))
-    before = taken()
-    assert 0 < before < 50 and not http.request(admin, "/v1/status").json()["alarms"], before
+    before = wait_until(lambda: (count := taken()) == 2 and count, 60, "order 1 and order 2 are counted")
+    assert not http.request(admin, "/v1/status").json()["alarms"]
     for number in range(64 - before):
         assert deposit(f"fill {number}").status == 200
-    assert taken() == 64 == int(http.metric_sum(http.metrics(admin), "maroon_idempotency_keys_max"))
-    assert any("idempotency keys" in alarm for alarm in http.request(admin, "/v1/status").json()["alarms"])
+    wait_until(lambda: taken() == 64 == int(http.metric_sum(http.metrics(admin), "maroon_idempotency_keys_max")), 60, "all are taken")
+    wait_until(lambda: any("idempotency keys" in alarm for alarm in http.request(admin, "/v1/status").json()["alarms"]), 60, "it is said")
     full = deposit("one more")
     assert full.status == 429 and full.json()["code"] == "resource_exhausted" and "maroon-tx-id" in full.headers, full
     assert "idempotency-keys" in full.json()["message"] and "idempotency-span-s" in full.json()["message"], full
@@ -127,7 +127,7 @@ def check_full_keys(one, admin):
     assert deposit().status == 200, "without a key nothing is remembered"
 
 
-def collect(watch, count, seconds=10):
+def collect(watch, count, seconds=60):
     """Messages until `count` transactions are executed: {id: [events in their order]}."""
     seen = {}
     executed = 0
@@ -146,7 +146,7 @@ def check_monitor(address):
         answer = http.request(address, "/v1/monitor", headers=headers)
         assert answer.status == status and answer.headers["sec-websocket-version"] == "13", answer
     watch, other = WebSocket(address, "/v1/monitor"), WebSocket(address, "/v1/monitor")
-    wait_until(lambda: http.metrics(address)["maroon_monitor_watchers"] == 2, 5, "both watch")
+    wait_until(lambda: http.metrics(address)["maroon_monitor_watchers"] == 2, 60, "both watch")
     one = http.call(address, c.BANK, "Deposit", {"account": "70", "amount": "1"})
     two = http.call(address, c.BANK, "Withdraw", {"account": "70", "amount": "2"})
     for socket_ in (watch, other):
@@ -158,23 +158,26 @@ def check_monitor(address):
             assert int(events[2]["latencyUs"]) > 0
     other.send_close()
     assert other.message() is None, "a close is answered"
-    wait_until(lambda: http.metrics(address)["maroon_monitor_watchers"] == 1, 5, "one left")
+    wait_until(lambda: http.metrics(address)["maroon_monitor_watchers"] == 1, 60, "one left")
 
     load = c.Load(address, {"count": 20000, "connections": 16})  # while nobody reads: nothing waits for it
     load.wait()
     lost = http.metrics(address)["maroon_monitor_events_lost_total"]
     stored, told, executed = 0, 0, 0
     watch.socket.settimeout(1)
-    try:
-        while True:
-            event = watch.message()
-            told += event["count"] if event["event"] == "lost" else 0
-            stored += event["event"] != "lost"
-            executed += event["event"] == "executed"
-    except TimeoutError:
-        pass
-    http.call(address, c.BANK, "Total", {})
-    told += sum(event["count"] for event in collect(watch, 1).get(None, []))
+    for _ in range(20):
+        try:
+            while True:
+                event = watch.message()
+                told += event["count"] if event["event"] == "lost" else 0
+                stored += event["event"] != "lost"
+                executed += event["event"] == "executed"
+        except TimeoutError:
+            pass
+        if told == lost:
+            break
+        http.call(address, c.BANK, "Total", {})  # what was lost is told before the next event
+    watch.socket.settimeout(60)
     print(f"slow watcher: {stored} events read, {told} told as lost, {lost:.0f} counted as lost")
     assert lost > 0 and told == lost and executed > 0, "a slow one loses events, and hears how many"
     return watch
@@ -187,14 +190,14 @@ def check_deadline(cluster, address):
         began = time.monotonic()
         late = http.call(address, c.BANK, "Deposit", {"account": "80", "amount": "1"}, headers={"connect-timeout-ms": "300"})
         assert late.status == 504 and late.json()["code"] == "deadline_exceeded", late
-        assert 0.25 < time.monotonic() - began < 5
+        assert 0.25 < time.monotonic() - began < 20  # its own deadline, not the gateway's of 30 s
         number = late.headers["maroon-tx-id"]
         assert late.headers["location"].startswith(f"/v1/tx/{number}?owner="), late.headers
         answer = http.request(address, f"/v1/tx/{number}")
         assert answer.status == 503 and answer.headers["retry-after"], "no node answers"
     finally:
         node.resume()
-    assert state_of(address, number, "executed", 20)["result"] == {"balance": "1"}, "it went on"
+    assert state_of(address, number, "executed")["result"] == {"balance": "1"}, "it went on"
 
 
 def check_full_window(cluster, address):
@@ -222,10 +225,10 @@ def check_full_window(cluster, address):
         assert (answer.status == 429) == ("maroon-tx-id" not in answer.headers), "what was pushed back has no id"
     for answer in answers:
         if answer.status == 504:
-            state_of(address, answer.headers["maroon-tx-id"], "executed", 20)
+            state_of(address, answer.headers["maroon-tx-id"], "executed")
     assert http.call(address, c.BANK, "Balance", {"account": "90"}).json() == {"balance": "16"}, "each once, the others never"
-    assert http.metrics(address)["maroon_window_full_total"] > 0
-    assert http.request(address, "/v1/status").json()["window"] > 0
+    wait_until(lambda: http.metrics(address)["maroon_window_full_total"] > 0, 60, "it is counted")
+    wait_until(lambda: http.request(address, "/v1/status").json()["window"] > 0, 60, "the window is open again")
 
 
 def check_no_node(cluster, address):
@@ -238,7 +241,7 @@ def check_no_node(cluster, address):
                                                         "NODE_URLS": f"/ip4/127.0.0.1/udp/{nobody.getsockname()[1]}"})
         cluster.others.append(gateway.start())
         lonely = f"127.0.0.1:{port}"
-        wait_until(lambda: http.request(lonely, "/healthz").status == 200, 30, "it serves", alive=[gateway])
+        wait_until(lambda: http.request(lonely, "/healthz").status == 200, 60, "it serves", alive=[gateway])
         assert http.request(lonely, "/readyz").status == 503
         answer = http.call(lonely, c.BANK, "Total", {})
         assert answer.status == 503 and answer.json()["code"] == "unavailable" and answer.headers["retry-after"], answer

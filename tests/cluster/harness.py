@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import responder as responder_program
 from lib import network, scenario
 from lib.cluster import LOAD, Load
 from lib.etcd import Etcd
@@ -20,14 +21,15 @@ def responder(cluster, host, *arguments):
     process = Process(f"{host}-{arguments[0]}-{arguments[1]}", [sys.executable, HERE / "responder.py", *arguments],
                       cluster.workdir, cluster.network.namespace(host)).start()
     cluster.others.append(process)
-    wait_until(lambda: "ready" in process.tail(), 20, f"{process.name} is ready", alive=[process])
+    wait_until(lambda: "ready" in process.tail(), 60, f"{process.name} is ready", alive=[process])
 
 
-def echoes(address, count, gap=0.0002):
-    """Sends numbered datagrams to an echo server; returns the numbers that came back, in their order."""
+def echoes(address, count, gap=0.0002, lost=lambda: 0):
+    """Sends numbered datagrams to an echo server; returns the numbers that came back, in their order. lost(): how many are known not
+    to come back; the others are waited for, however slow the machine is, and then a little for some too many."""
     back = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        udp.setsockopt(socket.SOL_SOCKET, responder_program.SO_RCVBUFFORCE, 16 << 20)
         udp.setblocking(False)
 
         def take():
@@ -40,6 +42,10 @@ def echoes(address, count, gap=0.0002):
             udp.sendto(b"%08d" % number + bytes(200), (address, ECHO_PORT))
             take()
             time.sleep(gap)
+        end = time.monotonic() + 20
+        while len(back) + lost() < count and time.monotonic() < end:
+            time.sleep(0.05)
+            take()
         time.sleep(0.3)
         take()
     return back
@@ -54,13 +60,13 @@ def check_faults(cluster):
     assert whole == list(range(1000)), f"{len(whole)} of 1000 on a healthy bridge"
 
     net.lose(5)
-    back = echoes(address, 2000)
+    back = echoes(address, 2000, lost=lambda: net.counted("loss"))
     assert 1600 < len(back) < 1950, f"{len(back)} of 2000 with 5 % loss each way"
     assert net.counted("loss") == 2000 - len(back)
     net.lose(0)
 
     net.reorder(5)
-    back = echoes(address, 3000, gap=0)
+    back = echoes(address, 3000, gap=0, lost=lambda: 150)  # of the slow class some, as its queue is short
     late = sum(1 for a, b in zip(back, back[1:]) if b < a)
     print(f"reordering: {late} late of {len(back)}")
     assert late >= 3 and net.counted("reorder") > 0
@@ -72,10 +78,10 @@ def check_faults(cluster):
     assert len(echoes(address, 100)) == 100, "a cut of TCP does not concern UDP"
     net.heal()
     net.cut("a", "client", one_way=True)
-    assert echoes(address, 100) == [] and net.counted("cuts") == 100, "requests arrive, answers do not"
+    assert echoes(address, 100, lost=lambda: net.counted("cuts")) == [] and net.counted("cuts") == 100, "requests arrive, answers do not"
     net.heal()
     net.isolate("a")
-    assert echoes(address, 100) == []
+    assert echoes(address, 100, lost=lambda: 100) == []
     net.heal()
     assert len(echoes(address, 100)) == 100
 
@@ -84,9 +90,9 @@ def check_etcd(cluster):
     cluster.etcd = etcd = Etcd(cluster.network, cluster.workdir)
     etcd.start()
     etcd.members[0].kill()
-    wait_until(lambda: etcd.get(etcd.addresses[1], "x"), 20, "two of three members serve")
+    wait_until(lambda: etcd.get(etcd.addresses[1], "x", 3), 60, "two of three members serve")
     cluster.network.isolate("e1")
-    wait_until(lambda: not answers(etcd, 2), 20, "one of three members does not")
+    wait_until(lambda: not answers(etcd, 2), 60, "one of three members does not")
     cluster.network.heal()
     etcd.members[0].start()
     etcd.wait_healthy()
@@ -94,7 +100,7 @@ def check_etcd(cluster):
 
 def answers(etcd, index):
     try:
-        return etcd.get(etcd.addresses[index], "x") is not None
+        return etcd.get(etcd.addresses[index], "x", 3) is not None
     except OSError:
         return False
 
@@ -129,7 +135,7 @@ def check_cleanup(cluster):
     child = subprocess.Popen([sys.executable, __file__, "--die"], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline().strip() == "up"
     child.send_signal(signal.SIGTERM)
-    assert child.wait(20) == 128 + signal.SIGTERM
+    assert child.wait(60) == 128 + signal.SIGTERM
     assert not list(network.NETNS.glob(f"*-{child.pid}-*")), "SIGTERM cleans up"
 
 
@@ -141,7 +147,7 @@ def die():
         cluster.others.append(Process("sleep", ["sleep", f"86{os.getpid()}"], cluster.workdir,
                                       cluster.network.namespace("x")).start())
         print("up", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
 
 def harness(cluster):

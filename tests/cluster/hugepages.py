@@ -13,7 +13,7 @@ RECORD = pathlib.Path("/run/maroon-hugepages")
 
 
 def tool(*words, status=0):
-    done = subprocess.run([str(c.absolute(TOOL)), *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    done = subprocess.run([str(c.absolute(TOOL)), *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
     print(done.stdout, end="", flush=True)
     assert done.returncode == status, f"{words}: status {done.returncode}"
     return done.stdout
@@ -27,7 +27,7 @@ def refused_without(cluster):
     """A node that insists does not start without pages, and says so."""
     node = c.Process("insists", [c.absolute(c.NODE), "--hugepages", "on", "--data-dir", cluster.workdir / "insists"],
                      cluster.workdir).start()
-    assert node.popen.wait(20) == 1 and "network_refused" in node.tail(), node.tail()
+    assert node.popen.wait(60) == 1 and "network_refused" in node.tail(), node.tail()
 
 
 def hugepages(cluster):

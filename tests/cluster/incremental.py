@@ -13,7 +13,7 @@ from lib.store import Store
 
 def dump_now(cluster, index, epoch):
     """A dump by this node of this epoch or a later one; returns its status. A node's status may be older than an answer."""
-    wait_until(lambda: int(cluster.status(index)["execSeq"]) >= epoch, 30, f"the node executed epoch {epoch}")
+    wait_until(lambda: int(cluster.status(index)["execSeq"]) >= epoch, 60, f"the node executed epoch {epoch}")
     seq, _ = cluster.wait_equal()
     answer = http.request(cluster.admin(index), "/v1/dump", method="POST")
     assert answer.status == 202, answer

@@ -48,7 +48,7 @@ def client(cluster, root, port):
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
 
     def run(setting, status):
-        done = subprocess.run([program, setting], env=environment, timeout=30, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run([program, setting], env=environment, timeout=120, stdout=subprocess.PIPE, text=True)
         assert done.returncode == status, (setting, done)
         return done.stdout
     for balance in (100, 500):  # one deposit by callback, three by polls
@@ -73,7 +73,7 @@ def install(cluster):
     node = Process("node", [binary, "--port", port, "--admin", f"127.0.0.1:{port + 1}", "--data-dir", cluster.workdir / "data"],
                    cluster.workdir).start()
     cluster.others.append(node)
-    wait_until(lambda: http.request(f"127.0.0.1:{port + 1}", "/readyz").status == 200, 30, "the node is ready", alive=[node])
+    wait_until(lambda: http.request(f"127.0.0.1:{port + 1}", "/readyz").status == 200, 60, "the node is ready", alive=[node])
     client(cluster, root, port)
     assert node.stop() == 0
 

@@ -20,7 +20,7 @@ def journal_of(cluster):
 
 
 def verify(directory):
-    return subprocess.run([str(c.absolute(c.CTL)), "verify", str(directory)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(c.absolute(c.CTL)), "verify", str(directory)], capture_output=True, text=True, timeout=120)
 
 
 def stop(cluster):
@@ -35,7 +35,7 @@ def refused(cluster, directory, expected):
     told = verify(directory)
     assert told.returncode == 1 and re.search(expected, told.stderr), told
     node = cluster.nodes[VICTIM].start()
-    wait_until(lambda: not node.alive(), 30, "the node refuses its journal")
+    wait_until(lambda: not node.alive(), 60, "the node refuses its journal")
     assert node.popen.returncode == 1, node.popen.returncode
     log = node.tail()
     assert re.search(expected, log), log
@@ -116,8 +116,10 @@ def empty_directory(cluster):
 def damage(cluster):
     cluster.start(nodes=3, gateways=1, node_keys=KEYS)
     deposited = 0
+    while cluster.metric(VICTIM, "maroon_log_bytes") < 8 * KEYS["segment-bytes"]:  # so that the middle ones are full
+        deposited += cluster.load(seconds=2, connections=16, timeout=120, first_account=1000 + deposited, seed=deposited + 1)["deposited"]
     for step in (torn_tail, flipped_bit, missing_segment, empty_directory):
-        load = cluster.start_load(seconds=3, connections=16, timeout=60, first_account=1000 + deposited, seed=deposited + 1)
+        load = cluster.start_load(seconds=3, connections=16, timeout=180, first_account=1000 + deposited, seed=deposited + 1)
         time.sleep(1.5)
         step(cluster)
         deposited += load.wait()["deposited"]

@@ -42,9 +42,9 @@ def start(cluster, arguments=()):
                       environment={"KEY_RANGE": "1", "NODE_URLS": f"/ip4/127.0.0.1/tcp/{port}",
                                    "GATEWAY_PORT": str(port), "HOME": str(home)})
     cluster.others += [node.start(), gateway]
-    wait_until(lambda: http.request(f"127.0.0.1:{port + 1}", "/readyz").status == 200, 30, "the node is ready", alive=[node])
+    wait_until(lambda: http.request(f"127.0.0.1:{port + 1}", "/readyz").status == 200, 60, "the node is ready", alive=[node])
     gateway.start()
-    wait_until(lambda: http.request(f"127.0.0.1:{port}", "/readyz").status == 200, 30, "the gateway is ready",
+    wait_until(lambda: http.request(f"127.0.0.1:{port}", "/readyz").status == 200, 60, "the gateway is ready",
                alive=[node, gateway])
     return f"127.0.0.1:{port}"
 

@@ -50,7 +50,7 @@ def chunk_of_newest_only(store, before):
 def memory_is_refused(cluster, keys):
     """A restore makes disks; a node that keeps nothing on one says why it does not begin from that."""
     node = cluster._node(0, {**keys, "durability": "memory", "data-dir": cluster.workdir / "memory.data"}).start()
-    wait_until(lambda: not node.alive(), 30, "a node with durability = memory is refused")
+    wait_until(lambda: not node.alive(), 60, "a node with durability = memory is refused")
     said = [line for line in node.log_path.read_text().splitlines() if "configuration_mismatch" in line]
     assert said and "what=durable ours=0 cluster=1" in said[-1], node.tail()
     print(f"durability = memory: {said[-1][28:]}", flush=True)
@@ -80,13 +80,13 @@ def main(arguments):
         second_balances, second_total = balances(cluster), cluster.total()
         deposit(cluster, 7)
         last, _ = cluster.wait_equal()
-        wait_until(lambda: published(cluster) >= last, 30, "the last epoch is published")
+        wait_until(lambda: published(cluster) >= last, 60, "the last epoch is published")
         plain = plain_download(store) if store.s3 else None
         for index, node in enumerate(cluster.nodes):  # the gateway stays
             node.kill()
             shutil.rmtree(cluster.workdir / f"n{index}.data")
         dirs = [cluster.workdir / f"n{i}.data" for i in range(3)]
-        wait_until(lambda: not get(cluster, "leader"), 30, "the dead leader's lease has ended")
+        wait_until(lambda: not get(cluster, "leader"), 60, "the dead leader's lease has ended")
 
         # As far as it goes, when the newest dump and the epochs that lead to it are damaged.
         newest = max((path for name, path in store.files().items() if name.startswith("stretches/")), key=lambda p: p.stat().st_mtime)

@@ -4,7 +4,10 @@
     responder.py bank PORT [LIE]     every LIE-th transfer is answered with a wrong balance"""
 import asyncio
 import json
+import socket
 import sys
+
+SO_RCVBUFFORCE = 33  # root's: beyond the system's limit, so that a process that gets no processor for a while loses nothing
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -51,7 +54,10 @@ class Bank:
 async def main():
     port = int(sys.argv[2])
     if sys.argv[1] == "udp":
-        await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("0.0.0.0", port))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        udp.bind(("0.0.0.0", port))
+        await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=udp)
     else:
         lie = int(sys.argv[3]) if len(sys.argv) > 3 else 0
         await asyncio.start_server(Bank(lie).serve, "0.0.0.0", port)
@@ -59,4 +65,5 @@ async def main():
     await asyncio.Event().wait()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -63,7 +63,7 @@ def balances(cluster):
     return {str(a): cluster.bank("Balance", {"account": a}).json()["balance"] for a in range(1, ACCOUNTS + 1)}
 
 
-def dump_now(cluster, seconds=20):
+def dump_now(cluster, seconds=120):
     """Returns the epoch of a dump that holds all that was answered."""
     seq, _ = cluster.wait_equal()
     answer = http.request(cluster.admin(0), "/v1/dump", method="POST")
@@ -92,7 +92,7 @@ def start_again(cluster, keys, indexes=(0, 1, 2)):
     for gateway, address in zip(cluster.gateways, cluster.gateway_addresses):
         if not gateway.alive():
             gateway.start()
-        wait_until(lambda: http.request(address, "/readyz", timeout=2).status == 200, 30, "the gateway is ready",
+        wait_until(lambda: http.request(address, "/readyz", timeout=2).status == 200, 60, "the gateway is ready",
                    alive=[gateway])
 
 
@@ -117,7 +117,7 @@ def restore(cluster):
     total = cluster.total()
     deposit(cluster, 7)
     last, _ = cluster.wait_equal()
-    wait_until(lambda: int(json.loads(get(cluster, "latest"))["seq"]) >= last, 20, "the last epoch is published")
+    wait_until(lambda: int(json.loads(get(cluster, "latest"))["seq"]) >= last, 60, "the last epoch is published")
     said = ctl(cluster, "dump", "verify", "--cluster", "test")
     assert "one chain" in said and "the key is that of node 0 of cluster test" in said, said
     found = read_dump.read(copy(cluster))
@@ -160,7 +160,7 @@ def restore(cluster):
     end_all(cluster)
 
     # The newest state, under the name that all configurations have.
-    wait_until(lambda: not get(cluster, "leader"), 20, "the dead leader's lease has ended")
+    wait_until(lambda: not get(cluster, "leader"), 60, "the dead leader's lease has ended")
     assert "--replace" in ctl(cluster, "restore", *dirs, "--cluster", "test", status=1)
     said = ctl(cluster, "restore", "--cluster", "test", "--replace", *dirs)
     assert f"epoch {second}," in said and f"lost: epochs {second + 1} to " in said, said

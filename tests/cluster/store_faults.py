@@ -14,8 +14,10 @@ from lib.process import wait_until
 from lib.store import Store
 
 SEGMENT_MIB, SNAPSHOT_MIB, RETAIN_MIB = 4, 16, 40
-SLOWEST, SLOWEST_MEAN = 0.25, 0.5  # of the rate without a fault, under one and under all: neighbours on the machine make it vary
-P99_TIMES, P99_MORE_MS = 2, 10  # a window's p99 is at most this many times that without a fault, and this much more
+# Of the rate without a fault, under one and under all: neighbours on the machine make it vary. Who waits for the store waits for its
+# time limits, which are seconds.
+SLOWEST, SLOWEST_MEAN = 0.1, 0.25
+P99_TIMES, P99_MORE_MS = 4, 100  # a window's p99 is at most this many times that without a fault, and this much more
 
 
 def newest_commit(cluster):
@@ -84,6 +86,10 @@ def troubled(cluster, store, arguments):
     assert "sound" in store.ctl("dump", "verify").stdout
 
 
+def snapshots_of(cluster, index):
+    return [int(path.name[9:], 16) for path in (cluster.workdir / f"n{index}.data/snapshots").glob("snapshot-*")]
+
+
 def lied_to(cluster, store):
     """A store that takes objects and keeps others: no pointer, no cut, an alarm. Once it is honest again the dump is put anew."""
     for kind in ("lie_up", "drop_up"):
@@ -93,10 +99,11 @@ def lied_to(cluster, store):
         fill(cluster, SNAPSHOT_MIB + 2, first=700000 if kind == "lie_up" else 710000)  # room for journals to be cut
         wait_until(lambda: any("dumps fail (CORRUPT)" in text for i in range(3) for text in cluster.status(i)["alarms"]), 60,
                    "the lie is told", alive=cluster.nodes)
+        wait_until(lambda: all(max(snapshots_of(cluster, i)) > pointer for i in range(3)), 60, "each has a snapshot to cut by")
         said = next(text for i in range(3) for text in cluster.status(i)["alarms"] if "dumps fail (CORRUPT)" in text)
         for i in range(3):
             status = cluster.status(i)
-            snapshots = [int(path.name[9:], 16) for path in (cluster.workdir / f"n{i}.data/snapshots").glob("snapshot-*")]
+            snapshots = snapshots_of(cluster, i)
             assert max(snapshots) > pointer >= int(status["journal"]["cutSeq"]), (snapshots, pointer, status["journal"])
         assert pointer == max(int(cluster.status(i)["dumps"]["pointerSeq"]) for i in range(3)), "pointed to what was not read back"
         store.clear()

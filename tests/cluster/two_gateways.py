@@ -27,7 +27,7 @@ def two_gateways(cluster):
 
     cluster.add_gateway(key_range=1, wait=False)
     third = cluster.gateways[2]
-    wait_until(lambda: not third.alive(), 30, "a gateway whose pinned range is taken ends")
+    wait_until(lambda: not third.alive(), 60, "a gateway whose pinned range is taken ends")
     assert third.popen.returncode > 0 and "range" in third.tail(), third.tail()
     address = cluster.add_gateway()  # not pinned: gets one of its own
     assert http.call(address, c.BANK, "Total", {}).json() == {"total": str(deposited + 5)}
@@ -41,12 +41,26 @@ def unheard_by_the_leader(cluster):
     cluster.network.cut("g0", f"n{cluster.leader()}")
     end = time.monotonic() + 2 * RANGE_TTL_S + 1
     while time.monotonic() < end:
-        assert cluster.bank("Deposit", {"account": "3", "amount": "1"}, gateway=0, timeout=10).status == 200
+        assert cluster.bank("Deposit", {"account": "3", "amount": "1"}, gateway=0, timeout=60).status == 200
         time.sleep(0.2)
     cluster.network.heal()
     status = http.request(cluster.gateway_addresses[0], "/v1/status").json()
     assert status["range"] == "1", status
     assert http.metrics(cluster.gateway_addresses[0])["maroon_ranges_sealed_total"] == 0
+
+
+def add_heir(cluster):
+    """One more gateway with range 9; while that is another's it ends, and is started again. Returns its address."""
+    address = cluster.add_gateway(key_range=9, wait=False)
+    process = cluster.gateways[-1]
+
+    def ready():
+        if not process.alive():
+            process.start()
+            return False
+        return http.request(address, "/readyz", timeout=2).status == 200
+    wait_until(ready, 60, "the heir has the range", interval=0.3)
+    return address
 
 
 def lost(cluster):
@@ -59,20 +73,20 @@ def lost(cluster):
     cluster.network.isolate(f"g{index}", protocol="udp")
     answers = []
     client = threading.Thread(
-        target=lambda: answers.append(http.call(address, c.BANK, "Deposit", {"account": "4", "amount": "100"}, timeout=60)))
+        target=lambda: answers.append(http.call(address, c.BANK, "Deposit", {"account": "4", "amount": "100"}, timeout=120)))
     client.start()
     for last in (False, True):
         time.sleep(RANGE_TTL_S + 2)  # before that it is taken, and not waited for
-        other = cluster.add_gateway(key_range=9)
+        other = add_heir(cluster)
         assert http.call(other, c.BANK, "Deposit", {"account": "4", "amount": "10"}).status == 200
         assert http.request(other, "/v1/status").json()["range"] == "9"
         if not last:
             cluster.gateways[-1].kill()
     cluster.network.heal()
-    client.join(30)
+    client.join(90)
     answer = answers[0]
     assert answer.status == 500 and answer.json()["code"] == "unknown" and "another" in answer.json()["message"], answer
-    wait_until(lambda: http.request(address, "/v1/status").json()["range"] not in (None, "9"), 10, "another range")
+    wait_until(lambda: http.request(address, "/v1/status").json()["range"] not in (None, "9"), 60, "another range")
     facts = http.request(address, "/v1/status").json()
     assert facts["rangesLost"] == "1" and facts["inDoubt"] == "1", facts
     assert http.metrics(address)["maroon_ranges_lost_total"] == 1
@@ -92,7 +106,7 @@ def restarts(cluster, address):
         seen |= ids
         process.kill()
         process.start()
-        wait_until(lambda: http.request(address, "/readyz", timeout=2).status == 200, 30, "the gateway is back", alive=[process])
+        wait_until(lambda: http.request(address, "/readyz", timeout=2).status == 200, 60, "the gateway is back", alive=[process])
     owners = {}
     for index in range(3):
         for entry in cluster.status(index)["ranges"]:

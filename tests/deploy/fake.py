@@ -65,7 +65,7 @@ def run(command, status=0, **options):
     """Runs a tool; its output, after the exit status was checked."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAROON_") and key != "PORT"}
     done = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=30, env=environment, **options)
+                          timeout=120, env=environment, **options)
     assert done.returncode == status, f"{command}: status {done.returncode}, not {status}\n{done.stdout}"
     return done.stdout
 

@@ -5,9 +5,9 @@
  * some under way at once net_echo ring                                       both in one process,
  * over a ring, on one thread
  *
- * The client's last line: "echoed=N lost=N wrong=N rtt_p50_ns=N rss_kib=N" and the drops by reason.
- * Lost packets are sent again; a packet with other bytes than were sent is wrong, and ends it with
- * status 1. */
+ * The client's first line: "begun", once a packet is back; its last: "echoed=N lost=N wrong=N
+ * rtt_p50_ns=N rss_kib=N" and the drops by reason. Lost packets are sent again; a packet with other
+ * bytes than were sent is wrong, and ends it with status 1. */
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -99,6 +99,10 @@ static void take_one(struct client *c, const struct net_packet *p) {
         return; /* late: it was sent again */
     c->wrong +=
         !right(p, sequence) || p->address.ipv4 != c->peer.ipv4 || p->address.port != c->peer.port;
+    if (!c->echoed) {
+        printf("begun\n");
+        fflush(stdout);
+    }
     c->rtt_ns[c->echoed++ % SAMPLES] = clock_ns() - c->sent_ns[place];
     c->sequence[place] = 0;
 }

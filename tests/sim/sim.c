@@ -80,6 +80,7 @@ static bool stale(const struct sim *sim, const struct sim_event *event) {
     case SIM_EVENT_WRITTEN:
     case SIM_EVENT_EXECUTE:
     case SIM_EVENT_SNAPSHOT:
+    case SIM_EVENT_STRETCH:
     case SIM_EVENT_CONTROL:
         return !sim->nodes[event->target].up || event->life != sim->nodes[event->target].life;
     case SIM_EVENT_ANSWER: /* also to a process that waits for its incarnation */
@@ -136,6 +137,7 @@ static void happen(struct sim *sim, struct sim_event *event) {
             sim_node_snapshot(sim, &sim->nodes[at], (uint8_t)(event->number & 255),
                               event->number >> 8);
         return;
+    case SIM_EVENT_STRETCH: sim_stretch_arrives(sim, &sim->nodes[at], event->data); return;
     case SIM_EVENT_CONTROL: sim_control_timer(sim, &sim->nodes[at]); break;
     case SIM_EVENT_REQUEST: sim_arbiter_request(sim, event->data, event->life); return;
     case SIM_EVENT_ANSWER: sim_arbiter_answer(sim, &sim->nodes[at], event->data); break;

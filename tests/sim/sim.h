@@ -11,8 +11,8 @@
  *   sim_network.c  packets between endpoints            sim_runtime.c  bank and registers
  *   sim_journal.c  stable storage                       sim_check.c    protocol.md §10
  *   sim_config.c   what a seed means                    sim_trace.c    readable lines
- *   sim_replay.c   a journal at start                   sim_main.c     seeds, jobs, replay,
- * shrinking
+ *   sim_replay.c   a journal at start                   sim_stretch.c  a peer's journal
+ *   sim_main.c     seeds, jobs, replay, shrinking
  *
  * Determinism: all chance is from `random` streams, all time from `now_ns`; no addresses, clocks or
  * hash orders of the host decide anything. One sim belongs to one thread. */
@@ -119,6 +119,7 @@ enum sim_event_kind {
     SIM_EVENT_WRITTEN,  /* a snapshot is complete */
     SIM_EVENT_EXECUTE,
     SIM_EVENT_SNAPSHOT, /* from a peer */
+    SIM_EVENT_STRETCH,  /* the same */
     SIM_EVENT_CONTROL,  /* a control plane's timer */
     SIM_EVENT_REQUEST,  /* at the arbiter */
     SIM_EVENT_ANSWER,   /* of the arbiter, or a change it tells */
@@ -346,6 +347,13 @@ struct sim_arbiter {
 
 /* ---- nodes ---- */
 
+struct sim_stretch {   /* records of a peer's journal: dump_stretch.h */
+    uint64_t moved_ns; /* when one was taken last */
+    size_t at, count;
+    uint8_t peer;
+    uint8_t bytes[];
+};
+
 struct sim_slot {
     uint64_t id, given_step; /* step that gave it to the replica */
     struct wire_digest digest;
@@ -408,6 +416,9 @@ struct sim_node {
     struct sim_runtime *runtime;
     uint64_t delivered_seq;
     bool executing, snapshot_asked, restoring; /* restoring: between RESTORE_RANGE and RESTORED */
+    struct sim_stretch *stretch;               /* being taken; NULL: none */
+    uint64_t stretched_seq;                    /* executed when the last was asked for */
+    struct dump_journal *reader;               /* of its own journal, for peers; NULL: not yet */
     bool forgets;                              /* when what it sends now is under way */
     uint32_t answers; /* bit per node to which what it sends now is a RECOVERED */
     uint64_t gateway_owner[SIM_GATEWAYS_MAX]; /* by HELLO to this process; 0: unknown */
@@ -596,11 +607,17 @@ bool sim_node_store(struct sim *sim, struct sim_node *node, uint64_t id, const u
 
 /* ---- sim_replay.c ---- */
 void sim_replay(struct sim *sim, struct sim_node *node);
-/* Committed epochs out of a peer's journal. */
-void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from);
 void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot);
 void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
                             const struct sim_runtime *snapshot); /* of a peer */
+
+/* ---- sim_stretch.c ---- */
+/* Asks the peer for epochs above after_seq, with their bodies. False when its journal has none. */
+bool sim_stretch_ask(struct sim *sim, struct sim_node *node, struct sim_node *from,
+                     uint64_t after_seq);
+void sim_stretch_arrives(struct sim *sim, struct sim_node *node, struct sim_stretch *stretch);
+/* Takes what there is room for. */
+void sim_stretch_poll(struct sim *sim, struct sim_node *node);
 
 /* ---- sim_network.c ---- */
 /* Takes the finished packet of a writer and decides its fate. */

@@ -9,6 +9,7 @@
 #include "proto/retired.h"
 
 #define INBOX_ROOM 256
+#define STRETCH_POLL_NS 100000 /* for room: a real loop is never idle then */
 
 /* ---- clocks ---- */
 
@@ -77,6 +78,8 @@ void sim_node_destroy(struct sim_node *node) {
     free(node->inbox);
     free(node->runtime);
     free(node->memory);
+    free(node->stretch);
+    free(node->reader);
 }
 
 static void shell_clear(struct sim *sim, struct sim_node *node) {
@@ -93,6 +96,11 @@ static void shell_clear(struct sim *sim, struct sim_node *node) {
     memset(node->gateway_owner, 0, sizeof node->gateway_owner);
     memset(&node->seen, 0, sizeof node->seen);
     node->executing = node->snapshot_asked = false;
+    free(node->stretch);
+    free(node->reader);
+    node->stretch = NULL;
+    node->reader = NULL;
+    node->stretched_seq = SIM_NEVER;
     node->idle_passes = 0;
     node->crash_in_steps = 0;
     node->forgets = false;
@@ -711,6 +719,8 @@ static void next_pass(struct sim *sim, struct sim_node *node) {
         return;
     }
     uint64_t at = global_ns(sim, node, replica_next_deadline_ns(node->replica));
+    if (node->stretch && at > sim->now_ns + STRETCH_POLL_NS)
+        at = sim->now_ns + STRETCH_POLL_NS;
     if (at <= sim->now_ns) {
         at = sim->now_ns + 5000;
         if (++node->idle_passes > 100000)
@@ -736,6 +746,7 @@ void sim_node_pass(struct sim *sim, struct sim_node *node) {
             return;
         }
     }
+    sim_stretch_poll(sim, node);
     struct replica_event tick = {.kind = REPLICA_EVENT_TICK};
     sim_node_step(sim, node, &tick);
     sim_node_flush(sim, node);

@@ -105,23 +105,6 @@ void sim_replay(struct sim *sim, struct sim_node *node) {
     journal->base = journal->next - node->seen.facts.append_position;
 }
 
-/* Committed epochs out of the peer's journal, some of them or all; their bodies are fetched. */
-void sim_node_learn(struct sim *sim, struct sim_node *node, const struct sim_node *from) {
-    struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    uint64_t first = node->seen.facts.commit_seq + 1;
-    uint64_t last = first + sim_random_below(random, sim_random_chance(random, 500000) ? 4 : 200);
-    last = last < from->runtime->exec_seq ? last : from->runtime->exec_seq;
-    for (uint64_t seq = first; seq <= last && node->up; seq++) {
-        const struct sim_epoch *epoch = &sim->checks.epochs[seq];
-        struct replica_event event = {.kind = REPLICA_EVENT_LEARN};
-        event.learn.bytes = epoch->bytes;
-        event.learn.length_bytes = epoch->length_bytes;
-        SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)seq);
-        sim_node_step(sim, node, &event);
-    }
-    SIM_COUNT(sim, learned);
-}
-
 /* ---- snapshots ---- */
 
 void sim_node_restore(struct sim *sim, struct sim_node *node, const struct sim_runtime *snapshot) {
@@ -160,28 +143,43 @@ void sim_node_take_snapshot(struct sim *sim, struct sim_node *node,
     sim_node_restore(sim, node, snapshot);
 }
 
-/* The peer gives what it has written down last, or writes a new one. */
+/* The peer that was named, or another. A snapshot of a state that differs is taken from nobody: no
+ * checker could tell it from a fault of the replica's. */
+static struct sim_node *source(struct sim *sim, const struct sim_node *node, uint8_t peer,
+                               bool stretch) {
+    uint32_t nodes = sim_nodes(sim);
+    if (peer == REPLICA_NODE_NONE)
+        peer = (uint8_t)sim_random_below(&sim->random[SIM_STREAM_NODE], nodes);
+    for (uint32_t i = 0; i < nodes; i++) {
+        struct sim_node *from = &sim->nodes[(peer + i) % nodes];
+        if (from != node && (stretch || !sim_node_differs(sim, from)))
+            return from;
+    }
+    return NULL;
+}
+
+/* As a control plane does it: epochs of a peer's journal, or its newest snapshot when it has not
+ * got those, when a store has a dump, or when the last stretch was of no use. */
 void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
     struct sim_random *random = &sim->random[SIM_STREAM_NODE];
-    if (peer == REPLICA_NODE_NONE || sim_node_differs(sim, &sim->nodes[peer]))
-        peer = (uint8_t)sim_random_below(random, sim_nodes(sim));
-    const struct sim_node *from = &sim->nodes[peer];
+    bool stretch = sim_random_chance(random, 800000) && sim->config.replica.durable &&
+                   node->stretched_seq != after_seq;
+    struct sim_node *from = source(sim, node, peer, stretch);
+    node->snapshot_asked = false;
+    if (!from || !from->up || !sim_network_open(sim, from->index, node->index) ||
+        !sim_network_open(sim, node->index, from->index))
+        return;
+    if (stretch && sim_stretch_ask(sim, node, from, after_seq)) {
+        node->snapshot_asked = true;
+        return;
+    }
     const struct sim_runtime *best = from->runtime;
     if (from->journal.snapshot && from->journal.snapshot->exec_seq > after_seq &&
         sim_random_chance(random, 500000))
         best = from->journal.snapshot;
-    bool learns = sim_random_chance(random, 400000);
-    bool reachable = from->up && sim_network_open(sim, peer, node->index) &&
-                     sim_network_open(sim, node->index, peer);
-    if (!reachable || from == node || best->exec_seq <= after_seq || sim_node_differs(sim, from)) {
-        node->snapshot_asked = false;
+    if (best->exec_seq <= after_seq || sim_node_differs(sim, from))
         return;
-    }
-    if (learns) {
-        sim_node_learn(sim, node, from);
-        node->snapshot_asked = false;
-        return;
-    }
+    node->snapshot_asked = true;
     sim_at(sim, sim->now_ns + sim_random_exponential(random, 5 * SIM_MS), SIM_EVENT_SNAPSHOT,
            node->index, node->life, 0, sim_runtime_copy(best));
 }

@@ -40,7 +40,7 @@ HTTP_PORT = 5000
 # it grows where this happens often; the first pauses, and rare ones, cost a term on purpose: a floor that outlasts every pause
 # would make each take-over as long (target F1). Scenarios that ask whether something *else* costs a term take this cause away.
 # Nothing else depends on the floor. What pauses do is crash.py's and failover.py's, with the default.
-CALM = {"slice-floor-us": 50000}
+CALM = {"slice-floor-us": 500000, "slice-max-us": 1000000}
 BANK = "bank.v1.Bank"
 ECHO = "echo.v1.Echo"
 
@@ -77,7 +77,7 @@ class Cluster:
 
     def __exit__(self, kind, error, trace):
         if kind is not None and kind is not SystemExit:
-            self.print_logs()
+            self.print_logs(error)
         self.stop()
 
     def start_network(self):
@@ -165,7 +165,7 @@ class Cluster:
         self.gateways.append(process.start())
         self.gateway_addresses.append(f"{address}:{HTTP_PORT}")
         if wait:
-            wait_until(lambda: http.request(self.gateway_addresses[index], "/readyz", timeout=2).status == 200, 30,
+            wait_until(lambda: http.request(self.gateway_addresses[index], "/readyz", timeout=2).status == 200, 60,
                        f"{name} is ready", alive=[process])
         return self.gateway_addresses[index]
 
@@ -196,11 +196,14 @@ class Cluster:
                 shutil.rmtree(self.workdir, ignore_errors=True)
             self.workdir = None
 
-    def print_logs(self):
-        processes = self.nodes + self.gateways + self.others + (self.etcd.members if self.etcd else [])
-        for process in processes:
+    def print_logs(self, error):
+        """What is likely to say why goes last, next to the traceback: who shows the end of a long output shows that."""
+        print(f"failed: {error!r}", file=sys.stderr)
+        etcd = [(member, 5) for member in self.etcd.members] if self.etcd else []
+        for process, lines in etcd + [(process, 40) for process in self.others + self.nodes + self.gateways]:
             state = "runs" if process.alive() else f"ended, status {process.popen.returncode if process.popen else '-'}"
-            print(f"--- {process.name} ({state}), end of its log\n{process.tail()}", file=sys.stderr)
+            text = "\n".join(line[:400] for line in process.tail(lines).splitlines())
+            print(f"--- {process.name} ({state}), end of its log\n{text}", file=sys.stderr)
 
     # ---- what the nodes say ----
 
@@ -208,7 +211,7 @@ class Cluster:
         return f"{self.node_addresses[index]}:{ADMIN_PORT}"
 
     def status(self, index):
-        answer = http.request(self.admin(index), "/v1/status", timeout=3)
+        answer = http.request(self.admin(index), "/v1/status")
         if answer.status != 200:
             raise OSError(f"n{index}: {answer}")
         status = answer.json()
@@ -226,7 +229,7 @@ class Cluster:
         wait_until(lambda: http.request(self.admin(index), "/readyz", timeout=2).status == 200, seconds,
                    f"n{index} is ready", alive=[self.nodes[index]])
 
-    def leader(self, seconds=30):
+    def leader(self, seconds=60):
         """Index of the node that leads."""
         def found():
             leaders = [index for index, node in enumerate(self.nodes)

@@ -36,22 +36,22 @@ class Etcd:
             member.start()
         self.wait_healthy()
 
-    def wait_healthy(self, seconds=30):
+    def wait_healthy(self, seconds=60):
         """Each member answers a read that needs the quorum, through the HTTP gateway that maroon uses."""
         for member, address in zip(self.members, self.addresses):
-            wait_until(lambda: self.get(address, "health-check") is not None, seconds, f"{member.name} serves reads",
+            wait_until(lambda: self.get(address, "health-check", 3) is not None, seconds, f"{member.name} serves reads",
                        alive=[member])
 
-    def get(self, address, key):
+    def get(self, address, key, timeout=10):
         """The answer to a linearizable range request for one key, or None."""
-        return self._ask(address, "range", key)
+        return self._ask(address, "range", key, timeout)
 
     def delete(self, key):
         assert int(self._ask(self.addresses[0], "deleterange", key)["deleted"]) == 1, key
 
-    def _ask(self, address, call, key):
+    def _ask(self, address, call, key, timeout=10):
         body = json.dumps({"key": base64.b64encode(key.encode()).decode()})
-        answer = http.request(f"{address}:{CLIENT_PORT}", f"/v3/kv/{call}", "POST", body, timeout=3)
+        answer = http.request(f"{address}:{CLIENT_PORT}", f"/v3/kv/{call}", "POST", body, timeout=timeout)
         return answer.json() if answer.status == 200 else None
 
     def stop(self):

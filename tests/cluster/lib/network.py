@@ -16,7 +16,7 @@ CLONE_NEWNET = 0x40000000
 
 
 def run(*command, check=True, input=None):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, input=input, timeout=30)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, input=input, timeout=120)
     if check and done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: status {done.returncode}: {done.stderr.strip()}")
     return done.stdout

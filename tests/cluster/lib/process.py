@@ -75,7 +75,7 @@ class Process:
     def resume(self):
         self.signal(signal.SIGCONT)
 
-    def stop(self, seconds=5.0):
+    def stop(self, seconds=60.0):
         """Asks it to end, then makes it. Returns the exit status."""
         if self.popen is None:
             return None
@@ -89,14 +89,15 @@ class Process:
 
     def tail(self, lines=40):
         try:
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:] if lines else [])
         except OSError as error:
             return str(error)
 
 
 def wait_until(condition, seconds, what, interval=0.05, alive=()):
     """Calls `condition` until it returns something true, and returns that. Fails after `seconds`, or at once when one of
-    the processes `alive` has ended."""
+    the processes `alive` has ended. How long something takes is not what is asserted so: `seconds` is for a machine that
+    is slow and busy, 60 if nothing else is known."""
     end = time.monotonic() + seconds
     last = None
     while True:
@@ -113,3 +114,14 @@ def wait_until(condition, seconds, what, interval=0.05, alive=()):
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what} (last: {last!r})")
         time.sleep(interval)
+
+
+def wait_passes(check, seconds, what):
+    """Calls `check` until it raises no AssertionError, and returns what it returns: for what several processes say, each a
+    little later than the other."""
+    def passes():
+        try:
+            return [check()]
+        except AssertionError as error:
+            raise ValueError(str(error)) from error  # wait_until shows the last one
+    return wait_until(passes, seconds, what)[0]

@@ -40,7 +40,7 @@ class Store:
             "--address", "0.0.0.0", "--port", SERVER_PORT, "--silent", "--service-endpoint", "localhost"],
             cluster.workdir, cluster.network.namespace("s3")).start()
         cluster.others.append(self.server)
-        wait_until(lambda: "listening" in self.server.tail(), 30, "s3rver listens", alive=[self.server])
+        wait_until(lambda: "listening" in self.server.tail(), 60, "s3rver listens", alive=[self.server])
         self.proxy = subprocess.Popen(
             ["ip", "netns", "exec", cluster.network.namespace("s3"), sys.executable, TESTS / "store" / "s3_proxy.py",
              "--server", str(SERVER_PORT), "--address", self.address, "--port", str(PROXY_PORT), "--key", f"{ACCESS}:{SECRET}",

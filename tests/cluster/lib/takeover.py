@@ -30,7 +30,7 @@ class Takeover:
                 f"{self.longest_gap_ms:.1f})")
 
 
-def wait_next(cluster, indexes, term, ended_us, seconds=30):
+def wait_next(cluster, indexes, term, ended_us, seconds=60):
     """The take-over of the first term above `term` that one of the nodes leads and commits in; False when that was before
     `ended_us`, so that it was no leader that ended."""
     def found():

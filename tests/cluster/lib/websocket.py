@@ -11,7 +11,7 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 class WebSocket:
-    def __init__(self, address, path, timeout=10):
+    def __init__(self, address, path, timeout=60):
         host, port = address.rsplit(":", 1)
         self.socket = socket.socket()
         self.socket.settimeout(timeout)

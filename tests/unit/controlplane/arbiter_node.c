@@ -107,7 +107,7 @@ void arbiter_nodes_open(struct arbiter_node *nodes, uint8_t count, struct loop *
         assert(nodes[i].arbiter);
     }
     for (uint8_t i = 0; i < count; i++) {
-        bool up = arbiter_run_until(loop, &nodes[i].ready, 20000);
+        bool up = arbiter_run_until(loop, &nodes[i].ready, PATIENCE_MS);
         assert(up && !nodes[i].error);
         (void)up;
     }

@@ -132,7 +132,7 @@ static bool listens(int port) {
 }
 
 static bool wait_for(struct fixture_etcd *etcd, bool tls) {
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 1200; i++) {
         int status;
         if (tls ? listens(etcd->port) : answers(etcd->port))
             return true;

@@ -48,6 +48,9 @@ struct fixture_server *fixture_server_start(const char *bytes, size_t count, boo
 void fixture_server_stop(struct fixture_server *server);
 int fixture_server_port(const struct fixture_server *server);
 
+/* For what comes for certain, on a machine that is slow and busy. */
+#define PATIENCE_MS 60000
+
 int fixture_free_port(void);
 uint64_t fixture_now_ms(void);
 void fixture_make_dir(char *ret_dir, size_t room);

@@ -237,7 +237,7 @@ static struct store_result *fresh(void) {
 static struct store_result *finish(struct store_client *client, int error) {
     assert_int_equal(error, 0);
     assert_false(result.done);
-    store_run(client, &result.done, 30000);
+    store_run(client, &result.done, PATIENCE_MS);
     assert_true(result.done);
     return &result;
 }

@@ -26,7 +26,7 @@ static void open_node(struct arbiter_node *node, bool durable) {
     node->config.durable = durable;
     snprintf(node->config.data_dir, sizeof node->config.data_dir, "%s", dir);
     arbiter_node_open(node, loop, NULL);
-    assert_true(arbiter_run_until(loop, &node->ready, 1000));
+    assert_true(arbiter_run_until(loop, &node->ready, PATIENCE_MS));
 }
 
 static void test_disk_cluster_outlives_the_process(void **state) {

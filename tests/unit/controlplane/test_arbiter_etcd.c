@@ -69,10 +69,10 @@ static void test_genesis_needs_k_and_a_late_node_is_not_listed(void **state) {
     arbiter_run_for(loop, 1500);
     assert_false(nodes[0].ready); /* one of three is no quorum */
     arbiter_node_open(&nodes[1], loop, http);
-    assert_true(arbiter_run_until(loop, &nodes[0].ready, 10000));
-    assert_true(arbiter_run_until(loop, &nodes[1].ready, 10000));
+    assert_true(arbiter_run_until(loop, &nodes[0].ready, PATIENCE_MS));
+    assert_true(arbiter_run_until(loop, &nodes[1].ready, PATIENCE_MS));
     arbiter_node_open(&nodes[2], loop, http);
-    assert_true(arbiter_run_until(loop, &nodes[2].ready, 10000));
+    assert_true(arbiter_run_until(loop, &nodes[2].ready, PATIENCE_MS));
     assert_same_genesis(&nodes[0], &nodes[2]);
     assert_int_equal(arbiter_genesis(nodes[2].arbiter)->incarnations[2], 0);
     arbiter_nodes_close(nodes, 3);
@@ -100,7 +100,7 @@ static void test_memory_node_comes_back_with_a_greater_incarnation(void **state)
     arbiter_node_close(&nodes[1]);
     nodes[1].ready = false;
     arbiter_node_open(&nodes[1], loop, http);
-    assert_true(arbiter_run_until(loop, &nodes[1].ready, 10000));
+    assert_true(arbiter_run_until(loop, &nodes[1].ready, PATIENCE_MS));
     assert_true(arbiter_incarnation(nodes[1].arbiter) > before);
     assert_int_equal(arbiter_genesis(nodes[1].arbiter)->incarnations[1], before);
     /* The others are told. */
@@ -127,7 +127,7 @@ static void test_disk_node_keeps_its_incarnation_and_an_old_disk_is_refused(void
         snprintf(nodes[0].config.data_dir, sizeof nodes[0].config.data_dir, "%s", dirs[i]);
         nodes[0].config.durable = true;
         arbiter_node_open(&nodes[0], loop, http);
-        assert_true(arbiter_run_until(loop, &nodes[0].ready, 10000));
+        assert_true(arbiter_run_until(loop, &nodes[0].ready, PATIENCE_MS));
         if (i < 3) {
             assert_int_equal(nodes[0].error, 0);
             incarnations[i] = arbiter_incarnation(nodes[0].arbiter);
@@ -160,7 +160,7 @@ static void test_other_configuration_is_refused(void **state) {
         else
             other.config.member_keys[1][5] = 1;
         arbiter_node_open(&other, loop, http);
-        assert_true(arbiter_run_until(loop, &other.ready, 10000));
+        assert_true(arbiter_run_until(loop, &other.ready, PATIENCE_MS));
         assert_int_equal(other.error, MRN_ERR_MISMATCH);
         arbiter_node_close(&other);
     }
@@ -213,7 +213,7 @@ static int start_another(struct arbiter_node *node, const struct arbiter_node *l
     node->config.probe = &fabric->probe;
     uint64_t began_ms = fixture_now_ms();
     arbiter_node_open(node, loop, http);
-    assert_true(arbiter_run_until(loop, &node->ready, 10000));
+    assert_true(arbiter_run_until(loop, &node->ready, PATIENCE_MS));
     *ret_ms = fixture_now_ms() - began_ms;
     return node->error;
 }
@@ -227,7 +227,7 @@ static void test_index_of_a_live_node_is_refused(void **state) {
     snprintf(first.config.cluster, sizeof first.config.cluster, "t%d", cluster_number);
     snprintf(first.config.address, sizeof first.config.address, "10.0.0.1:3000");
     arbiter_node_open(&first, loop, http);
-    assert_true(arbiter_run_until(loop, &first.ready, 10000));
+    assert_true(arbiter_run_until(loop, &first.ready, PATIENCE_MS));
 
     /* The registered process answers there: it lives. */
     struct fabric fabric = {.alive = true, .token = first.arbiter->setup.process_token};
@@ -261,7 +261,7 @@ static void test_index_of_a_live_node_is_refused(void **state) {
 
 static void run_campaigns(struct arbiter_node *nodes, int count) {
     for (int i = 0; i < count; i++)
-        assert_true(arbiter_run_until(loop, &nodes[i].campaigned, 15000));
+        assert_true(arbiter_run_until(loop, &nodes[i].campaigned, PATIENCE_MS));
 }
 
 static void test_duel_has_one_winner_and_the_loser_knows(void **state) {
@@ -285,7 +285,7 @@ static void test_duel_has_one_winner_and_the_loser_knows(void **state) {
         assert_true(nodes[winner].campaign.term > last_term);
         for (int i = 0; i < 3; i++) { /* all see the same key; only the winner as its own */
             assert_true(arbiter_await(
-                loop, nodes[i].leader.revision == nodes[winner].campaign.revision, 5000));
+                loop, nodes[i].leader.revision == nodes[winner].campaign.revision, PATIENCE_MS));
             assert_int_equal(nodes[i].leader.node, winner);
             assert_int_equal(nodes[i].leader.ours, i == winner);
         }
@@ -320,7 +320,7 @@ static void test_duel_with_lost_answers(void **state) {
         }
         run_campaigns(nodes, 2);
         fixture_proxy_cut_percent(proxy, 0);
-        assert_true(arbiter_await(loop, duel_is_settled(nodes), 10000));
+        assert_true(arbiter_await(loop, duel_is_settled(nodes), PATIENCE_MS));
         assert_false(nodes[0].won && nodes[1].won); /* one process at most may lead */
         for (int i = 0; i < 2; i++) {
             if (nodes[i].won)
@@ -344,7 +344,7 @@ static void test_key_outlives_its_ttl_while_the_node_lives_and_ends_with_it(void
     assert_int_equal(nodes[1].leader.node, 0);
     assert_int_equal(nodes[1].leader.revision, nodes[0].campaign.revision);
     arbiter_node_close(&nodes[0]);
-    uint64_t until = fixture_now_ms() + 8000;
+    uint64_t until = fixture_now_ms() + PATIENCE_MS;
     while (nodes[1].leader.node == 0 && fixture_now_ms() < until)
         loop_run_once(loop, 50);
     assert_int_equal(nodes[1].leader.node, MAILBOX_NODE_NONE);
@@ -360,14 +360,14 @@ static void test_resign_deletes_only_its_own_key(void **state) {
     run_campaigns(nodes, 1);
     uint64_t first = nodes[0].campaign.revision;
     arbiter_campaign(nodes[1].arbiter, first);
-    assert_true(arbiter_run_until(loop, &nodes[1].campaigned, 5000));
+    assert_true(arbiter_run_until(loop, &nodes[1].campaigned, PATIENCE_MS));
     assert_true(nodes[1].won);
     arbiter_resign(nodes[0].arbiter, first); /* late: the key is another's by now */
     arbiter_run_for(loop, 300);
-    assert_true(arbiter_await(loop, nodes[0].leader.node == 1, 5000));
+    assert_true(arbiter_await(loop, nodes[0].leader.node == 1, PATIENCE_MS));
     arbiter_resign(nodes[1].arbiter, nodes[1].campaign.revision);
-    assert_true(arbiter_await(loop, nodes[0].leader.node == MAILBOX_NODE_NONE, 5000));
-    assert_true(arbiter_await(loop, nodes[1].leader.node == MAILBOX_NODE_NONE, 5000));
+    assert_true(arbiter_await(loop, nodes[0].leader.node == MAILBOX_NODE_NONE, PATIENCE_MS));
+    assert_true(arbiter_await(loop, nodes[1].leader.node == MAILBOX_NODE_NONE, PATIENCE_MS));
     arbiter_nodes_close(nodes, 2);
 }
 
@@ -382,15 +382,15 @@ static void test_a_win_that_is_told_late_is_a_loss_and_no_alarm(void **state) {
     open_cluster(&quick, 1, server.endpoint); /* another process of the same node: it has a key */
     fixture_proxy_delay_ms(proxy, 1000);
     arbiter_campaign(late.arbiter, 0);
-    uint64_t until = fixture_now_ms() + 5000;
+    uint64_t until = fixture_now_ms() + PATIENCE_MS;
     while (quick.leader.revision == 0 && fixture_now_ms() < until)
         loop_run_once(loop, 10);
     uint64_t taken = quick.leader.revision;
     arbiter_campaign(quick.arbiter, taken);
-    assert_true(arbiter_run_until(loop, &quick.campaigned, 5000));
+    assert_true(arbiter_run_until(loop, &quick.campaigned, PATIENCE_MS));
     assert_false(late.campaigned);
     arbiter_term_floor(late.arbiter, quick.campaign.term);
-    assert_true(arbiter_run_until(loop, &late.campaigned, 15000));
+    assert_true(arbiter_run_until(loop, &late.campaigned, PATIENCE_MS));
     fixture_proxy_delay_ms(proxy, 0);
     assert_true(taken > 0 && quick.won);
     assert_false(late.won);
@@ -510,10 +510,10 @@ static void test_same_request_gets_the_same_range_another_nonce_a_new_one(void *
     assert_true(arbiter_run_grants(loop, &nodes[0], 3, 5000));
     assert_int_equal(nodes[0].grants[2].range, 500);
     arbiter_range_check(nodes[1].arbiter, 5, nodes[0].grants[0].range);
-    assert_true(arbiter_await(loop, nodes[1].checked_count == 1, 5000));
+    assert_true(arbiter_await(loop, nodes[1].checked_count == 1, PATIENCE_MS));
     assert_true(nodes[1].checked_owned);
     arbiter_range_check(nodes[1].arbiter, 6, nodes[0].grants[0].range);
-    assert_true(arbiter_await(loop, nodes[1].checked_count == 2, 5000));
+    assert_true(arbiter_await(loop, nodes[1].checked_count == 2, PATIENCE_MS));
     assert_false(nodes[1].checked_owned);
     arbiter_nodes_close(nodes, 2);
 }
@@ -547,8 +547,8 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     assert_int_equal(a->grants[3].outcome, WIRE_RANGE_TAKEN);
     /* ... and without renewal it ends; both nodes are told. */
     nodes[0].expired_range = nodes[1].expired_range = 0; /* 13's range has ended long ago */
-    assert_true(
-        arbiter_await(loop, nodes[0].expired_range == 1 && nodes[1].expired_range == 1, 15000));
+    assert_true(arbiter_await(loop, nodes[0].expired_range == 1 && nodes[1].expired_range == 1,
+                              PATIENCE_MS));
     arbiter_range_request(a->arbiter, 12, 1, 1, 0);
     assert_true(arbiter_run_grants(loop, a, 5, 5000));
     assert_int_equal(a->grants[4].outcome, WIRE_RANGE_SEALING);
@@ -558,7 +558,7 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     arbiter_run_for(loop, 300);
     uint32_t checked = a->checked_count;
     arbiter_range_check(a->arbiter, first, 1);
-    assert_true(arbiter_await(loop, a->checked_count > checked, 5000));
+    assert_true(arbiter_await(loop, a->checked_count > checked, PATIENCE_MS));
     assert_false(a->checked_owned);
     arbiter_range_request(nodes[1].arbiter, 12, 1, 1, 0);
     assert_true(arbiter_run_grants(loop, &nodes[1], 1, 5000));
@@ -603,7 +603,7 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
 static bool owned_now(struct arbiter_node *node, uint64_t owner, uint64_t range) {
     uint32_t checked = node->checked_count;
     arbiter_range_check(node->arbiter, owner, range);
-    assert_true(arbiter_await(loop, node->checked_count > checked, 5000));
+    assert_true(arbiter_await(loop, node->checked_count > checked, PATIENCE_MS));
     return node->checked_owned;
 }
 
@@ -684,7 +684,7 @@ static void test_closed_range_is_told_expired(void **state) {
     assert_int_equal(nodes[0].expired_count, 0);
     arbiter_range_close(nodes[1].arbiter, 21, nodes[0].grants[0].range);
     assert_true(
-        arbiter_await(loop, nodes[0].expired_count > 0 && nodes[1].expired_count > 0, 5000));
+        arbiter_await(loop, nodes[0].expired_count > 0 && nodes[1].expired_count > 0, PATIENCE_MS));
     assert_int_equal(nodes[0].expired_range, nodes[0].grants[0].range);
     assert_int_equal(nodes[0].expired_owner, 21);
     arbiter_nodes_close(nodes, 2);

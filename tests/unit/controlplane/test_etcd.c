@@ -54,7 +54,8 @@ static void run_for(int ms) {
 }
 
 static struct etcd *client(const char *endpoints) {
-    struct etcd_config config = {.endpoints = endpoints, .timeout_ms = 2000, .backoff_max_ms = 200};
+    struct etcd_config config = {
+        .endpoints = endpoints, .timeout_ms = 10000, .backoff_max_ms = 200};
     struct etcd *etcd = etcd_create(loop, http, &config);
     assert_non_null(etcd);
     return etcd;
@@ -64,7 +65,7 @@ static struct seen range(struct etcd *etcd, const char *key) {
     struct seen seen = {0};
     assert_int_equal(etcd_range(etcd, key, NULL, 0, on_done, &seen), 0);
     assert_false(seen.done); /* never before the call returns */
-    run_until(&seen.done, 5000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_true(seen.done);
     return seen;
 }
@@ -72,7 +73,7 @@ static struct seen range(struct etcd *etcd, const char *key) {
 static struct seen put(struct etcd *etcd, const char *key, const char *value, uint64_t lease) {
     struct seen seen = {0};
     assert_int_equal(etcd_put(etcd, key, value, lease, on_done, &seen), 0);
-    run_until(&seen.done, 5000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_true(seen.done);
     return seen;
 }
@@ -89,7 +90,7 @@ static struct seen txn(struct etcd *etcd, struct etcd_compare compare, const cha
                                    .failure = &read,
                                    .failure_count = 1};
     assert_int_equal(etcd_transaction(etcd, &transaction, on_done, &seen), 0);
-    run_until(&seen.done, 5000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_true(seen.done);
     return seen;
 }
@@ -133,29 +134,31 @@ static void test_leases(void **state) {
     struct seen seen = {0};
     uint64_t lease = UINT64_C(0x7fffffffffffff17); /* above 2^53 */
     etcd_lease_grant(etcd, lease, 1, on_done, &seen);
-    run_until(&seen.done, 3000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_int_equal(seen.answer.error, 0);
     assert_int_equal(seen.answer.lease, lease);
     assert_int_equal(seen.answer.ttl_s, 2); /* TTL 1 becomes 2 */
     seen = (struct seen){0};
     etcd_lease_grant(etcd, lease, 2, on_done, &seen);
-    run_until(&seen.done, 3000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_int_equal(seen.answer.error, MRN_ERR_EXISTS); /* a repeat of a lost answer */
     assert_int_equal(put(etcd, "/l", "v", lease).answer.error, 0);
-    for (int i = 0; i < 6; i++) { /* 3.6 s: kept alive by short POSTs */
+    for (int i = 0; i < 12; i++) { /* 3.6 s: kept alive by short POSTs */
         seen = (struct seen){0};
         etcd_lease_keep_alive(etcd, lease, 0, on_done, &seen);
-        run_until(&seen.done, 3000);
+        run_until(&seen.done, PATIENCE_MS);
         assert_int_equal(seen.answer.error, 0);
         assert_int_equal(seen.answer.ttl_s, 2);
-        run_for(600);
+        run_for(300);
     }
     assert_int_equal(range(etcd, "/l").kv_count, 1);
-    run_for(4000);
+    uint64_t until = fixture_now_ms() + PATIENCE_MS;
+    while (range(etcd, "/l").kv_count && fixture_now_ms() < until)
+        run_for(100);
     assert_int_equal(range(etcd, "/l").kv_count, 0);
     seen = (struct seen){0};
     etcd_lease_keep_alive(etcd, lease, 0, on_done, &seen);
-    run_until(&seen.done, 3000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_int_equal(seen.answer.error, 0);
     assert_int_equal(seen.answer.ttl_s, 0); /* dead: HTTP 200 without TTL */
     assert_int_equal(put(etcd, "/l", "v", lease).answer.error, MRN_ERR_NOT_FOUND);
@@ -208,7 +211,7 @@ static void test_watch_resumes_without_gap_or_repeat(void **state) {
             fixture_proxy_down(proxy, false);
         }
     }
-    run_until(&watched.enough, 10000);
+    run_until(&watched.enough, PATIENCE_MS);
     run_for(200);
     assert_int_equal(watched.events, 40);
     for (uint32_t i = 0; i < 40; i++)
@@ -227,11 +230,11 @@ static void test_watch_below_compaction_is_told(void **state) {
     uint64_t last = put(etcd, "/k", "2", 0).answer.revision;
     struct seen seen = {0};
     etcd_compact(etcd, last, on_done, &seen);
-    run_until(&seen.done, 3000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_int_equal(seen.answer.error, 0);
     struct watched watched = {.wanted = 1};
     watched.watch = etcd_watch_start(etcd, "/k", NULL, first, on_change, &watched);
-    run_until(&watched.enough, 5000);
+    run_until(&watched.enough, PATIENCE_MS);
     assert_int_equal(watched.compacted, last);
     run_for(100);
     etcd_watch_stop(watched.watch);
@@ -244,7 +247,7 @@ static void test_watch_may_be_stopped_from_its_callback(void **state) {
     struct watched watched = {.wanted = 1, .stop_in_callback = true};
     uint64_t now = put(etcd, "/s", "1", 0).answer.revision;
     watched.watch = etcd_watch_start(etcd, "/s", NULL, now, on_change, &watched);
-    run_until(&watched.enough, 5000);
+    run_until(&watched.enough, PATIENCE_MS);
     assert_int_equal(watched.events, 1);
     put(etcd, "/s", "2", 0);
     run_for(200);
@@ -282,7 +285,7 @@ static void test_limits_of_a_request(void **state) {
     struct etcd_txn most = {.success = puts, .success_count = ETCD_OPERATIONS_MAX};
     struct seen seen = {0};
     assert_int_equal(etcd_transaction(etcd, &most, on_done, &seen), 0);
-    run_until(&seen.done, 3000);
+    run_until(&seen.done, PATIENCE_MS);
     assert_int_equal(seen.answer.error, 0);
     assert_true(seen.answer.succeeded);
     assert_int_equal(range(etcd, "/many/127").kv_count, 1);

@@ -66,9 +66,9 @@ static void expect(const char *bytes, size_t count, bool repeat, int read_error,
     struct outcome read = {0}, write = {0};
     struct etcd_txn txn = {0};
     etcd_range(etcd, "/k", NULL, 0, on_done, &read);
-    run_until(&read.done, 5000);
+    run_until(&read.done, PATIENCE_MS);
     etcd_transaction(etcd, &txn, on_done, &write);
-    run_until(&write.done, 5000);
+    run_until(&write.done, PATIENCE_MS);
     assert_true(read.done && write.done);
     if (read.error != read_error || write.error != write_error)
         print_error("answer was: %.200s\n", bytes);
@@ -215,11 +215,13 @@ static void test_watch_outlives_a_server_that_talks_nonsense(void **state) {
     struct etcd *etcd = client(fixture_server_port(server));
     struct outcome outcome = {0};
     struct etcd_watch *watch = etcd_watch_start(etcd, "/k", NULL, 1, on_change, &outcome);
-    bool never = false;
-    run_until(&never, 1500);
+    const uint64_t *ended =
+        &etcd_metrics(etcd)->requests[ETCD_METRIC_WATCH][ETCD_OUTCOME_UNAVAILABLE];
+    uint64_t until = fixture_now_ms() + PATIENCE_MS;
+    while (*ended < 2 && fixture_now_ms() < until)
+        loop_run_once(loop, 20);
     assert_int_equal(outcome.changes, 0);
-    const struct etcd_metrics *metrics = etcd_metrics(etcd);
-    assert_true(metrics->requests[ETCD_METRIC_WATCH][ETCD_OUTCOME_UNAVAILABLE] >= 2);
+    assert_true(*ended >= 2);
     etcd_watch_stop(watch);
     etcd_destroy(etcd);
     fixture_server_stop(server);

@@ -52,7 +52,7 @@ static struct etcd *client(const char *endpoints, const char *user, const char *
 static struct seen put(struct etcd *etcd, const char *key, const char *value) {
     struct seen seen = {0};
     assert_int_equal(etcd_put(etcd, key, value, 0, on_done, &seen), 0);
-    assert_true(arbiter_run_until(loop, &seen.done, 5000));
+    assert_true(arbiter_run_until(loop, &seen.done, PATIENCE_MS));
     return seen;
 }
 
@@ -65,12 +65,12 @@ static void test_watch_on_a_member_without_quorum_ends_and_resumes(void **state)
     uint64_t revision = put(etcd, "/q", "1").revision;
     struct etcd_watch *watch =
         etcd_watch_start(etcd, "/q", NULL, revision + 1, on_change, &watched);
-    assert_true(arbiter_await(loop, watched.created == 1, 5000));
+    assert_true(arbiter_await(loop, watched.created == 1, PATIENCE_MS));
     fixture_etcd_pause(&members[1], true);
     fixture_etcd_pause(&members[2], true);
     const uint64_t *lost =
         &etcd_metrics(etcd)->requests[ETCD_METRIC_WATCH][ETCD_OUTCOME_UNAVAILABLE];
-    uint64_t until = fixture_now_ms() + 15000;
+    uint64_t until = fixture_now_ms() + PATIENCE_MS;
     while (*lost == 0 && fixture_now_ms() < until)
         loop_run_once(loop, 50);
     bool ended = *lost > 0;
@@ -84,7 +84,7 @@ static void test_watch_on_a_member_without_quorum_ends_and_resumes(void **state)
         written = put(etcd, "/q", "3").error;
     assert_int_equal(written, 0);
     /* "3", and "2" if it was applied after all. */
-    assert_true(arbiter_await(loop, watched.events > 0, 10000));
+    assert_true(arbiter_await(loop, watched.events > 0, PATIENCE_MS));
     assert_in_range(watched.events, 1, 2 + 20);
     etcd_watch_stop(watch);
     etcd_destroy(etcd);
@@ -102,11 +102,11 @@ static void test_one_member_lost_goes_unnoticed(void **state) {
         arbiter_node_open(&nodes[i], loop, http);
     }
     for (int i = 0; i < 3; i++) {
-        assert_true(arbiter_run_until(loop, &nodes[i].ready, 20000));
+        assert_true(arbiter_run_until(loop, &nodes[i].ready, PATIENCE_MS));
         assert_int_equal(nodes[i].error, 0);
     }
     arbiter_campaign(nodes[0].arbiter, 0);
-    assert_true(arbiter_run_until(loop, &nodes[0].campaigned, 5000));
+    assert_true(arbiter_run_until(loop, &nodes[0].campaigned, PATIENCE_MS));
     assert_true(nodes[0].won);
     fixture_etcd_pause(&members[0], true); /* the endpoint in use hangs; maybe it led, too */
     arbiter_run_for(loop, 6500);           /* longer than the lease */
@@ -177,7 +177,7 @@ static void test_full_database_is_said_and_reads_go_on(void **state) {
     assert_true(etcd_metrics(etcd)->no_space > 0);
     struct seen read = {0};
     etcd_range(etcd, "/q", NULL, 0, on_done, &read);
-    assert_true(arbiter_run_until(loop, &read.done, 3000));
+    assert_true(arbiter_run_until(loop, &read.done, PATIENCE_MS));
     assert_int_equal(read.error, 0);
     etcd_destroy(etcd);
 }

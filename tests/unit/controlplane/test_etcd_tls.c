@@ -88,14 +88,14 @@ static struct etcd *client(const char *host, const char *ca, const char *own, co
 static int put(struct etcd *etcd, const char *key, const char *value) {
     struct seen seen = {0};
     assert_int_equal(etcd_put(etcd, key, value, 0, on_done, &seen), 0);
-    assert_true(arbiter_run_until(loop, &seen.done, 10000));
+    assert_true(arbiter_run_until(loop, &seen.done, PATIENCE_MS));
     return seen.error;
 }
 
 static struct seen range(struct etcd *etcd, const char *key) {
     struct seen seen = {0};
     assert_int_equal(etcd_range(etcd, key, NULL, 0, on_done, &seen), 0);
-    assert_true(arbiter_run_until(loop, &seen.done, 10000));
+    assert_true(arbiter_run_until(loop, &seen.done, PATIENCE_MS));
     return seen;
 }
 
@@ -106,9 +106,9 @@ static void test_calls_and_watches_with_a_client_certificate(void **state) {
     assert_int_equal(put(etcd, "/s", "one"), 0);
     assert_string_equal(range(etcd, "/s").value, "one");
     struct etcd_watch *watch = etcd_watch_start(etcd, "/s", NULL, 1, on_change, &watched);
-    assert_true(arbiter_await(loop, watched.events == 1, 5000));
+    assert_true(arbiter_await(loop, watched.events == 1, PATIENCE_MS));
     assert_int_equal(put(etcd, "/s", "two"), 0);
-    assert_true(arbiter_await(loop, watched.events == 2, 5000));
+    assert_true(arbiter_await(loop, watched.events == 2, PATIENCE_MS));
     assert_string_equal(watched.event_value, "two");
     etcd_watch_stop(watch);
     etcd_destroy(etcd);
@@ -152,10 +152,10 @@ static void test_an_arbiter_leads_over_tls(void **state) {
     node.config.etcd.key_file = file("client-key");
     arbiter_node_open(&node, loop, http);
     assert_non_null(node.arbiter);
-    assert_true(arbiter_run_until(loop, &node.ready, 20000));
+    assert_true(arbiter_run_until(loop, &node.ready, PATIENCE_MS));
     assert_int_equal(node.error, 0);
     arbiter_campaign(node.arbiter, 0);
-    assert_true(arbiter_run_until(loop, &node.campaigned, 10000));
+    assert_true(arbiter_run_until(loop, &node.campaigned, PATIENCE_MS));
     assert_true(node.won);
     arbiter_node_close(&node);
 }

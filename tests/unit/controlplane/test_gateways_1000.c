@@ -124,7 +124,7 @@ static void test_1000_gateways_get_1000_ranges(void **state) {
         arbiter_node_open(&nodes[n], loop, http);
     }
     for (uint8_t n = 0; n < NODES; n++)
-        assert_true(arbiter_run_until(loop, &nodes[n].ready, 20000));
+        assert_true(arbiter_run_until(loop, &nodes[n].ready, PATIENCE_MS));
     make_cores();
     uint64_t began_ms = fixture_now_ms();
     while (served() < GATEWAYS && fixture_now_ms() < began_ms + LIMIT_MS) {

@@ -16,8 +16,6 @@
 #include "fixture.h"
 #include "maroon/error.h"
 
-#define PATIENCE_MS 20000
-
 static const char *const ANSWERS[] = {
     NULL,
     "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nof node 1",

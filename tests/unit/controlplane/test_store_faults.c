@@ -133,7 +133,7 @@ static void test_an_object_replaced_meanwhile_is_not_mixed(void **state) {
     store_client_open(&second, &server, &config);
     assert_int_equal(store_put(&second, "x", other, COUNT, false)->error, 0);
     store_client_close(&second);
-    store_run(&client, &got.done, 10000);
+    store_run(&client, &got.done, PATIENCE_MS);
     assert_int_equal(got.error, 0);
     assert_memory_equal(got.bytes, other, COUNT);
     free(got.bytes);
@@ -206,7 +206,7 @@ static void test_away_and_back(void **state) {
     for (int i = 0; i < 3; i++)
         loop_run_once(client.loop, 20);
     store_fault(&server, "clear");
-    store_run(&client, &put.done, 5000); /* within its retries */
+    store_run(&client, &put.done, PATIENCE_MS); /* within its retries */
     assert_int_equal(put.error, 0);
     expect_stored("y", COUNT);
     store_remove(&client, "y");
@@ -236,7 +236,7 @@ static void test_one_that_throttles_is_spared(void **state) {
     for (int i = 0; i < 30; i++)
         object_store_get(client.store, "x", COUNT, store_take, &results[i]);
     for (int i = 0; i < 30; i++) {
-        store_run(&client, &results[i].done, 5000);
+        store_run(&client, &results[i].done, PATIENCE_MS);
         assert_int_equal(results[i].error, 0);
         free(results[i].bytes);
     }

@@ -110,9 +110,9 @@ static void leave_half(const uint8_t *bytes, size_t count, int parts) {
     uint64_t before = store_stat(&server, "faults", "delay");
     assert_int_equal(object_store_put(client.store, "large", bytes, count, true, store_take, &none),
                      0);
-    for (int i = 0; i < 500 && store_stat(&server, "faults", "delay") < before + 4; i++)
+    for (int i = 0; i < 6000 && store_stat(&server, "faults", "delay") < before + 4; i++)
         loop_run_once(client.loop, 10);
-    uint64_t until_ms = fixture_now_ms() + 300; /* those that pass arrive */
+    uint64_t until_ms = fixture_now_ms() + 1000; /* those that pass arrive */
     while (fixture_now_ms() < until_ms)
         loop_run_once(client.loop, 10);
     assert_false(none.done);
@@ -169,13 +169,13 @@ static void test_many_transfers_at_once(void **state) {
     for (int i = 0; i < 40; i++)
         assert_int_equal(object_store_get(client.store, "one", 20000, store_take, &results[i]), 0);
     for (int i = 0; i < 40; i++) {
-        store_run(&client, &results[i].done, 10000);
+        store_run(&client, &results[i].done, PATIENCE_MS);
         assert_int_equal(results[i].error, 0);
         assert_memory_equal(results[i].bytes, bytes, 20000);
         free(results[i].bytes);
     }
     uint64_t took_ms = fixture_now_ms() - since_ms;
-    assert_in_range(took_ms, 250, 2000); /* 40 / 16 rounds of 100 ms, not 40 */
+    assert_in_range(took_ms, 250, 3900); /* 40 / 16 rounds of 100 ms, not 40 */
     store_fault(&server, "clear");
     free(bytes);
 }
@@ -226,12 +226,12 @@ static void test_the_upload_rate_is_kept(void **state) {
             object_store_put(client.store, names[i], bytes, 200000, false, store_take, &results[i]),
             0);
     for (int i = 0; i < 8; i++) {
-        store_run(&client, &results[i].done, 10000);
+        store_run(&client, &results[i].done, PATIENCE_MS);
         assert_int_equal(results[i].error, 0);
         store_remove(&client, names[i]);
     }
     uint64_t took_ms = fixture_now_ms() - since_ms;
-    assert_in_range(took_ms, 1350, 4000); /* 1.6 MB at 1 MB/s; the last may burst */
+    assert_in_range(took_ms, 1350, PATIENCE_MS); /* 1.6 MB at 1 MB/s; the last may burst */
     free(bytes);
 }
 

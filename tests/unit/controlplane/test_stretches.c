@@ -238,7 +238,7 @@ static void test_a_journal_that_is_cut_meanwhile(void **state) {
         at = seq > 160 ? seq - 160 + seq % 3 * 60 : 0;
         if (seq > 160 && before) {
             journal_release(log.journal, places[seq - 80]);
-            usleep(20000);
+            usleep(50000);
         }
         stretches_want(stretches, at, log.seq, &log.hash, ready, &answer);
         if (seq > 160 && !before)

@@ -160,7 +160,7 @@ static void pushes_back_when_full(void **state) {
     journal_read_counters(store->journal, &counters);
     assert_int_equal(counters.full, 1);
     assert_int_equal(journal_stable(store->journal), 0);
-    for (uint32_t i = 0; i < 10000 && journal_next(store->journal) == taken; i++) {
+    for (uint32_t i = 0; i < 600000 && journal_next(store->journal) == taken; i++) {
         journal_poll(store->journal, test_now_ns());
         test_append(store, 0);
         usleep(100);
@@ -203,7 +203,7 @@ static void recycles_what_is_released(void **state) {
     journal_read_counters(store->journal, &counters);
     assert_true(counters.retained_bytes <= 6 * store->config.segment_bytes);
     test_append_stable(store, 150);
-    for (uint32_t i = 0; i < 1000 && counters.segments_recycled == 0; i++) { /* by the keeper */
+    for (uint32_t i = 0; i < 6000 && counters.segments_recycled == 0; i++) { /* by the keeper */
         usleep(10000);
         journal_read_counters(store->journal, &counters);
     }
@@ -388,7 +388,7 @@ static void notices_a_removed_segment(void **state) {
     test_append_stable(store, 3);
     test_path(store, "segment-0000000000000000", path);
     assert_int_equal(unlink(path), 0);
-    for (uint32_t i = 0; i < 300 && !journal_failed(store->journal, &why); i++) {
+    for (uint32_t i = 0; i < 6000 && !journal_failed(store->journal, &why); i++) {
         usleep(10000);
         journal_poll(store->journal, test_now_ns());
     }

@@ -20,7 +20,7 @@
 #define STEP_US 20000
 #define CONNECTING_US 500000 /* so long it is left alone */
 #define LOOKS_US 100000      /* between two looks at it */
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 60000
 #define CALM_MS 200 /* the driver has a thread of its own */
 
 static char dir[] = "/tmp/maroon-links-XXXXXX";

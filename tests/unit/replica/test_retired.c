@@ -24,6 +24,7 @@ struct bench {
     uint32_t next_slot;
     uint64_t arbiter_owner; /* 0: it says yes to everybody, from where the range ended */
     uint32_t arbiter_start;
+    bool arbiter_away;      /* it is asked, and `checked` is when it answers */
     uint32_t progress_told; /* how often a gateway was told what is received and committed */
 };
 
@@ -57,7 +58,7 @@ static void react(struct bench *b, const struct replica_action *a) {
         event.campaign.revision = event.campaign.term = a->revision + 10;
         event.campaign.token = 77;
         event.campaign.won = true;
-    } else if (a->kind == REPLICA_ACTION_RANGE_CHECK) {
+    } else if (a->kind == REPLICA_ACTION_RANGE_CHECK && !b->arbiter_away) {
         event.kind = REPLICA_EVENT_RANGE_CHECKED;
         event.range_checked.range = a->range;
         event.range_checked.owner = a->owner;
@@ -111,6 +112,7 @@ static void bench_open(struct bench *b, const struct replica_config *config) {
     b->next_slot = 0;
     b->seen.count = 0;
     b->arbiter_owner = 0;
+    b->arbiter_away = false;
     b->replica = replica_init(memory, config, b->now_ns);
 }
 
@@ -426,6 +428,68 @@ static void test_progress_is_told_to_the_owner_alone(void **state) {
     free(b.replica);
 }
 
+static void checked(struct bench *b, uint64_t range, uint64_t owner, bool owned) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RANGE_CHECKED};
+    event.range_checked.range = range;
+    event.range_checked.owner = owner;
+    event.range_checked.owned = owned;
+    step(b, &event);
+}
+
+/* A gateway that is told progress, and a while later NOT_OWNER, again and again, never learns that
+ * it lost the range: progress affirms it. */
+static void test_progress_waits_for_the_arbiters_word(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    config.seal_after_ns = 2000 * MS;
+    bench_open(&b, &config);
+    bench_lead(&b);
+    b.arbiter_away = true;
+    b.progress_told = 0;
+    for (int i = 0; i < 3; i++) {
+        hello(&b, 12, 601);
+        body(&b, 12, 0, 601);
+        assert_non_null(only(&b, REPLICA_ACTION_RANGE_CHECK));
+        pass(&b, 20 * MS);
+        b.seen.count = 0;
+        checked(&b, 12, 601, false);
+        assert_non_null(only(&b, REPLICA_ACTION_NOT_OWNER));
+        pass(&b, 1600 * MS);
+        b.seen.count = 0;
+    }
+    assert_int_equal(b.progress_told, 0);
+    hello(&b, 12, 602);
+    checked(&b, 12, 602, true);
+    body(&b, 12, 0, 602);
+    pass(&b, 20 * MS);
+    assert_int_not_equal(b.progress_told, 0);
+    free(b.replica);
+}
+
+/* A sealed range rests soon; who was denied it is heard no sooner for that. */
+static void test_a_denial_outlives_the_rest_of_a_range(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    live_and_die(&b, 9, 501, 0, 3);
+    b.arbiter_owner = 503;
+    b.arbiter_start = 3;
+    hello(&b, 9, 502);
+    pass(&b, 500 * MS);
+    b.arbiter_away = true;
+    b.seen.count = 0;
+    hello(&b, 9, 502);
+    assert_non_null(only(&b, REPLICA_ACTION_NOT_OWNER)); /* and the arbiter was not asked */
+    assert_int_equal(b.seen.count, 1);
+    pass(&b, 1500 * MS);
+    uint32_t end;
+    assert_true(replica_range_retired(b.replica, 9, &end) && end == 3);
+    free(b.replica);
+}
+
 /* Nor is it his before the range is opened for him: nodes that do not ask the arbiter would tell
  * him of it for ever, and he would not see that another got it. */
 static void test_no_progress_of_a_sealed_range(void **state) {
@@ -566,6 +630,8 @@ int main(void) {
         cmocka_unit_test(test_holding_that_begins_elsewhere_is_not_opened),
         cmocka_unit_test(test_a_claimant_that_was_denied_lets_the_other_speak),
         cmocka_unit_test(test_progress_is_told_to_the_owner_alone),
+        cmocka_unit_test(test_progress_waits_for_the_arbiters_word),
+        cmocka_unit_test(test_a_denial_outlives_the_rest_of_a_range),
         cmocka_unit_test(test_no_progress_of_a_sealed_range),
         cmocka_unit_test(test_nobody_is_told_of_anothers_transaction),
         cmocka_unit_test(test_refuses_when_no_more_can_be_remembered),

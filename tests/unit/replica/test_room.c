@@ -1,5 +1,5 @@
-/* Who goes when body slots are short: node 1 of three, which has sixteen of them, half of which are
- * for what epochs name. */
+/* Who goes, or waits, when space is short: node 1 of three, which has sixteen body slots, half of
+ * which are for what epochs name, and place for four epochs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +13,7 @@
 #define TERM 100
 #define SLOTS 16
 #define CAP 8
+#define LOG 4
 #define NAMED 5   /* range whose bodies the epochs of node 0 name */
 #define UNNAMED 6 /* and one that is open only */
 
@@ -34,6 +35,8 @@ static void see(void *context, const struct replica_action *a) {
     if (a->kind != REPLICA_ACTION_SEND || a->frame_kind != WIRE_PROPOSE)
         return;
     const struct wire_epoch_head *head = (const void *)a->tail;
+    if (head->term <= TERM)
+        return;
     w->own_intervals = head->interval_count;
     w->own_bodies = 0;
     for (uint32_t i = 0; i < head->interval_count; i++)
@@ -115,6 +118,7 @@ static void open_world(struct world *w, bool durable) {
     config.epochs_in_flight = 1;
     config.epoch_cap = CAP;
     config.body_slots = SLOTS;
+    config.log_epochs = LOG;
     config.durable = durable;
     memset(w, 0, sizeof *w);
     w->node = (struct follower){.now_ns = MS, .see = see, .context = w};
@@ -227,6 +231,30 @@ static void with_no_place_at_all_it_is_empty(void **state) {
     follower_close(&w.node);
 }
 
+/* Epochs have a room of their own. Leaders that come and go leave one each, and none of them can go
+ * before one of a later term is committed. */
+static void in_the_logs_last_quarter_a_first_epoch_waits_for_a_quorum(void **state) {
+    (void)state;
+    static struct world w;
+    open_world(&w, false);
+    for (uint32_t offset = 0; offset < 3; offset++) {
+        propose(&w, offset, 1);
+        bodies(&w, NAMED, offset, offset + 1, 0);
+        tick(&w, US);
+    }
+    assert_int_equal(held(&w), 4);
+    w.own_intervals = UINT32_MAX;
+    take_over(&w);
+    acknowledge(&w, 3);
+    tick(&w, US);
+    tick(&w, US);
+    assert_int_equal(w.own_intervals, UINT32_MAX); /* nothing was proposed */
+    acknowledge(&w, 4);
+    tick(&w, US);
+    assert_int_equal(w.own_intervals, 0);
+    follower_close(&w.node);
+}
+
 /* Two transactions of seven parts in a room for eight bodies: each would wait for the other. */
 static void one_of_two_that_wait_for_each_other_gets_whole(void **state) {
     (void)state;
@@ -259,6 +287,7 @@ int main(void) {
         cmocka_unit_test(what_epochs_name_displaces_what_none_names),
         cmocka_unit_test(a_first_epoch_names_no_more_than_all_have_place_for),
         cmocka_unit_test(with_no_place_at_all_it_is_empty),
+        cmocka_unit_test(in_the_logs_last_quarter_a_first_epoch_waits_for_a_quorum),
         cmocka_unit_test(one_of_two_that_wait_for_each_other_gets_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

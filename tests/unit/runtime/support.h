@@ -76,6 +76,6 @@ uint64_t feed_ask_balance(struct feed *feed, uint64_t account);
 uint64_t feed_ask_total(struct feed *feed);
 
 void assert_same_hash(struct wire_hash a, struct wire_hash b);
-struct wire_hash result_hash_of(const struct runtime *runtime);
+struct wire_hash result_hash_of(struct runtime *runtime);
 
 #endif

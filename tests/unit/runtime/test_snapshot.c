@@ -2,12 +2,14 @@
  * state is a function of the epochs. */
 #include "support.h"
 
+#include <pthread.h>
+
 #include "runtime/internal.h"
 #include "runtime/snapshot_format.h"
 
 struct file {
     uint8_t *bytes;
-    size_t length_bytes, room_bytes, at;
+    size_t length_bytes, room_bytes;
     size_t fail_at; /* write fails there; 0: never */
     size_t most;    /* read gives at most so many at once; 0: all */
 };
@@ -26,20 +28,42 @@ static int file_write(void *user, const void *bytes, size_t length_bytes) {
     return 0;
 }
 
-static int64_t file_read(void *user, void *bytes, size_t room_bytes) {
-    struct file *file = user;
-    size_t left = file->length_bytes - file->at;
+static int64_t file_read(void *user, uint64_t at_bytes, void *bytes, size_t room_bytes) {
+    const struct file *file = user;
+    size_t left = at_bytes < file->length_bytes ? file->length_bytes - at_bytes : 0;
     size_t count = left < room_bytes ? left : room_bytes;
     if (file->most != 0 && count > file->most)
         count = file->most;
-    memcpy(bytes, file->bytes + file->at, count);
-    file->at += count;
+    memcpy(bytes, file->bytes + (left == 0 ? 0 : at_bytes), count);
     return (int64_t)count;
 }
 
 static int restore(struct runtime *runtime, struct file *file, struct runtime_snapshot_info *info) {
-    file->at = 0;
-    return runtime_restore(runtime, file_read, file, info);
+    struct runtime_source source = {file_read, file, file->length_bytes};
+    return runtime_restore(runtime, &source, NULL, info);
+}
+
+struct crew_errand {
+    void (*work)(void *context);
+    void *context;
+};
+
+static void *crew_go(void *argument) {
+    const struct crew_errand *errand = argument;
+    errand->work(errand->context);
+    return NULL;
+}
+
+/* Three threads at once, and a fourth after them that finds nothing to do. */
+static void crew_run(void *user, void (*work)(void *context), void *context) {
+    struct crew_errand errand = {work, context};
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, crew_go, &errand), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    work(context);
+    ++*(uint32_t *)user;
 }
 
 /* Adds a mixed bag of transactions, a function of the number only. */
@@ -296,6 +320,57 @@ static void test_damage_is_refused(void **state) {
     feed_free(feed);
 }
 
+/* More pages and entries than one thread takes at once: the same state as by one thread, and the
+ * same damage refused, wherever it is. */
+static void test_a_crew_restores(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    config.state_bytes = 64 << 20;
+    struct feed *a = feed_new(&config), *b = feed_new(&config);
+    struct file file = {.most = 100000};
+    struct runtime_snapshot_info written, read;
+    uint32_t runs = 0;
+    struct runtime_crew crew = {crew_run, &runs};
+    feed_open(a, 0, 5);
+    for (uint32_t i = 0; i < 112000; i++) {
+        feed_deposit(a, i, i + 1);
+        if (i % 4000 == 3999)
+            feed_run(a);
+    }
+    assert_int_equal(runtime_snapshot_write(a->runtime, file_write, &file, &written), 0);
+    struct runtime_source source = {file_read, &file, file.length_bytes};
+    assert_int_equal(runtime_restore(b->runtime, &source, &crew, &read), 0);
+    assert_int_equal(runs, 2); /* the pages, and the table of accounts */
+    assert_memory_equal(&written, &read, sizeof read);
+    assert_same_hash(runtime_state_hash(a->runtime), runtime_state_hash(b->runtime));
+    struct runtime_facts facts, facts_read;
+    runtime_facts(a->runtime, &facts);
+    runtime_facts(b->runtime, &facts_read);
+    assert_true(facts_read.pages_touched <= facts.pages_touched);
+
+    uint64_t *number = NULL;
+    struct wire_hash before = runtime_state_hash(b->runtime);
+    for (uint64_t record = 0; record < written.page_count; record += 97) {
+        number = (uint64_t *)(uintptr_t)(file.bytes + sizeof(struct snapshot_head) + record * 4104);
+        const uint64_t was = *number, wrong[] = {0, was + 1, was - 1, UINT64_MAX, UINT64_MAX - 1};
+        for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+            *number = wrong[i];
+            if (wrong[i] != was)
+                assert_int_equal(runtime_restore(b->runtime, &source, &crew, &read),
+                                 MRN_ERR_CORRUPT);
+        }
+        *number = was;
+        ((uint8_t *)number)[8 + record % 4096] ^= 4;
+        assert_int_equal(runtime_restore(b->runtime, &source, &crew, &read), MRN_ERR_CORRUPT);
+        ((uint8_t *)number)[8 + record % 4096] ^= 4;
+    }
+    assert_same_hash(runtime_state_hash(b->runtime), before);
+    assert_int_equal(runtime_restore(b->runtime, &source, &crew, &read), 0);
+    free(file.bytes);
+    feed_free(a);
+    feed_free(b);
+}
+
 static void test_another_configuration_is_refused(void **state) {
     (void)state;
     struct runtime_config config = small_config();
@@ -339,6 +414,40 @@ static void test_another_configuration_is_refused(void **state) {
         feed_free(feed);
     }
     free(file.bytes);
+}
+
+/* The chain of result hashes is made when somebody looks: whoever does, and when, makes no
+ * difference. */
+static void test_result_hash_whenever_it_is_asked(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    enum { ASKED, NOT_ASKED, WRITTEN, FOUNDED, WAYS };
+    struct wire_hash hashes[WAYS], result[WAYS];
+    for (int way = 0; way < WAYS; way++) {
+        struct feed *feed = feed_new(&config);
+        struct file file = {0};
+        struct runtime_snapshot_info info;
+        for (uint32_t i = 0; i < 5; i++) {
+            mixed(feed, i);
+            feed_run(feed);
+            if (way == ASKED)
+                (void)runtime_result_hash(feed->runtime);
+        }
+        if (way == WRITTEN) {
+            assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+            assert_same_hash(info.result_hash, result[ASKED]);
+        }
+        if (way == FOUNDED)
+            assert_int_equal(runtime_found(feed->runtime, 88, &config.origin_hash), 0);
+        else
+            hashes[way] = runtime_state_hash(feed->runtime);
+        result[way] = runtime_result_hash(feed->runtime);
+        assert_same_hash(result[way], result[ASKED]);
+        if (way != FOUNDED)
+            assert_same_hash(hashes[way], hashes[ASKED]);
+        free(file.bytes);
+        feed_free(feed);
+    }
 }
 
 /* Protocol.md §7: a new genesis. Balances and keys are there, the old ranges are retired, and a
@@ -480,9 +589,11 @@ int main(void) {
                                        cmocka_unit_test(test_copy_on_write),
                                        cmocka_unit_test(test_failed_write_abandons),
                                        cmocka_unit_test(test_damage_is_refused),
+                                       cmocka_unit_test(test_a_crew_restores),
                                        cmocka_unit_test(test_another_configuration_is_refused),
                                        cmocka_unit_test(test_a_new_cluster_begins_with_it),
                                        cmocka_unit_test(test_config_of_a_snapshot),
+                                       cmocka_unit_test(test_result_hash_whenever_it_is_asked),
                                        cmocka_unit_test(test_check_survives_any_bytes),
                                        cmocka_unit_test(test_restore_ends_the_stop)};
     return cmocka_run_group_tests(tests, NULL, NULL);

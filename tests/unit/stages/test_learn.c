@@ -234,6 +234,28 @@ static void a_follower_knows_more_than_is_committed(void **state) {
     assert_int_equal(facts().last_seq, NAMED);
 }
 
+/* Another claimed the range before: his bodies go first, and nothing is taken until they are gone.
+ */
+static void a_range_that_is_being_cleared_is_waited_for(void **state) {
+    (void)state;
+    struct replica_event hello = {.kind = REPLICA_EVENT_RANGE_HELLO};
+    hello.range_hello.range = RANGE;
+    hello.range_hello.owner = OWNER + 1;
+    stage_step(&stage, &hello);
+    for (uint64_t seq = 2; seq < 5; seq++) {
+        uint8_t bytes[BODY_BYTES] = {0};
+        uint32_t slot = stage_bodies_take(&stage.bodies, body_id(seq), bytes, sizeof bytes);
+        struct replica_event body = {.kind = REPLICA_EVENT_BODY};
+        body.body = (struct replica_event_body){
+            .id = body_id(seq), .owner = OWNER + 1, .slot = slot, .peer = REPLICA_NODE_NONE};
+        stage_step(&stage, &body);
+    }
+    struct mailbox_up up = learn(1, NAMED, 0);
+    assert_int_equal(up.error, 0);
+    assert_int_equal(facts().commit_seq, NAMED);
+    assert_int_equal(facts().exec_seq, NAMED);
+}
+
 static void what_is_whole_of_a_torn_one_counts(void **state) {
     (void)state;
     follow(NAMED);
@@ -291,6 +313,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_follower_knows_all_as_committed, open_node, close_node),
         cmocka_unit_test_setup_teardown(a_follower_knows_more_than_is_committed, open_node,
+                                        close_node),
+        cmocka_unit_test_setup_teardown(a_range_that_is_being_cleared_is_waited_for, open_node,
                                         close_node),
         cmocka_unit_test_setup_teardown(what_is_whole_of_a_torn_one_counts, open_node, close_node),
         cmocka_unit_test_setup_teardown(another_branch_is_not_taken, open_node, close_node),
