@@ -249,8 +249,11 @@ static void body_again(struct replica *r, const struct replica_event_body *b, st
         return;
     }
     const struct epoch *wrong = next_to_hold(r);
-    if (!r->replaying && wrong && wrong->repairing && wrong->wrong_at != r->bodies_changed) {
-        replica_log_advance(r); /* perhaps the body before this one has put it right */
+    bool known = wrong && wrong->repairing && wrong->wrong_at == r->bodies_changed;
+    if (b->peer != REPLICA_NODE_NONE && !r->replaying && !known) {
+        /* Perhaps the body before this one has put it right; or that ours is wrong is not known
+         * yet, for epochs come with their bodies many at once (stretches). */
+        replica_log_advance(r);
         wrong = next_to_hold(r);
     }
     bool repairing = b->peer != REPLICA_NODE_NONE && wrong && wrong->repairing &&

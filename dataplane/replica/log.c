@@ -326,7 +326,7 @@ static void note_commit(struct replica *r) {
 
 void replica_log_replay_commit(struct replica *r, uint64_t commit_seq) {
     uint64_t seq = min_u64(commit_seq, r->last_seq);
-    if (seq > r->commit_seq)
+    if (seq > r->commit_seq && !MUTANT(replay_commits_nothing))
         replica_log_commit(r, seq);
 }
 
@@ -334,7 +334,7 @@ void replica_log_replay_commit(struct replica *r, uint64_t commit_seq) {
 static bool releasable(const struct replica *r, uint64_t seq) {
     if (seq > r->exec_seq || (seq > r->acked_seq && !MUTANT(released_early)))
         return false;
-    if (r->config.durable && !r->loading && seq > r->noted_stable)
+    if (r->config.durable && !r->loading && seq > r->noted_stable && !MUTANT(released_unnoted))
         return false;
     if (log_short(r) || MUTANT(released_early))
         return true;

@@ -23,6 +23,8 @@ void replica_range_purge(struct replica *r, struct range *g) {
 
 /* A replay that took what memory had dropped might need more slots than there are. */
 static void drop_note(struct replica *r, const struct range *g) {
+    if (MUTANT(drop_unjournalled))
+        return;
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
     a->range = g->range;
     a->end = g->purge_from;

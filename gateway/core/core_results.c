@@ -166,6 +166,8 @@ static void query_end(struct gateway_core *c, uint32_t outcome) {
     struct gateway_core_state state = {.id = c->query.id, .outcome = outcome};
     if (outcome == WIRE_TX_UNKNOWN && own_part(c, state.id, c->query.owner_mark))
         state.outcome = WIRE_TX_PENDING; /* here */
+    else if (outcome == WIRE_TX_UNKNOWN && c->query.sealed)
+        state.outcome = WIRE_TX_SEALED;
     c->query.id = c->asked.id = NO_ID;
     c->shell.state(c->shell.context, &state);
 }
@@ -188,10 +190,12 @@ enum wire_drop gateway_results_state(struct gateway_core *c, uint64_t now_us, ui
     }
     if (t.id != c->query.id || t.owner_mark != c->query.owner_mark || now_us >= c->query.until_us)
         return WIRE_DROP_NONE;
-    if (t.outcome == WIRE_TX_SEALED || t.outcome == WIRE_TX_EXPIRED) {
+    /* Whoever's: one that is behind does not know that the range went on. */
+    if (t.outcome == WIRE_TX_EXPIRED || (t.outcome == WIRE_TX_SEALED && t.owner_mark)) {
         query_end(c, t.outcome);
         return WIRE_DROP_NONE;
     }
+    c->query.sealed |= t.outcome == WIRE_TX_SEALED;
     c->query.answered |= 1u << node;
     if (t.outcome > c->query.outcome && t.outcome <= WIRE_TX_COMMITTED)
         c->query.outcome = t.outcome;

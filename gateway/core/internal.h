@@ -93,6 +93,7 @@ struct gateway_core {
         uint64_t id, since_us, until_us;
         uint32_t owner_mark;
         uint32_t answered, outcome; /* nodes, a bit each; the best they said */
+        bool sealed;                /* said one of them, of whoever's */
     } query;
     uint64_t submitted, answered, resent, resubmitted, window_full, sealed, queries, range_held_by;
     uint64_t lost, doubt;

@@ -131,7 +131,7 @@ def one_away(cluster, disk):
     took = time.monotonic() - began
     cluster.nodes[away].resume()
     print(f"n{away} stands still: n{victim} has {EPOCHS} bodies {helped.check(disk)} after {took:.2f} s", flush=True)
-    assert took < 5
+    assert took < 12  # what is not answered is given up after 15 s
     cluster.wait_equal(60)
 
 

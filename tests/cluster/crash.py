@@ -57,7 +57,7 @@ class Crashes:
             states = [self.cluster.status(i) for i in range(len(self.cluster.nodes))]
             seqs = [state["execSeq"] for state in states]
             return all(s["role"] in ("leader", "follower") for s in states) and max(seqs) - min(seqs) < 2000
-        wait_until(whole, 60, "all nodes take part", alive=self.cluster.nodes)
+        wait_until(whole, 120, "all nodes take part", alive=self.cluster.nodes)
 
     def kill(self):
         leader = self.wait_leading()

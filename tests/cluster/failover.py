@@ -38,7 +38,7 @@ def wait_whole(cluster):
         states = [cluster.status(i) for i in range(len(cluster.nodes))]
         seqs = [state["execSeq"] for state in states]
         return all(s["ready"] for s in states) and max(seqs) - min(seqs) < 2000
-    wait_until(whole, 60, "all nodes take part", alive=cluster.nodes)
+    wait_until(whole, 120, "all nodes take part", alive=cluster.nodes)
 
 
 def kill_leader(cluster, rng):

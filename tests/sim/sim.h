@@ -220,6 +220,7 @@ struct sim_record {
     uint32_t length_bytes;
     uint64_t id;    /* body: id. epoch, commit: seq. promise: term. drop: range */
     uint64_t token; /* of a promise; an epoch's: commit_seq as it was appended. drop: from */
+    uint32_t held;  /* slots in use when it was appended */
     struct wire_digest digest; /* of a body, or the first half of an epoch's hash */
     uint8_t *bytes;
 };

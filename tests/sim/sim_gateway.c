@@ -264,7 +264,8 @@ static void state(struct sim *sim, struct sim_gateway *gateway, const struct wir
     struct sim_transaction *t = find(gateway, s->id);
     if (!t || s->owner_mark != retired_mark(t->owner))
         return;
-    if (s->outcome == WIRE_TX_SEALED) {
+    /* Of whoever's: one that is behind does not know that the range went on. */
+    if (s->outcome == WIRE_TX_SEALED && s->owner_mark) {
         sim_check_sealed_off(sim, t);
         t->range = WIRE_RANGE_NONE;
         gateway->moved++;

@@ -113,6 +113,7 @@ void sim_journal_append(struct sim *sim, struct sim_node *node,
         record.bytes = copy_bytes(sim_node_slot_bytes(node, action->slot), slot->length_bytes);
         record.length_bytes = slot->length_bytes;
     }
+    record.held = sim->config.replica.body_slots - node->free_count;
     add(journal, &record);
 }
 

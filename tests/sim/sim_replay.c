@@ -59,7 +59,9 @@ static struct replay_plan *plan_of(const struct sim_journal *journal) {
         case SIM_RECORD_EPOCH: error = replay_plan_epoch(plan, record->bytes); break;
         case SIM_RECORD_BODY: error = replay_plan_body(plan, record->id); break;
         case SIM_RECORD_DROP:
-            error = replay_plan_dropped(plan, i, record->id, (uint32_t)record->token);
+            if (!MUTANT(shell_drop_ignored))
+                error = replay_plan_dropped(plan, MUTANT(shell_drop_of_all) ? UINT64_MAX : i,
+                                            record->id, (uint32_t)record->token);
             break;
         }
     }
@@ -72,6 +74,7 @@ static struct replay_plan *plan_of(const struct sim_journal *journal) {
 static bool skipped(const struct replay_plan *plan, const struct sim_record *record,
                     uint64_t number) {
     return record->kind == SIM_RECORD_DROP ||
+           (record->kind == SIM_RECORD_COMMIT && MUTANT(shell_commit_ignored)) ||
            (record->kind == SIM_RECORD_BODY && !replay_plan_takes(plan, number, record->id));
 }
 
@@ -82,6 +85,24 @@ static void execute(struct sim *sim, struct sim_node *node) {
         event.executed.result_hash = sim_runtime_hash(node->runtime);
         sim_node_step(sim, node, &event);
     }
+}
+
+/* "It holds at no record more than the process held that wrote it" (replay_plan.h), but for what
+ * was executed: that goes when it is in the way. */
+static void check_held(struct sim *sim, struct sim_node *node, uint64_t number) {
+    uint32_t most = sim_journal_record(&node->journal, number)->held, held = 0;
+    if (sim->config.replica.body_slots - node->free_count <= most)
+        return;
+    for (uint32_t i = 0; i < sim->config.replica.body_slots; i++) {
+        const struct sim_slot *slot = &node->slots[i];
+        const struct sim_runtime_range *range =
+            slot->owned ? sim_runtime_range(node->runtime, wire_tx_range(slot->id)) : NULL;
+        held += slot->owned && (!range || wire_tx_offset(slot->id) >= range->position);
+    }
+    if (held > most)
+        sim_fail(sim, "body slots",
+                 "n%u holds %u bodies at record %llu of its journal, as it was written %u",
+                 node->index, held, (unsigned long long)number, most);
 }
 
 void sim_replay(struct sim *sim, struct sim_node *node) {
@@ -96,12 +117,15 @@ void sim_replay(struct sim *sim, struct sim_node *node) {
         if (!skipped(plan, sim_journal_record(journal, i), i)) {
             replay_record(sim, node, sim_journal_record(journal, i), i);
             execute(sim, node);
+            check_held(sim, node, i);
         } else {
             sim->tally[SIM_TALLY_left_out]++;
         }
     replay_plan_free(plan);
     struct replica_event event = {.kind = REPLICA_EVENT_REPLAY_END};
     sim_node_step(sim, node, &event);
+    for (uint64_t i = end; i < journal->next; i++) /* written while the process was half loaded */
+        sim_journal_record(journal, i)->held = UINT32_MAX;
     journal->base = journal->next - node->seen.facts.append_position;
 }
 

@@ -97,11 +97,33 @@ static void a_query_takes_the_best_of_all_nodes(void **state) {
     assert_int_equal(w->state_count, 2);
     assert_int_equal(w->state.outcome, WIRE_TX_EXECUTED);
 
-    gateway_core_query(w->core, w->now_us, other, 0); /* sealed is final */
+    gateway_core_query(w->core, w->now_us, other, 0); /* sealed counts when nobody knows better */
     world_state(w, 0, other, WIRE_TX_UNKNOWN);
     world_state(w, 2, other, WIRE_TX_SEALED);
+    assert_int_equal(w->state_count, 2);
+    world_state(w, 1, other, WIRE_TX_UNKNOWN);
     assert_int_equal(w->state_count, 3);
     assert_int_equal(w->state.outcome, WIRE_TX_SEALED);
+}
+
+/* One that is behind knows the end of a holding, and not that the range went on. */
+static void whoevers_id_is_not_sealed_on_the_word_of_one(void **state) {
+    struct world *w = *state;
+    uint64_t other = wire_tx_id(900, 3);
+    world_grant(w, R, 0);
+    gateway_core_query(w->core, w->now_us, other, 0);
+    world_state(w, 2, other, WIRE_TX_SEALED);
+    assert_int_equal(w->state_count, 0);
+    world_result(w, other, 0);
+    assert_int_equal(w->state_count, 1);
+    assert_int_equal(w->state.outcome, WIRE_TX_EXECUTED);
+
+    gateway_core_query(w->core, w->now_us, other, 0);
+    world_state(w, 2, other, WIRE_TX_SEALED);
+    world_state(w, 1, other, WIRE_TX_COMMITTED);
+    world_state(w, 0, other, WIRE_TX_UNKNOWN);
+    assert_int_equal(w->state_count, 2);
+    assert_int_equal(w->state.outcome, WIRE_TX_COMMITTED);
 }
 
 static void a_query_does_not_wait_for_a_node_that_is_down(void **state) {
@@ -221,6 +243,7 @@ int main(void) {
         TEST(a_kept_id_that_is_sealed_off_ends),
         TEST(a_query_takes_the_best_of_all_nodes),
         TEST(a_query_does_not_wait_for_a_node_that_is_down),
+        TEST(whoevers_id_is_not_sealed_on_the_word_of_one),
         TEST(what_this_gateway_has_sent_is_not_unknown),
         TEST(a_query_names_whose_transaction_is_meant),
         TEST(an_answer_about_anothers_transaction_is_refused),

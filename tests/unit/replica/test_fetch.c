@@ -115,10 +115,38 @@ static void what_is_late_is_fetched_once(void **state) {
     follower_close(&w.node);
 }
 
+/* Epochs come with their bodies many at once, out of a journal, and that ours is another is not
+ * known before its epoch's turn. A right one that is refused then may be in nobody's memory any
+ * more. */
+static void a_right_body_puts_a_wrong_one_right_at_once(void **state) {
+    (void)state;
+    static struct world w;
+    open_world(&w);
+    struct replica_event event = {.kind = REPLICA_EVENT_BODY};
+    event.body = (struct replica_event_body){.id = wire_tx_id(RANGE, 1),
+                                             .digest = {7, 0},
+                                             .slot = 1,
+                                             .owner = OWNER,
+                                             .peer = REPLICA_NODE_NONE};
+    body(&w, 0);
+    follower_step(&w.node, &event);
+    propose(&w, false, 0);
+    propose(&w, false, 1);
+    event.body.digest.low = 1001;
+    event.body.slot = 2;
+    event.body.peer = 2;
+    follower_step(&w.node, &event);
+    struct wire_digest digest = {0, 0};
+    assert_int_equal(2, replica_body(w.node.replica, wire_tx_id(RANGE, 1), &digest));
+    assert_int_equal(1001, digest.low);
+    follower_close(&w.node);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_on_its_way_is_not_fetched),
         cmocka_unit_test(what_is_late_is_fetched_once),
+        cmocka_unit_test(a_right_body_puts_a_wrong_one_right_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
