@@ -172,21 +172,31 @@ def epoch(options):
 
 
 def hops(options):
-    """The breakdown needs a build with marks: MARKS=build-marks, made here by run.sh."""
+    """The breakdown needs a build with marks: MARKS=build-marks, made here by run.sh. Under load one transaction at a time is watched."""
     marked = (ROOT / os.environ.get("MARKS", "build-marks") / "perf/maroon-perf-probe").resolve()
     if not marked.exists():
         print("  no breakdown by hop: meson setup build-marks -Dperf_marks=true && ninja -C build-marks")
         return
     rows = Rows(options.repeat)
-    rows.add("hops", lambda: probe(marked, "inproc", flight=1, count=20000))
+    rows.add("one in flight", lambda: probe(marked, "inproc", flight=1, count=20000))
+    rows.add("64 in flight", lambda: probe(marked, "inproc", flight=64, count=100000))
+    rows.add("at 500 k/s", lambda: probe(marked, "inproc", flight=4096, parts=8192, rate=500000, count=500000))
+    rows.add("floor: 4 hops, in memory", lambda: probe(PROBE, "hops", count=200000))
     rows.measure()
-    middle = rows.typical("hops", "latency.p50")
+    middle = {name: rows.typical(name, "latency.p50") for name in list(rows.plans)[:-1]}
+    middle = {name: run["hops"] for name, run in middle.items() if run and run["hops"]}
     if not middle:
         return
-    total = sum(hop["p50_ns"] for hop in middle["hops"])
-    table("By hop (one thread, in memory; medians of each hop)", ["", "p50 us", "p99 us", "share"],
-          [[hop["hop"], us(hop["p50_ns"]), us(hop["p99_ns"]), f"{hop['p50_ns'] / total * 100:.0f} %"] for hop in middle["hops"]])
+    first = next(iter(middle.values()))
+    floor_ns = (rows.median("floor: 4 hops, in memory", "latency.p50") or 0) / 4
+    table(f"By hop (one thread, in memory; medians of each hop); floor: an empty packet to another host, {us(floor_ns)} us",
+          [""] + [column if column != "p50 us" else f"{name}: {column}" for name in middle for column in ("p50 us", "p99", "/ floor")],
+          [[hop["hop"]] + [cell for found in middle.values() for cell in
+                           (us(found[i]["p50_ns"]), us(found[i]["p99_ns"]), ratio(found[i]["p50_ns"], floor_ns))]
+           for i, hop in enumerate(first)])
     save("hops", rows)
+    plot.bars(OUT / "hops.svg", "Where a transaction's time goes", "us, median of the hop",
+              [(f"{hop['hop']}, {name}", hop["p50_ns"] / 1000) for name, found in middle.items() for hop in found], None)
 
 
 def throughput(options):

@@ -230,12 +230,12 @@ static bool turn_of(struct perf_cluster *c, uint32_t node, uint64_t now_us) {
 }
 
 /* The leader first, and once more when as many have had their turn as it needs to commit: who comes
- * after them is not waited for, as on cores of their own. Then all once more, for what they put
- * off. */
+ * after them is not waited for, as on cores of their own. With few under way all have a turn more,
+ * for what they put off: on cores of their own they had the time until the next comes. */
 bool perf_cluster_nodes(struct perf_cluster *c, uint64_t now_us) {
     bool work = false;
     uint32_t count = c->config.node_count;
-    for (uint32_t i = 0; i < (count > 2 ? 2 * count : count); i++) {
+    for (uint32_t i = 0; i < (count > 2 && c->config.unhurried ? 2 * count : count); i++) {
         work |= turn_of(c, (c->key_node + i) % count, now_us);
         if (i == count / 2 && count > 2)
             work |= turn_of(c, c->key_node, now_us);

@@ -22,6 +22,7 @@ struct perf_cluster_config {
     uint32_t transaction_max_bytes; /* of each gateway */
     const char *const *keys;        /* flags for the nodes' config, e.g. "--epoch-cap=256" */
     uint32_t key_count;
+    bool unhurried;       /* few transactions are under way: nodes have a turn more in each pass */
     bool timed;           /* perf_cluster_nodes_ns counts; of CPU; takes two system calls a turn */
     const char *data_dir; /* of all nodes, each in a directory there; NULL: durability = memory */
     perf_client_done done;

@@ -113,6 +113,7 @@ def through_http(options, directory):
     call = {"path": "/echo.v1.Echo/Echo", "body": json.dumps({"payload": "bWFyb29uIG1hcm9vbiBtYXJvb24gbWFyb29uIG1hcm9vbg=="})}
     alone = subprocess.Popen([str(bench.PROBE), "http-floor", f"--port={HTTP_FLOOR_PORT}", "--seconds=600"], stdout=subprocess.DEVNULL)
     try:
+        wait_until(lambda: http.request(f"127.0.0.1:{HTTP_FLOOR_PORT}", "/", "POST", "{}", timeout=1), 30, "the HTTP library answers")
         for flight in (1, 64):
             rows.add(f"floor: HTTP library, {flight} connections", lambda flight=flight: bench.probe(
                 bench.PROBE, "http", port=HTTP_FLOOR_PORT, flight=flight, seconds=seconds, path="/", body="{}"))

@@ -25,14 +25,15 @@ def _escape(text):
 
 
 def bars(path, title, x_name, values, limit=1.0):
-    """values: [(name, value)], horizontal on a log scale; a line stands at `limit`, and what is over it is red."""
+    """values: [(name, value)], horizontal on a log scale; a line stands at `limit` (None: no line), and what is over it is red."""
     values = [(name, value) for name, value in values if value and value > 0]
     if not values:
         return
-    row, left, right = 22, 190, 90
+    row, left, right = 22, max(190, 7 * max(len(name) for name, _ in values)), 90
+    limits = [] if limit is None else [limit]
     height, width = TOP + row * len(values) + BOTTOM, WIDTH
-    low = 10.0 ** math.floor(math.log10(min([limit] + [value for _, value in values])) - 0.01)
-    high = 10.0 ** math.ceil(math.log10(max([limit] + [value for _, value in values])) + 0.01)
+    low = 10.0 ** math.floor(math.log10(min(limits + [value for _, value in values])) - 0.01)
+    high = 10.0 ** math.ceil(math.log10(max(limits + [value for _, value in values])) + 0.01)
 
     def at(value):
         return left + math.log10(value / low) / math.log10(high / low) * (width - left - right)
@@ -48,9 +49,11 @@ def bars(path, title, x_name, values, limit=1.0):
         y = TOP + row * number
         out.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{_escape(name)}</text>'
                    f'<rect x="{left}" y="{y + 4}" width="{max(1.0, at(value) - left):.1f}" height="{row - 8}" '
-                   f'fill="{COLORS[1] if value > limit else COLORS[2]}"/>'
+                   f'fill="{COLORS[1] if limits and value > limit else COLORS[2]}"/>'
                    f'<text x="{at(value) + 6:.1f}" y="{y + 15}">{value:.2f}</text>')
-    out.append(f'<line x1="{at(limit):.1f}" y1="{TOP}" x2="{at(limit):.1f}" y2="{bottom}" stroke="#444444" stroke-width="2"/></svg>')
+    if limits:
+        out.append(f'<line x1="{at(limit):.1f}" y1="{TOP}" x2="{at(limit):.1f}" y2="{bottom}" stroke="#444444" stroke-width="2"/>')
+    out.append("</svg>")
     path.write_text("\n".join(out) + "\n")
 
 

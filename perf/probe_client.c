@@ -11,6 +11,7 @@
 #include "perf/hops.h"
 #include "perf/load.h"
 #include "perf/probe_net.h"
+#include "perf/stalls.h"
 #include <maroon/error.h>
 #include <sodium.h>
 
@@ -26,12 +27,12 @@ struct run {
     bool worked;
     json_t *gaps;
     struct perf_hops hops;
+    struct perf_stalls stalls;
 };
 
 static void on_done(void *context, void *user, const struct gateway_core_done *done) {
     struct run *run = context;
-    if (run->load.config.flight == 1)
-        perf_hops_result(&run->hops);
+    perf_hops_result(&run->hops, (uint32_t)(uintptr_t)user, done->id);
     uint64_t now_ns = perf_clock_ns();
     perf_load_done(&run->load, (uint32_t)(uintptr_t)user, now_ns, done->code);
     if (run->last_ns && now_ns - run->last_ns > GAP_NS && json_array_size(run->gaps) < GAPS_MAX)
@@ -55,7 +56,7 @@ static void submit(struct run *run) {
             return;
         }
         perf_load_take(&run->load, run->now_ns);
-        stage_mark(STAGE_MARK_SUBMIT);
+        perf_hops_submit(&run->hops, ticket);
         run->worked = true;
     }
 }
@@ -69,6 +70,8 @@ static void on_signal(int number) {
 
 static void pass(struct run *run, bool offer) {
     run->now_ns = perf_clock_ns();
+    if (run->load.config.rate_per_s > 0)
+        perf_stalls_pass(&run->stalls, run->now_ns);
     run->worked = perf_client_poll(run->client, run->now_ns / 1000) != 0;
     if (offer)
         submit(run);
@@ -119,6 +122,7 @@ int probe_client(void) {
         pass(&run, true);
     uint64_t start_ns = perf_clock_ns(), cpu_ns = perf_clock_cpu_ns();
     run.epochs = 0;
+    perf_stalls_begin(&run.stalls, start_ns);
     json_array_clear(run.gaps);
     signal(SIGINT, on_signal);
     while (!ended && !perf_load_over(&run.load) && run.now_ns < start_ns + limit_ns)
@@ -130,12 +134,13 @@ int probe_client(void) {
     net_endpoint_counters(net_endpoint(net, WIRE_STAGE_INGRESS), &counters);
     double count = (double)run.load.latency.count;
     probe_print(json_pack(
-        "{ss si sf sf sf sI sI sI sI so so so}", "app", echo ? "echo" : "bank", "flight",
+        "{ss si sf sf sf sI sI sI sI so so so so}", "app", echo ? "echo" : "bank", "flight",
         (int)load.flight, "offered_per_s", load.rate_per_s, "per_s", count * 1e9 / took_ns,
         "cpu_ns_per_tx", (double)(perf_clock_cpu_ns() - cpu_ns) / (count > 0 ? count : 1), "resent",
         (json_int_t)facts.resent, "port_full", (json_int_t)counters.drops[WIRE_DROP_PORT_FULL],
         "refused", (json_int_t)run.load.refused, "epochs", (json_int_t)run.epochs, "gaps", run.gaps,
-        "latency", probe_latency(&run.load.latency), "hops", perf_hops_table(&run.hops)));
+        "latency", probe_latency(&run.load.latency), "hops", perf_hops_table(&run.hops), "stalls",
+        perf_stalls_json(&run.stalls)));
     probe_net_close(net);
     return 0;
 }

@@ -9,6 +9,7 @@
 #include "perf/fabric.h"
 #include "perf/hops.h"
 #include "perf/load.h"
+#include "perf/stalls.h"
 #include <maroon/error.h>
 #include <sodium.h>
 
@@ -25,6 +26,8 @@ struct run {
         uint64_t at_ns; /* 0: at the end of the pass */
     } answers[8192];
     struct perf_hops hops;
+    bool watched; /* an open loop, where a stall makes others late */
+    struct perf_stalls stalls;
 };
 
 static void on_done(void *context, void *user, const struct gateway_core_done *done) {
@@ -32,8 +35,7 @@ static void on_done(void *context, void *user, const struct gateway_core_done *d
     if (run->answer_count == sizeof run->answers / sizeof run->answers[0])
         probe_die("more answers in a pass than there are tickets");
     bool alone = run->load.config.flight == 1;
-    if (alone)
-        perf_hops_result(&run->hops);
+    perf_hops_result(&run->hops, (uint32_t)(uintptr_t)user, done->id);
     run->answers[run->answer_count].at_ns = alone ? perf_clock_ns() : 0;
     run->answers[run->answer_count].ticket = (uint32_t)(uintptr_t)user;
     run->answers[run->answer_count++].code = done->code;
@@ -55,12 +57,14 @@ static void submit(struct run *run, uint64_t now_ns) {
         if (error)
             probe_die("submit: %s", mrn_error_text(error));
         perf_load_take(&run->load, now_ns);
-        stage_mark(STAGE_MARK_SUBMIT);
+        perf_hops_submit(&run->hops, ticket);
     }
 }
 
 static void pass(struct run *run) {
     uint64_t now_ns = perf_clock_ns();
+    if (run->watched)
+        perf_stalls_pass(&run->stalls, now_ns);
     submit(run, now_ns);
     perf_cluster_send(run->cluster, now_ns / 1000);
     perf_cluster_nodes(run->cluster, now_ns / 1000);
@@ -176,6 +180,7 @@ int probe_inproc(void) {
         key_list[config.key_count] = keys[config.key_count];
     }
     config.timed = load.flight >= 64;
+    config.unhurried = load.flight < 64;
     run.step_ns = probe_number("virtual-step-ns", 0);
     uint64_t windows = probe_number("windows", 0), ranges = probe_number("ranges", 0);
     run.window_count = run.window_at = windows ? load.count / windows : 0;
@@ -209,6 +214,8 @@ int probe_inproc(void) {
     perf_cluster_facts(run.cluster, 0, &before);
     uint64_t cpu_ns = run.window_cpu_ns = perf_clock_cpu_ns();
     uint64_t nodes_ns = perf_cluster_nodes_ns(run.cluster);
+    run.watched = load.rate_per_s > 0 && !run.step_ns;
+    perf_stalls_begin(&run.stalls, perf_clock_ns());
     perf_inproc_measured(&run);
     cpu_ns = perf_clock_cpu_ns() - cpu_ns;
     nodes_ns = perf_cluster_nodes_ns(run.cluster) - nodes_ns;
@@ -217,14 +224,15 @@ int probe_inproc(void) {
     double took_ns = (double)(run.load.end_ns - run.load.first_ns);
     double count = (double)run.load.latency.count;
     probe_print(json_pack(
-        "{ss ss si si si sf sf sf sf sI sI sI sI so so so so}", "fabric", perf_fabric_name(), "app",
-        echo ? "echo" : "bank", "nodes", (int)config.node_count, "gateways",
+        "{ss ss si si si sf sf sf sf sI sI sI sI so so so so so}", "fabric", perf_fabric_name(),
+        "app", echo ? "echo" : "bank", "nodes", (int)config.node_count, "gateways",
         (int)config.gateway_count, "flight", (int)load.flight, "offered_per_s", load.rate_per_s,
         "per_s", count * 1e9 / took_ns, "cpu_ns_per_tx", (double)cpu_ns / count, "nodes_ns_per_tx",
         (double)nodes_ns / count, "refused", (json_int_t)run.load.refused, "lost_tx_full",
         (json_int_t)tx_full, "lost_no_buffer", (json_int_t)no_buffer, "lost_other",
         (json_int_t)other, "latency", probe_latency(&run.load.latency), "node0",
-        counts(&before, &after), "windows", run.windows, "hops", perf_hops_table(&run.hops)));
+        counts(&before, &after), "windows", run.windows, "hops", perf_hops_table(&run.hops),
+        "stalls", perf_stalls_json(&run.stalls)));
     perf_cluster_close(run.cluster);
     perf_load_close(&run.load);
     return 0;

@@ -73,6 +73,16 @@ def away(hiccups):
             f"of the time, at most {max(values(hiccups, 'longest_ns', 1e6)):.1f} ms")
 
 
+def stalls(results):
+    """The longest pass of the measuring thread in each run, what of it the machine took, and what the p99 of that run was."""
+    each = []
+    for result in results:
+        found = result["stalls"]
+        each.append(f"{found['longest_ns'] / 1e6:.2f} ms ({found['longest_away_ns'] / 1e6:.2f} away from its core, "
+                    f"{found['longest_faults']} page faults; away {found['away_percent']:.2f} % of the time)")
+    return "longest pass of each run: " + "; ".join(each)
+
+
 # ---- in one process ----
 
 def inproc(options):
@@ -97,7 +107,7 @@ def inproc(options):
         Row("L1 p50", "<= 3 us", spread(values(alone, "latency.p50")), f"4 hops {floor:.2f} us", p50 / floor, p50 / 3),
         Row("L1 p99.9", "<= 30 us", spread(values(alone, "latency.p999")), f"4 hops {floor:.2f} us", p999 / floor, p999 / 30),
         Row("L5 rings p99", "<= 10 x unloaded p50", spread(values(half, "latency.p99")), f"unloaded p50 {p50:.2f} us",
-            loaded / p50, loaded / (10 * p50), f"at {rate / 1000:.0f} k/s, half of saturation; {away(hiccups)}"),
+            loaded / p50, loaded / (10 * p50), f"at {rate / 1000:.0f} k/s, half of saturation; {stalls(half)}; {away(hiccups)}"),
         Row("B1", ">= 1.0 M/s", spread(values(full, "per_s", 1e6), "M/s"), f"memcpy {copy:.0f} ns", cpu / copy,
             1e6 / median(full, "per_s"), f"256 in flight; {cpu:.0f} ns of CPU a transaction"),
     ], {"alone": alone, "hops": hops, "full": full, "half": half, "hiccups": hiccups}
@@ -215,7 +225,7 @@ def veth(options):
         Row("L5 af_packet p99", "<= 10 x unloaded p50", spread(values(half, "latency.p99")), f"unloaded p50 {p50:.1f} us",
             loaded / p50, loaded / (10 * p50), f"at {rate / 1000:.0f} k/s, half of {2 * rate / 1000:.0f} k/s; at nice {NICE} "
             f"{spread(values(favoured, 'latency.p99'))}; frames lost at the client's port: {max(run['port_full'] for run in half)}; "
-            f"{away(hiccups)}"),
+            f"client's {stalls(half)}; {away(hiccups)}"),
     ], {"favoured": favoured, "hiccups": hiccups, "trips": trips, "alone": alone, "full": full, "half": half, "etcd": peer, "udp": udp}
 
 

@@ -94,7 +94,8 @@ static enum wire_drop check_result(const struct wire_frame *frame) {
 
 static enum wire_drop check_sealed(const struct wire_frame *frame) {
     const struct wire_sealed *s = (const void *)frame->payload;
-    return allowed(s->range < WIRE_RANGE_COUNT && s->end <= WIRE_RANGE_OFFSETS);
+    return allowed(s->range < WIRE_RANGE_COUNT && s->end <= WIRE_RANGE_OFFSETS &&
+                   s->owner_mark <= RETIRED_MARK_MAX);
 }
 
 static enum wire_drop check_not_owner(const struct wire_frame *frame) {

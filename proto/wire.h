@@ -259,7 +259,8 @@ struct wire_result { /* then a piece of the result's bytes, from offset_bytes */
 
 struct wire_sealed {
     uint64_t range;
-    uint32_t end; /* position */
+    uint32_t end;        /* position */
+    uint32_t owner_mark; /* whose holding ended there: who holds the range next is not told so */
 };
 
 struct wire_not_owner {
@@ -399,7 +400,7 @@ WIRE_SIZE(wire_handover, 8);
 WIRE_SIZE(wire_recover, 16);
 WIRE_SIZE(wire_recovered, 152);
 WIRE_SIZE(wire_result, 40);
-WIRE_SIZE(wire_sealed, 12);
+WIRE_SIZE(wire_sealed, 16);
 WIRE_SIZE(wire_not_owner, 16);
 WIRE_SIZE(wire_tx_query, 20);
 WIRE_SIZE(wire_tx_state, 20);

@@ -51,6 +51,7 @@ struct collecting {
     uint64_t place;             /* of the record at hand */
     uint64_t marked;            /* the same when the last mark was made, shifted */
     uint64_t earlier[PATIENCE]; /* the same at the last marks */
+    bool late;                  /* begun behind the first record */
     struct dump_bytes record;
     char *text;
 };
@@ -305,6 +306,9 @@ static void mark(struct collecting *c) {
         new.place = c->place;
     memmove(c->earlier, c->earlier + 1, sizeof c->earlier - sizeof c->earlier[0]);
     c->earlier[PATIENCE - 1] = c->place;
+    /* Below what is asked for it passes epochs over whose bodies may lie before its beginning. */
+    if (c->late && new.seq < c->span->after_seq)
+        return;
     if (journal->mark_count == DUMP_JOURNAL_MARKS_MAX)
         thin(journal);
     uint32_t at = journal->mark_count;
@@ -378,6 +382,7 @@ int dump_journal_read(struct dump_journal *journal, const struct dump_journal_sp
                            .emit = emit,
                            .context = context,
                            .hash = span->after_hash,
+                           .late = journal->place > 0,
                            .text = text};
     char words[JOURNAL_TEXT_BYTES] = "";
     c.bodies = calloc(BUCKETS, sizeof(struct held_body *));

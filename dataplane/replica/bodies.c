@@ -198,7 +198,7 @@ static bool gateway_refused(struct replica *r, struct range *g,
             return false;
         if (!g->sealed_executed || replica_range_was_of(g, b->owner)) {
             if (g->sealed_executed)
-                replica_range_tell_sealed(r, g->range, g->logged, b->gateway);
+                replica_range_tell_sealed(r, g->range, b->owner, g->logged, b->gateway);
             refuse(r, b, WIRE_DROP_SEALED);
             return true;
         } /* else a pinned range's next owner: on its HELLO's word */
@@ -227,7 +227,7 @@ static bool retired_refused(struct replica *r, const struct replica_event_body *
     }
     if (r->replaying || retired_owner_mark(retired) != retired_mark(b->owner))
         return false;
-    replica_range_tell_sealed(r, range, retired_end(retired), b->gateway);
+    replica_range_tell_sealed(r, range, b->owner, retired_end(retired), b->gateway);
     refuse(r, b, WIRE_DROP_SEALED);
     return true;
 }

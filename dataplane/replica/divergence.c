@@ -7,7 +7,7 @@
 static void judge(struct replica *r, uint64_t seq) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < peers_count(r); i++)
-        count += (r->differing >> i & 1) && r->now_ns - r->peers[i].result_ns < EVIDENCE_NS;
+        count += (r->differing >> i & 1) && r->now_ns - r->peers[i].differs_ns < EVIDENCE_NS;
     if (count < r->config.quorum || replica_quarantined(r))
         return;
     r->quarantined_seq = seq;
@@ -36,13 +36,18 @@ static void compare(struct replica *r, uint8_t peer) {
         r->divergence++;
     r->differing |= (uint8_t)(1u << peer);
     p->differs_seq = seq;
+    p->differs_ns = p->result_ns;
+    p->differs_hash = p->result_hash;
     judge(r, seq);
 }
 
 void replica_divergence_vector(struct replica *r, uint8_t peer, uint64_t seq,
                                const struct wire_hash *result) {
     struct peer *p = &r->peers[peer];
-    if (seq < p->differs_seq) /* it began anew, with another state */
+    bool again = seq == p->differs_seq && !memcmp(result, &p->differs_hash, sizeof *result);
+    if (again) /* ours may be forgotten by now */
+        p->differs_ns = r->now_ns;
+    else if (seq <= p->differs_seq) /* it began anew, with another state */
         r->differing &= (uint8_t) ~(1u << peer);
     if (p->result_seq && p->result_seq < seq && p->result_seq > r->exec_seq &&
         r->now_ns - p->result_ns < EVIDENCE_NS)

@@ -168,6 +168,8 @@ struct peer {
     uint64_t result_seq;  /* to be compared when it is executed here; 0: none */
     uint64_t result_ns;   /* when it was heard */
     uint64_t differs_seq; /* it differed there */
+    uint64_t differs_ns;  /* when it said so last */
+    struct wire_hash differs_hash;
     struct wire_hash result_hash;
     struct promise promise;
     struct answer answer;
@@ -367,7 +369,9 @@ uint64_t replica_range_word(const struct range *g);
 bool replica_range_was_of(const struct range *g, uint64_t owner);
 /* The arbiter said lately that it is not this one's. */
 bool replica_range_denied(const struct replica *r, const struct range *g, uint64_t claimant);
-void replica_range_tell_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway);
+/* To `owner`, whose holding ended at `end`. */
+void replica_range_tell_sealed(struct replica *r, uint64_t range, uint64_t owner, uint32_t end,
+                               uint32_t gateway);
 void replica_range_tell_not_owner(struct replica *r, const struct range *g, uint64_t owner,
                                   uint64_t asker, uint32_t gateway);
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway);

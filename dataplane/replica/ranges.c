@@ -87,9 +87,11 @@ void replica_range_drop(struct replica *r, struct range *g) {
     r->ranges_used--;
 }
 
-void replica_range_tell_sealed(struct replica *r, uint64_t range, uint32_t end, uint32_t gateway) {
+void replica_range_tell_sealed(struct replica *r, uint64_t range, uint64_t owner, uint32_t end,
+                               uint32_t gateway) {
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_SEALED);
     a->range = range;
+    a->owner = owner;
     a->end = end;
     a->gateway = gateway;
 }
@@ -104,7 +106,7 @@ bool replica_range_was_of(const struct range *g, uint64_t owner) {
 void replica_range_tell_not_owner(struct replica *r, const struct range *g, uint64_t owner,
                                   uint64_t asker, uint32_t gateway) {
     if (asker && retired_mark(asker) == retired_mark(g->previous_owner)) {
-        replica_range_tell_sealed(r, g->range, g->open_at, gateway);
+        replica_range_tell_sealed(r, g->range, asker, g->open_at, gateway);
         return;
     }
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_NOT_OWNER);
@@ -149,7 +151,7 @@ static const struct retired *retired_of(struct replica *r, uint64_t range, uint6
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway) {
     const struct retired *retired = retired_of(r, range, owner);
     if (retired) {
-        replica_range_tell_sealed(r, range, retired_end(retired), gateway);
+        replica_range_tell_sealed(r, range, owner, retired_end(retired), gateway);
         return;
     }
     struct range *g = replica_range_get(r, range);
@@ -163,7 +165,7 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
     }
     if (g->state == RANGE_SEALED && replica_range_was_of(g, owner)) {
         if (g->sealed_executed)
-            replica_range_tell_sealed(r, g->range, g->logged, gateway);
+            replica_range_tell_sealed(r, g->range, owner, g->logged, gateway);
         return;
     }
     if (replica_range_denied(r, g, owner)) {

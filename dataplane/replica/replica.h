@@ -280,7 +280,8 @@ struct replica_action {
                                   APPEND_EPOCH: seq = commit_seq, to be kept in the record;
                                   APPEND_COMMIT: seq */
     uint64_t revision;         /* CAMPAIGN, RESIGN */
-    uint64_t range, owner;     /* RESULT_WANTED, TX_STATE: as the QUERY named him */
+    uint64_t range, owner;     /* RESULT_WANTED, TX_STATE: as the QUERY named him. SEALED: whose
+                                  holding ended */
     uint32_t end;              /* SEALED, RANGE_SEALED: position. APPEND_DROP: offset */
     uint32_t received, committed, window; /* RANGE_PROGRESS */
     uint32_t offset_bytes, length_bytes;  /* RESULT_WANTED: of a QUERY */

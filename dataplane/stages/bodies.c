@@ -8,7 +8,7 @@
 #include <maroon/error.h>
 
 #define PAGE_BYTES 4096
-#define WARM_COUNT 8192 /* slots: more than are used unless peers or the disk are late */
+#define WARM_COUNT 24576 /* what lies here some ms after a stall at full load */
 
 /* A page touched for the first time costs 2 to 14 us on a virtual machine, sometimes milliseconds.
  * A kernel that does not know the call does as it always did. */

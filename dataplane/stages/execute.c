@@ -63,7 +63,7 @@ static void answer_first(void *user, const struct runtime_result *result) {
     atomic_fetch_add_explicit(&s->status->transactions_executed, 1, memory_order_relaxed);
     if (!atomic_load_explicit(&s->leads, memory_order_relaxed))
         return;
-    stage_mark(STAGE_MARK_EXECUTED);
+    stage_watch_executed(result->id);
     uint32_t ahead =
         result->length_bytes < RESULT_AHEAD_BYTES ? result->length_bytes : RESULT_AHEAD_BYTES;
     put_result(s, GATEWAY_NONE, result, result->bytes, 0, ahead);

@@ -125,14 +125,14 @@ static void want_result(struct stage *s, const struct replica_action *a) {
 static void act(struct stage *s, const struct replica_action *a) {
     struct wire_tx_state state = {a->id, 0, (uint8_t)a->outcome,
                                   retired_mark(a->owner) & RETIRED_MARK_MAX};
-    struct wire_sealed sealed = {a->range, a->end};
+    struct wire_sealed sealed = {a->range, a->end, retired_mark(a->owner)};
     struct wire_not_owner not_owner = {a->range, a->owner};
     switch (a->kind) {
     case REPLICA_ACTION_SEND:
         if (a->frame_kind == WIRE_PROPOSE)
-            stage_mark(STAGE_MARK_PROPOSED);
+            stage_watch_proposed(a->tail);
         else if (a->frame_kind == WIRE_ACK)
-            stage_mark(STAGE_MARK_STABLE);
+            stage_watch_stable(((const struct wire_ack *)(const void *)a->payload)->seq);
         send_frame(s, a, (enum wire_kind)a->frame_kind, a->frame_flags, a->payload, a->inline_bytes,
                    a->tail, a->tail_bytes);
         break;
@@ -147,7 +147,7 @@ static void act(struct stage *s, const struct replica_action *a) {
         break;
     case REPLICA_ACTION_DELIVER:
         if (replica_leads(s->gossip.replica))
-            stage_mark(STAGE_MARK_COMMITTED);
+            stage_watch_committed(a->seq);
         deliver(s, a->seq);
         break;
     case REPLICA_ACTION_FREE_SLOTS:

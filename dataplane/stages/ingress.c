@@ -38,8 +38,8 @@ static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
                     const struct wire_frame *frame) {
     struct ingress *in = &s->ingress;
     struct wire_tx tx;
-    stage_mark(STAGE_MARK_RECEIVED);
     memcpy(&tx, frame->payload, sizeof tx);
+    stage_watch_received(tx.id);
     uint64_t range = wire_tx_range(tx.id);
     if (!holds(peer, range)) { /* before memory is taken */
         struct wire_not_owner answer = {range, 0};

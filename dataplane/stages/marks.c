@@ -8,8 +8,8 @@
 #    include <time.h>
 #    include <unistd.h>
 
-static uint64_t own_marks[STAGE_MARK_COUNT];
-uint64_t *stage_marks = own_marks;
+static struct stage_watch own;
+volatile struct stage_watch *stage_watch = &own;
 
 /* Before main: a process that cannot map the file keeps marks of its own, which then never meet. */
 __attribute__((constructor)) static void share(void) {
@@ -17,10 +17,10 @@ __attribute__((constructor)) static void share(void) {
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
         return;
-    void *shared = mmap(NULL, sizeof own_marks, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *shared = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (shared != MAP_FAILED)
-        stage_marks = shared;
+        stage_watch = shared;
 }
 
 /* ---- parts of passes ---- */

@@ -1,15 +1,21 @@
-/* stage_mark: time stamps of the one transaction that is under way, for the breakdown of its
- * latency by hop. Off by default (meson option perf_marks): then it is nothing at all.
+/* stage_watch: time stamps of one transaction at a time, for the breakdown of its latency by hop.
+ * Off by default (meson option perf_marks): then it is nothing at all.
  *
- * A mark is taken only when the one before it was, so that heartbeats and later copies of the same
- * event do not count. SUBMIT begins anew. Threads: one process with one lcore for everything; or
- * several processes of one machine, whose time stamp counters agree, when the environment's
- * PERF_MARKS_FILE names a file of at least a page that all of them map. */
+ *   idle --arm--> armed --a node's next body--> watched (its id) --its epoch--> (its seq)
+ * --result-->
+ *
+ * The gateway arms; the first body that any node receives from then on is the one, so under load,
+ * too, marks are of one transaction. A mark is taken only when the one before it was. The gateway
+ * knows when it submitted the body, once it sees the result. Threads: one process with one lcore
+ * for everything; or several processes of one machine, whose time stamp counters agree, when the
+ * environment's PERF_MARKS_FILE names a file of at least a page that all of them map. */
 #ifndef MAROON_STAGE_MARKS_H
 #define MAROON_STAGE_MARKS_H
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "proto/wire.h"
 
 enum stage_mark {
     STAGE_MARK_SUBMIT = 0, /* the gateway has the request */
@@ -26,32 +32,87 @@ enum stage_mark {
     "submit", "gateway send, node receive", "leader propose", "follower stable", "leader commit", \
         "executed", "result at gateway"
 
+struct stage_watch {
+    uint64_t at[STAGE_MARK_COUNT]; /* 0: not yet */
+    uint64_t id;                   /* of the transaction; 0: none yet */
+    uint64_t seq;                  /* of its epoch; 0: none yet */
+    uint64_t above;                /* only a greater id */
+    uint32_t armed;
+};
+
 #ifdef MAROON_PERF_MARKS
 #    include <x86intrin.h>
-extern uint64_t *stage_marks;
+extern volatile struct stage_watch *stage_watch; /* perhaps another process's, too */
 
-static inline void stage_mark(enum stage_mark mark) {
-    volatile uint64_t *marks = stage_marks; /* perhaps another process's, too */
-    if (mark == STAGE_MARK_SUBMIT) {
-        for (uint32_t i = 1; i < STAGE_MARK_COUNT; i++)
-            marks[i] = 0;
-        marks[mark] = __rdtsc();
-    } else if (!marks[mark] && marks[mark - 1])
-        marks[mark] = __rdtsc();
+static inline void stage_watch_mark(enum stage_mark mark) {
+    if (!stage_watch->at[mark] && (mark <= STAGE_MARK_RECEIVED || stage_watch->at[mark - 1]))
+        stage_watch->at[mark] = __rdtsc();
 }
 
-/* False when a mark is missing. */
-static inline bool stage_marks_read(uint64_t *ret_marks) {
-    for (uint32_t i = 0; i < STAGE_MARK_COUNT; i++) {
-        if (!stage_marks[i])
-            return false;
-        ret_marks[i] = stage_marks[i];
-    }
-    return true;
+/* The gateway: the next body above this id is the one. What is answered comes to a slow node later.
+ */
+static inline void stage_watch_arm(uint64_t above) {
+    stage_watch->armed = 0;
+    stage_watch->id = stage_watch->seq = 0;
+    stage_watch->above = above;
+    for (uint32_t i = 0; i < STAGE_MARK_COUNT; i++)
+        stage_watch->at[i] = 0;
+    __atomic_store_n(&stage_watch->armed, 1, __ATOMIC_RELEASE); /* pairs with received */
+}
+
+static inline void stage_watch_received(uint64_t id) {
+    uint64_t none = 0;
+    if (!__atomic_load_n(&stage_watch->armed, __ATOMIC_ACQUIRE) || stage_watch->id ||
+        id <= stage_watch->above)
+        return;
+    if (__atomic_compare_exchange_n(&stage_watch->id, &none, id, 0, __ATOMIC_RELAXED,
+                                    __ATOMIC_RELAXED))
+        stage_watch_mark(STAGE_MARK_RECEIVED);
+}
+
+/* The epoch's canonical bytes, as the leader proposes it. */
+static inline void stage_watch_proposed(const uint8_t *epoch) {
+    const struct wire_epoch_head *head = (const void *)epoch;
+    const struct wire_interval *v = wire_epoch_intervals(epoch);
+    if (!stage_watch->id || stage_watch->seq)
+        return;
+    for (uint32_t i = 0; i < head->interval_count; i++)
+        if (stage_watch->id - v[i].first_id < v[i].count) {
+            stage_watch_mark(STAGE_MARK_PROPOSED);
+            stage_watch->seq = head->seq;
+        }
+}
+
+/* A follower acknowledges up to `seq`. */
+static inline void stage_watch_stable(uint64_t seq) {
+    if (stage_watch->seq && seq >= stage_watch->seq)
+        stage_watch_mark(STAGE_MARK_STABLE);
+}
+
+static inline void stage_watch_committed(uint64_t seq) {
+    if (stage_watch->seq == seq)
+        stage_watch_mark(STAGE_MARK_COMMITTED);
+}
+
+static inline void stage_watch_executed(uint64_t id) {
+    if (stage_watch->id == id)
+        stage_watch_mark(STAGE_MARK_EXECUTED);
 }
 #else
-static inline void stage_mark(enum stage_mark mark) {
-    (void)mark;
+static inline void stage_watch_received(uint64_t id) {
+    (void)id;
+}
+static inline void stage_watch_proposed(const uint8_t *epoch) {
+    (void)epoch;
+}
+static inline void stage_watch_stable(uint64_t seq) {
+    (void)seq;
+}
+static inline void stage_watch_committed(uint64_t seq) {
+    (void)seq;
+}
+static inline void stage_watch_executed(uint64_t id) {
+    (void)id;
 }
 #endif
 

@@ -239,6 +239,8 @@ static void parts_uproot(struct gateway_core *c, uint32_t segment, uint64_t from
  * (intervals end where transactions do) and is refused. The owner never holds the range again, so a
  * late frame cannot be about a second life of these ids. */
 enum wire_drop gateway_ranges_sealed(struct gateway_core *c, const struct wire_sealed *seal) {
+    if (seal->owner_mark != own_mark(c))
+        return WIRE_DROP_STALE; /* of who held the range before us, asked from our address */
     if (seal->range == c->next_range && c->next_range != WIRE_RANGE_NONE) {
         c->next_range = WIRE_RANGE_NONE;
         c->sealed++;

@@ -204,7 +204,8 @@ static void granted(struct sim *sim, struct sim_gateway *gateway,
 /* "Any frame for an id at or above the end is answered SEALED: only then may a gateway send that
  * work under another id." */
 static void sealed(struct sim *sim, struct sim_gateway *gateway, const struct wire_sealed *s) {
-    if (gateway->has_range && gateway->range == s->range) {
+    if (gateway->has_range && gateway->range == s->range &&
+        retired_mark(gateway->owner) == s->owner_mark) {
         gateway->has_range = false;
         gateway->pinned = WIRE_RANGE_NONE; /* one owner token never holds a range twice */
         gateway->ask_ns = 0;
@@ -213,10 +214,12 @@ static void sealed(struct sim *sim, struct sim_gateway *gateway, const struct wi
     }
     for (uint32_t i = 0; i < gateway->open_count; i++) {
         struct sim_transaction *t = &gateway->open[i];
-        if (t->range == s->range && t->offset >= s->end) {
+        if (t->range != s->range || retired_mark(t->owner) != s->owner_mark)
+            continue;
+        if (t->offset >= s->end) {
             t->range = WIRE_RANGE_NONE; /* gets another id when there is a range */
             gateway->moved++;
-        } else if (t->range == s->range) {
+        } else {
             t->owner = 0; /* ordered in this holding: the id is nobody else's */
         }
     }

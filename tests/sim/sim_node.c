@@ -364,8 +364,8 @@ static void act_gateway(struct sim *sim, struct sim_node *node, const struct rep
     if (a->kind == REPLICA_ACTION_TX_STATE) {
         send_state(sim, node, (uint8_t)a->gateway, a->owner, a->id, a->outcome);
     } else if (a->kind == REPLICA_ACTION_SEALED) {
-        struct wire_sealed sealed = {a->range, a->end};
-        sim_check_sealed(sim, a->range, node->gateway_owner[a->gateway], a->end);
+        struct wire_sealed sealed = {a->range, a->end, retired_mark(a->owner)};
+        sim_check_sealed(sim, a->range, a->owner, a->end);
         sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_SEALED, &sealed, sizeof sealed);
     } else {
         struct wire_not_owner not_owner = {a->range, a->owner};

@@ -43,7 +43,7 @@ static void on_change(void *context, const struct etcd_change *change) {
 
 static struct etcd *client(const char *endpoints, const char *user, const char *password) {
     struct etcd_config config = {
-        .endpoints = endpoints, .timeout_ms = 1500, .user = user, .password = password};
+        .endpoints = endpoints, .timeout_ms = 4000, .user = user, .password = password};
     struct etcd *etcd = etcd_create(loop, http, &config);
     assert_non_null(etcd);
     return etcd;
@@ -142,7 +142,7 @@ static void test_token_is_fetched_and_renewed(void **state) {
     struct etcd_watch *watch = etcd_watch_start(good, "/auth", NULL, 1, on_change, &watched);
     arbiter_run_for(loop, 4000); /* --auth-token-ttl is 2 s here: the token expires unused */
     errors[3] = put(good, "/auth", "2").error;
-    arbiter_await(loop, watched.events == 2, 5000);
+    arbiter_await(loop, watched.events == 2, PATIENCE_MS);
     uint64_t tokens = etcd_metrics(good)->requests[ETCD_METRIC_AUTHENTICATE][ETCD_OUTCOME_OK];
     etcd_watch_stop(watch);
     etcd_destroy(bare);

@@ -73,7 +73,7 @@ static struct etcd *client(const char *host, const char *ca, const char *own, co
     snprintf(key, sizeof key, "%s-key", own ? own : "");
     struct etcd_config config = {
         .endpoints = endpoint,
-        .timeout_ms = 2000,
+        .timeout_ms = 10000,
         .ca_file = ca ? file(ca) : NULL,
         .certificate_file = own ? file(own) : NULL,
         .key_file = own ? file(key) : NULL,
@@ -187,10 +187,10 @@ static void test_user_and_token_over_tls(void **state) {
     int without = put(bare, "/a", "0"), denied = put(wrong, "/a", "0"),
         with_name = put(named, "/a", "0"), first = put(good, "/a", "1");
     struct etcd_watch *watch = etcd_watch_start(good, "/a", NULL, 1, on_change, &watched);
-    bool told = arbiter_await(loop, watched.events == 1, 5000);
+    bool told = arbiter_await(loop, watched.events == 1, PATIENCE_MS);
     arbiter_run_for(loop, 3500);
     int later = put(good, "/a", "2");
-    bool told_again = arbiter_await(loop, watched.events == 2, 5000);
+    bool told_again = arbiter_await(loop, watched.events == 2, PATIENCE_MS);
     uint64_t tokens = etcd_metrics(good)->requests[ETCD_METRIC_AUTHENTICATE][ETCD_OUTCOME_OK];
     etcd_watch_stop(watch);
     etcd_destroy(bare);

@@ -214,7 +214,7 @@ enum wire_drop world_result(struct world *w, uint64_t id, uint32_t code) {
 }
 
 enum wire_drop world_sealed(struct world *w, uint64_t range, uint32_t end) {
-    struct wire_sealed s = {range, end};
+    struct wire_sealed s = {range, end, retired_mark(world_facts(w).owner)};
     return world_frame(w, 1, WIRE_SEALED, &s, sizeof s);
 }
 

@@ -57,6 +57,10 @@ static void a_kept_id_that_is_sealed_off_ends(void **state) {
     assert_false(gateway_core_keep_id(w->core, ID(2))); /* no transaction begins there */
     assert_false(gateway_core_keep_id(w->core, ID(77)));
     w->event_count = 0;
+    /* the end of who held it before us */
+    struct wire_sealed earlier = {R, 1, retired_mark(world_facts(w).owner) ^ 1};
+    assert_int_equal(world_frame(w, 1, WIRE_SEALED, &earlier, sizeof earlier), WIRE_DROP_STALE);
+    assert_true(w->event_count == 0 && w->done_count == 0);
     world_sealed(w, R, 1);
     assert_int_equal(w->event_count, 2);
     check_event(w, 0, GATEWAY_CORE_SEALED, ID(1), 2);

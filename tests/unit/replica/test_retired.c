@@ -207,10 +207,11 @@ static void assert_answers(struct bench *b, uint64_t range, uint64_t owner, uint
     const struct replica_action *sealed = only(b, REPLICA_ACTION_SEALED);
     assert_non_null(sealed);
     assert_true(sealed->range == range && sealed->end == end && sealed->gateway == GATEWAY);
+    assert_true(sealed->owner == owner);
     b->seen.count = 0;
     hello(b, range, owner);
     sealed = only(b, REPLICA_ACTION_SEALED);
-    assert_true(sealed && sealed->range == range && sealed->end == end);
+    assert_true(sealed && sealed->range == range && sealed->end == end && sealed->owner == owner);
     b->seen.count = 0;
     query(b, range, end + 5, 0);
     const struct replica_action *state = only(b, REPLICA_ACTION_TX_STATE);

@@ -149,12 +149,65 @@ static void nobodys_body_is_refused(void **state) {
     follower_close(&w.node);
 }
 
+static void restored(struct world *w, uint64_t seq) {
+    struct replica_event event = {.kind = REPLICA_EVENT_RESTORED};
+    event.restored = (struct replica_event_restored){.seq = seq, .term = TERM};
+    follower_step(&w->node, &event);
+}
+
+static void vector(struct world *w, uint8_t peer, uint64_t exec_seq, uint8_t result) {
+    struct wire_vector v = {.commit_seq = exec_seq, .exec_seq = exec_seq, .result_hash = {result}};
+    follower_hear(&w->node, peer, WIRE_VECTOR, 0, &v, sizeof v);
+}
+
+static struct replica_facts facts(const struct world *w) {
+    struct replica_facts f;
+    replica_facts(w->node.replica, &f);
+    return f;
+}
+
+/* Node 2 differed, ended, and began anew from an older state; what it executed then lies below all
+ * that is remembered here. Node 0 goes wrong much later: that is one, not k. */
+static void a_difference_of_before_is_no_evidence(void **state) {
+    (void)state;
+    struct world w;
+    open_world(&w);
+    restored(&w, 10);
+    vector(&w, 2, 10, 1);
+    assert_int_equal(facts(&w).differing, 1 << 2);
+    restored(&w, 20);
+    follower_tick(&w.node, 1000 * MS);
+    vector(&w, 2, 15, 1);
+    vector(&w, 0, 20, 1);
+    assert_int_not_equal(facts(&w).role, REPLICA_ROLE_QUARANTINED);
+    vector(&w, 2, 20, 1);
+    assert_int_equal(facts(&w).role, REPLICA_ROLE_QUARANTINED);
+    follower_close(&w.node);
+}
+
+/* It stands still with its difference, and says so on and on. */
+static void a_difference_that_is_repeated_is(void **state) {
+    (void)state;
+    struct world w;
+    open_world(&w);
+    restored(&w, 10);
+    vector(&w, 2, 10, 1);
+    restored(&w, 20);
+    follower_tick(&w.node, 1000 * MS);
+    vector(&w, 2, 10, 1);
+    vector(&w, 0, 20, 1);
+    assert_int_equal(facts(&w).role, REPLICA_ROLE_QUARANTINED);
+    follower_close(&w.node);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_learned_epoch_outlives_an_older_leader),
         cmocka_unit_test(a_learned_epoch_raises_the_promise),
         cmocka_unit_test(another_epoch_where_one_is_committed_stops),
         cmocka_unit_test(nobodys_body_is_refused),
+        cmocka_unit_test(a_difference_of_before_is_no_evidence),
+        cmocka_unit_test(a_difference_that_is_repeated_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
