@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "controlplane/decimal.h"
 #include "controlplane/log.h"
 #include "maroon/error.h"
 
@@ -166,25 +167,13 @@ static enum MHD_Result reply_snapshot(struct request *request) {
     return result;
 }
 
-static bool read_u64(const char *text, uint64_t *ret_number) {
-    uint64_t number = 0;
-    if (!*text)
-        return false;
-    for (; *text; text++)
-        if (*text < '0' || *text > '9' || __builtin_mul_overflow(number, 10, &number) ||
-            __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number))
-            return false;
-    *ret_number = number;
-    return true;
-}
-
 static enum MHD_Result get_snapshot(struct admin *admin, struct request *request) {
     uint64_t newer_than = 0;
     const char *text =
         MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "newer_than");
     if (request->answered)
         return reply_snapshot(request);
-    if (text && !read_u64(text, &newer_than))
+    if (text && !decimal_read(text, &newer_than))
         return reply_message(request->connection, MHD_HTTP_BAD_REQUEST,
                              "newer_than is not a number");
     snapshot_want(admin->setup.snapshot, newer_than, snapshot_answered, request);
@@ -202,7 +191,7 @@ static enum MHD_Result get_stretch(struct admin *admin, struct request *request)
     struct mailbox_facts facts;
     if (request->answered)
         return reply_snapshot(request);
-    if (!text || !read_u64(text, &after))
+    if (!text || !decimal_read(text, &after))
         return reply_message(request->connection, MHD_HTTP_BAD_REQUEST, "after is not a number");
     mailbox_facts_read(mailbox_status(admin->setup.mailbox), &facts);
     if (!admin->setup.stretches || facts.exec_seq <= after ||
@@ -262,7 +251,7 @@ void admin_published(struct admin *admin) {
 static bool argument(struct request *request, const char *name, uint64_t max, uint64_t *number) {
     const char *text =
         MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
-    return !text || (read_u64(text, number) && *number <= max);
+    return !text || (decimal_read(text, number) && *number <= max);
 }
 
 static enum MHD_Result get_epochs(struct admin *admin, struct request *request) {

@@ -142,7 +142,7 @@ static void registered(void *context, const struct etcd_answer *answer) {
         enter_read(arbiter);
 }
 
-static void register_write(struct arbiter_etcd *arbiter) {
+int arbiter_etcd_register(struct arbiter_etcd *arbiter, uint64_t mod_revision, etcd_done done) {
     const struct control_config *config = arbiter->base.setup.config;
     struct arbiter_member own;
     char key[ETCD_KEY_MAX + 1];
@@ -150,13 +150,18 @@ static void register_write(struct arbiter_etcd *arbiter) {
     arbiter_etcd_key_number(arbiter, "nodes/", config->node_index, key);
     char *value = arbiter_encode_member(config->node_index, config->cluster,
                                         config->member_keys[config->node_index], &own);
-    struct etcd_compare compare = {ETCD_MOD, key, arbiter->own_mod_revision};
+    struct etcd_compare compare = {ETCD_MOD, key, mod_revision};
     struct etcd_operation put = {.kind = ETCD_OP_PUT, .key = key, .value = value};
     struct etcd_txn txn = {
         .compares = &compare, .compare_count = 1, .success = &put, .success_count = 1};
-    if (!value || etcd_transaction(arbiter->etcd, &txn, registered, arbiter))
-        enter_again(arbiter, POLL_MS);
+    int error = value ? etcd_transaction(arbiter->etcd, &txn, done, arbiter) : MRN_ERR_NO_MEMORY;
     free(value);
+    return error;
+}
+
+static void register_write(struct arbiter_etcd *arbiter) {
+    if (arbiter_etcd_register(arbiter, arbiter->own_mod_revision, registered))
+        enter_again(arbiter, POLL_MS);
 }
 
 /* A number greater than every earlier one of this index: term_base + revision never goes back (an

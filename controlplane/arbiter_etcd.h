@@ -119,6 +119,10 @@ void arbiter_etcd_key(const struct arbiter_etcd *arbiter, const char *name, char
 void arbiter_etcd_key_number(const struct arbiter_etcd *arbiter, const char *name, uint64_t number,
                              char *ret_key);
 
+/* Writes our registration over the one of that revision (0: none); `done` gets the arbiter. When it
+ * returns an error nothing was sent. */
+int arbiter_etcd_register(struct arbiter_etcd *arbiter, uint64_t mod_revision, etcd_done done);
+
 /* follow */
 void arbiter_etcd_follow_start(struct arbiter_etcd *arbiter);
 /* Forgets all that was read and reads it anew: etcd went back. */
@@ -163,7 +167,7 @@ void arbiter_etcd_no_space(struct arbiter_etcd *arbiter, bool no_space);
 /* An answer to a read that was sent when the store was at `sent_at` as far as known. Returns true
  * when the store has gone back: then all that was known of it is forgotten. */
 bool arbiter_etcd_store_seen(struct arbiter_etcd *arbiter, uint64_t sent_at, uint64_t revision);
-/* Writes our registration over the one of that revision (0: none); the watch shows it. */
+/* While we run: our registration is gone, or an older one. The watch shows whether it helped. */
 void arbiter_etcd_register_again(struct arbiter_etcd *arbiter, uint64_t mod_revision);
 /* Says that a term was won and given back because a greater one was promised. */
 void arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term);

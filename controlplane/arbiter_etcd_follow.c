@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "controlplane/arbiter_etcd.h"
+#include "controlplane/decimal.h"
 #include "controlplane/log.h"
 #include "maroon/error.h"
 
@@ -77,16 +78,7 @@ static bool number_after(const struct arbiter_etcd *arbiter, const char *key, co
     size_t prefix = strlen(arbiter->prefix), length = strlen(name);
     if (strncmp(key + prefix, name, length) != 0)
         return false;
-    const char *text = key + prefix + length;
-    uint64_t number = 0;
-    if (!*text)
-        return false;
-    for (; *text; text++)
-        if (*text < '0' || *text > '9' || __builtin_mul_overflow(number, 10, &number) ||
-            __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number))
-            return false;
-    *ret_number = number;
-    return true;
+    return decimal_read(key + prefix + length, ret_number);
 }
 
 static void record_seen(struct arbiter_etcd *arbiter, uint64_t range, const struct etcd_kv *kv) {

@@ -113,22 +113,9 @@ static void registered_again(void *context, const struct etcd_answer *answer) {
 }
 
 void arbiter_etcd_register_again(struct arbiter_etcd *arbiter, uint64_t mod_revision) {
-    const struct control_config *config = arbiter->base.setup.config;
-    struct arbiter_member own;
-    char key[ETCD_KEY_MAX + 1];
-    arbiter_own_member(&arbiter->base, &own);
-    arbiter_etcd_key_number(arbiter, "nodes/", config->node_index, key);
-    char *value = arbiter_encode_member(config->node_index, config->cluster,
-                                        config->member_keys[config->node_index], &own);
-    struct etcd_compare compare = {ETCD_MOD, key, mod_revision};
-    struct etcd_operation put = {.kind = ETCD_OP_PUT, .key = key, .value = value};
-    struct etcd_txn txn = {
-        .compares = &compare, .compare_count = 1, .success = &put, .success_count = 1};
-    mrn_log_warning("registration_gone", "node=%u incarnation=%" PRIu64, config->node_index,
-                    arbiter->base.incarnation);
-    if (value)
-        (void)etcd_transaction(arbiter->etcd, &txn, registered_again, NULL);
-    free(value);
+    mrn_log_warning("registration_gone", "node=%u incarnation=%" PRIu64,
+                    arbiter->base.setup.config->node_index, arbiter->base.incarnation);
+    (void)arbiter_etcd_register(arbiter, mod_revision, registered_again);
 }
 
 void arbiter_etcd_term_refused(struct arbiter_etcd *arbiter, uint64_t term) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zstd.h>
 
 #include "maroon/error.h"
 
@@ -19,6 +20,20 @@ struct head {
 static_assert(sizeof(struct head) == 16, "no padding");
 
 static const uint8_t MAGIC[6] = {'m', 'r', 'n', 'o', 'b', 'j'};
+
+int dump_payload_pack(struct dump_bytes *payload, const void *head, size_t head_bytes,
+                      const void *raw, size_t raw_bytes, int level) {
+    size_t bound = ZSTD_compressBound(raw_bytes);
+    payload->count = 0;
+    if (!dump_bytes_reserve(payload, head_bytes + bound) ||
+        !dump_bytes_add(payload, head, head_bytes))
+        return MRN_ERR_NO_MEMORY;
+    size_t packed = ZSTD_compress(payload->at + payload->count, bound, raw, raw_bytes, level);
+    if (ZSTD_isError(packed))
+        return MRN_ERR_NO_MEMORY; /* the room is enough: it can only lack memory of its own */
+    payload->count += packed;
+    return 0;
+}
 
 const char *dump_kind_folder(enum dump_kind kind) {
     switch (kind) {

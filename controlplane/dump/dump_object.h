@@ -24,6 +24,10 @@
 #define DUMP_TEXT_BYTES 320
 #define DUMP_PAYLOAD_MAX_BYTES (UINT32_C(256) << 20)
 
+/* A payload anew: `head`, then `raw` packed by zstd at this level. 0 or NO_MEMORY. */
+int dump_payload_pack(struct dump_bytes *payload, const void *head, size_t head_bytes,
+                      const void *raw, size_t raw_bytes, int level);
+
 struct dump_key {
     bool set;
     uint8_t bytes[32];

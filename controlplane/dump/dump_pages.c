@@ -33,17 +33,8 @@ static int wrong(char *text, const char *what) {
 
 int dump_chunk_encode(const uint8_t *pages, uint32_t page_count, struct dump_bytes *ret_payload) {
     struct chunk_head head = {page_count, DUMP_PAGE_BYTES};
-    size_t raw = (size_t)page_count * DUMP_PAGE_BYTES, bound = ZSTD_compressBound(raw);
-    ret_payload->count = 0;
-    if (!dump_bytes_reserve(ret_payload, sizeof head + bound) ||
-        !dump_bytes_add(ret_payload, &head, sizeof head))
-        return MRN_ERR_NO_MEMORY;
-    size_t packed =
-        ZSTD_compress(ret_payload->at + ret_payload->count, bound, pages, raw, ZSTD_LEVEL);
-    if (ZSTD_isError(packed))
-        return MRN_ERR_NO_MEMORY; /* the room is enough: it can only lack memory of its own */
-    ret_payload->count += packed;
-    return 0;
+    return dump_payload_pack(ret_payload, &head, sizeof head, pages,
+                             (size_t)page_count * DUMP_PAGE_BYTES, ZSTD_LEVEL);
 }
 
 int dump_chunk_decode(const struct dump_bytes *payload, uint32_t page_count,

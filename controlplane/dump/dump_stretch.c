@@ -14,17 +14,7 @@ struct stretch_head {
 
 int dump_stretch_encode(const void *records, size_t count, struct dump_bytes *ret_payload) {
     struct stretch_head head = {count};
-    size_t bound = ZSTD_compressBound(count);
-    ret_payload->count = 0;
-    if (!dump_bytes_reserve(ret_payload, sizeof head + bound) ||
-        !dump_bytes_add(ret_payload, &head, sizeof head))
-        return MRN_ERR_NO_MEMORY;
-    size_t packed =
-        ZSTD_compress(ret_payload->at + ret_payload->count, bound, records, count, ZSTD_LEVEL);
-    if (ZSTD_isError(packed))
-        return MRN_ERR_NO_MEMORY;
-    ret_payload->count += packed;
-    return 0;
+    return dump_payload_pack(ret_payload, &head, sizeof head, records, count, ZSTD_LEVEL);
 }
 
 int dump_stretch_decode(const struct dump_bytes *payload, struct dump_bytes *ret_records,

@@ -338,10 +338,6 @@ uint64_t journal_waiting_ns(const struct journal *journal, uint64_t now_ns) {
     return waits && now_ns > oldest->submitted_ns ? now_ns - oldest->submitted_ns : 0;
 }
 
-int journal_created(const struct journal *journal) {
-    return journal->created;
-}
-
 const char *journal_describe(const struct journal *journal) {
     return journal->description;
 }

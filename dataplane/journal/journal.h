@@ -116,9 +116,6 @@ const char *journal_describe(const struct journal *journal);
 
 const struct journal_identity *journal_identity(const struct journal *journal);
 
-/* 1 when journal_open made this store now (a new incarnation). */
-int journal_created(const struct journal *journal);
-
 /* The oldest position kept, and the position the next append must name. */
 uint64_t journal_first(const struct journal *journal);
 uint64_t journal_next(const struct journal *journal);

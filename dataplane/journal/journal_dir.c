@@ -71,8 +71,8 @@ void journal_dir_close(struct journal_dir *dir) {
     dir->fd = -1;
 }
 
-/* Is there a file whose name begins so? */
-static int dir_holds(struct journal_dir *dir, const char *prefix, int *ret_holds, char *text) {
+/* Its own position: `fd` keeps none. */
+static int dir_list(struct journal_dir *dir, DIR **ret_stream, char *text) {
     int copy = openat(dir->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = copy < 0 ? NULL : fdopendir(copy);
     if (!stream) {
@@ -81,6 +81,16 @@ static int dir_holds(struct journal_dir *dir, const char *prefix, int *ret_holds
             close(copy);
         return error;
     }
+    *ret_stream = stream;
+    return 0;
+}
+
+/* Is there a file whose name begins so? */
+static int dir_holds(struct journal_dir *dir, const char *prefix, int *ret_holds, char *text) {
+    DIR *stream = NULL;
+    int error = dir_list(dir, &stream, text);
+    if (error)
+        return error;
     *ret_holds = 0;
     for (struct dirent *entry; (entry = readdir(stream));)
         if (!strncmp(entry->d_name, prefix, strlen(prefix)))
@@ -170,15 +180,10 @@ int journal_dir_save(struct journal_dir *dir, char text[JOURNAL_TEXT_BYTES]) {
 }
 
 int journal_dir_clean(struct journal_dir *dir, char text[JOURNAL_TEXT_BYTES]) {
-    int copy = openat(dir->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-    if (!stream) {
-        int error = say_errno(dir, text, "list", "the directory");
-        if (copy >= 0)
-            close(copy);
+    DIR *stream = NULL;
+    int error = dir_list(dir, &stream, text);
+    if (error)
         return error;
-    }
-    int error = 0;
     dir->spare_count = 0;
     for (struct dirent *entry; !error && (entry = readdir(stream));) {
         const char *name = entry->d_name;

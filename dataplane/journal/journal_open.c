@@ -68,7 +68,6 @@ static int open_store(struct journal *journal, char *text) {
             if (getrandom(&identity.incarnation, sizeof(identity.incarnation), 0) < 0)
                 return journal_say(text, MRN_ERR_IO, dir->path, "no random numbers: %s",
                                    strerror(errno));
-        journal->created = 1;
         error = journal_dir_create(dir, &identity, config->segment_bytes, text);
     }
     const struct journal_identity *mine = &dir->store.identity;

@@ -43,7 +43,6 @@ struct journal {
     uint64_t kept[JOURNAL_KINDS];   /* … and the newest of those known stable */
 
     int error;
-    int created;
     char text[JOURNAL_TEXT_BYTES];
     char torn[JOURNAL_TORN_BYTES]; /* where the tail was cut at open; empty: nowhere */
     char description[JOURNAL_TEXT_BYTES];

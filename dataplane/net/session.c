@@ -216,9 +216,6 @@ struct net_peer *net_session_peer(struct net_sessions *s, uint32_t number) {
 uint32_t net_session_number(const struct net_sessions *s, const struct net_peer *peer) {
     return (uint32_t)(peer - s->peers);
 }
-uint32_t net_session_gateway_count(const struct net_sessions *s) {
-    return s->gateway_count;
-}
 uint64_t net_session_configuration(const struct net_sessions *s) {
     return s->own.configuration_id;
 }

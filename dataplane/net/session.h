@@ -143,9 +143,6 @@ uint32_t net_session_packet_end(struct net_sessions *sessions, struct wire_write
 bool net_session_hello_next(struct net_sessions *sessions, uint64_t now_us, void *bytes,
                             uint32_t *ret_length_bytes, struct net_address *ret_address);
 
-/* When the next unasked HELLO is due, for the sleep of an idle loop; UINT64_MAX: none. */
-uint64_t net_session_next_us(const struct net_sessions *sessions);
-
 /* Lookups. The node's record by index (NULL: none with that index); the n-th added node; records by
  * number 0 .. net_session_peer_max-1, free ones included (role 0), e.g. to keep an array beside the
  * table. */
@@ -153,7 +150,6 @@ struct net_peer *net_session_node(struct net_sessions *sessions, uint8_t index);
 uint32_t net_session_peer_max(const struct net_sessions *sessions);
 struct net_peer *net_session_peer(struct net_sessions *sessions, uint32_t number);
 uint32_t net_session_number(const struct net_sessions *sessions, const struct net_peer *peer);
-uint32_t net_session_gateway_count(const struct net_sessions *sessions);
 uint64_t net_session_configuration(const struct net_sessions *sessions); /* 0: not known yet */
 
 /* Counters by enum wire_drop (WIRE_DROP_COUNT of them), and the last refusal. */

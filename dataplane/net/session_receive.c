@@ -302,11 +302,3 @@ bool net_session_hello_next(struct net_sessions *s, uint64_t now_us, void *bytes
     s->quiet_until_us = next_us;
     return false;
 }
-
-uint64_t net_session_next_us(const struct net_sessions *s) {
-    uint64_t next_us = s->answer_count ? 0 : UINT64_MAX;
-    for (uint32_t i = 0; i < s->node_count; i++)
-        if (!s->peers[i].knows_us && s->peers[i].hello_at_us < next_us)
-            next_us = s->peers[i].hello_at_us;
-    return next_us;
-}

@@ -29,12 +29,7 @@ static void take_frame(void *context, struct net_received *received,
         return;
     }
     struct parcel parcel;
-    parcel.incarnation = peer->incarnation;
-    parcel.packet_number = received->header.packet_number;
-    parcel.length_bytes = frame->length_bytes;
-    parcel.peer = peer->index;
-    parcel.kind = frame->kind;
-    parcel.flags = frame->flags;
+    parcel_address(&parcel, received, frame);
     assert(frame->length_bytes <= sizeof parcel.payload);
     memcpy(parcel.payload, frame->payload, frame->length_bytes);
     if (!link_put(&s->parcels_in, &parcel))

@@ -219,12 +219,7 @@ static void take_frame(void *context, struct net_received *received,
         take_body(s, peer->index, frame);
     else {
         struct parcel p;
-        p.incarnation = peer->incarnation;
-        p.packet_number = received->header.packet_number;
-        p.length_bytes = frame->length_bytes;
-        p.peer = peer->index;
-        p.kind = frame->kind;
-        p.flags = frame->flags;
+        parcel_address(&p, received, frame);
         step_frame(s, WIRE_STAGE_GOSSIP, &p, frame->payload);
     }
 }

@@ -89,6 +89,17 @@ struct parcel {
     uint8_t payload[WIRE_PACKET_MAX_BYTES];
 };
 
+/* All but the payload. */
+static inline void parcel_address(struct parcel *parcel, const struct net_received *received,
+                                  const struct wire_frame *frame) {
+    parcel->incarnation = received->peer->incarnation;
+    parcel->packet_number = received->header.packet_number;
+    parcel->length_bytes = frame->length_bytes;
+    parcel->peer = received->peer->index;
+    parcel->kind = frame->kind;
+    parcel->flags = frame->flags;
+}
+
 /* To ingress, for a gateway. */
 enum answer_kind { ANSWER_FRAME = 1, ANSWER_PROGRESS, ANSWER_GRANT, ANSWER_RESULT };
 struct answer {

@@ -198,52 +198,34 @@ class Drill:
 
 # ---- the drills ----
 
-def pause_leader(drill):
+def for_a_while(drill, take, give, taken, given, was=None):
+    """Takes a node from the others for --seconds, and gives it back; `was`: as what it comes back, when not as itself."""
     victim, leads = drill.victim()
     drill.done_at = since = time.monotonic()
-    drill.stack.pause(victim)
+    take(victim)
     try:
-        drill.note(f"node {victim} stands still")
+        drill.note(taken.format(victim))
         if leads:
             drill.take_over(victim, since)
         time.sleep(drill.arguments.seconds)
     finally:
         since = time.monotonic()
-        drill.stack.resume(victim)
-    drill.note(f"node {victim} goes on")
-    drill.back(victim, since, "leader" if leads else "follower")
+        give(victim)
+    drill.note(given.format(victim))
+    drill.back(victim, since, was or ("leader" if leads else "follower"))
+
+
+def pause_leader(drill):
+    for_a_while(drill, drill.stack.pause, drill.stack.resume, "node {} stands still", "node {} goes on")
 
 
 def kill_node(drill):
-    victim, leads = drill.victim()
-    drill.done_at = since = time.monotonic()
-    drill.stack.kill(victim)
-    try:
-        drill.note(f"node {victim} was killed")
-        if leads:
-            drill.take_over(victim, since)
-        time.sleep(drill.arguments.seconds)
-    finally:
-        since = time.monotonic()
-        drill.stack.start(victim)
-    drill.note(f"node {victim} is started")
-    drill.back(victim, since, "gone")
+    for_a_while(drill, drill.stack.kill, drill.stack.start, "node {} was killed", "node {} is started", "gone")
 
 
 def partition(drill):
-    victim, leads = drill.victim()
-    drill.done_at = since = time.monotonic()
-    drill.stack.isolate(victim)
-    try:
-        drill.note(f"node {victim} is cut off from all others, and from etcd")
-        if leads:
-            drill.take_over(victim, since)
-        time.sleep(drill.arguments.seconds)
-    finally:
-        since = time.monotonic()
-        drill.stack.heal()
-    drill.note("the cut is healed")
-    drill.back(victim, since, "leader" if leads else "follower")
+    for_a_while(drill, drill.stack.isolate, lambda victim: drill.stack.heal(), "node {} is cut off from all others, and from etcd",
+                "the cut is healed")
 
 
 def rolling_restart(drill):

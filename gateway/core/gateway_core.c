@@ -291,17 +291,6 @@ enum wire_drop gateway_core_frame(struct gateway_core *c, uint64_t now_us, uint8
     return WIRE_DROP_FRAME_ROLE;
 }
 
-void gateway_core_abandon(struct gateway_core *c) {
-    for (; c->low < c->end; c->low++) {
-        struct part *p = part_at(c, c->low);
-        struct gateway_core_done done = {
-            .user = p->user, .id = p->id, .code = 14 /* unavailable */};
-        if (p->first && !p->answered)
-            c->shell.done(c->shell.context, &done);
-    }
-    c->sent = c->placed = c->end;
-}
-
 void gateway_core_tick(struct gateway_core *c, uint64_t now_us) {
     gateway_ranges_tick(c, now_us);
     send_new(c, now_us);

@@ -127,9 +127,6 @@ enum wire_drop gateway_core_frame(struct gateway_core *core, uint64_t now_us, ui
  * something is outstanding. */
 void gateway_core_tick(struct gateway_core *core, uint64_t now_us);
 
-/* Calls done for every transaction without a result, with code unavailable: the process ends. */
-void gateway_core_abandon(struct gateway_core *core);
-
 struct gateway_core_facts {
     uint64_t owner;             /* token under which ranges are held, or asked for */
     uint64_t range, next_range; /* WIRE_RANGE_NONE: not held */

@@ -170,6 +170,15 @@ static void draw_churn(struct sim_config *config, uint64_t seed) {
     config->transaction_gap_ns = sim_random_between(random, 300, 3000) * 1000;
 }
 
+/* All of them listed, the quorum a majority. */
+static void set_nodes(struct sim_config *config, uint32_t count) {
+    config->replica.node_count = (uint8_t)count;
+    config->replica.quorum = (uint8_t)(count / 2 + 1);
+    config->listed = count;
+    for (uint8_t i = 0; i < count; i++)
+        config->replica.ring[i] = i;
+}
+
 /* Take-overs one after the other under load, and in each a promise may be forgotten: the only
  * schedules that tell whose log a recovery takes and how many it asks. */
 static void draw_amnesia(struct sim_config *config, uint64_t seed) {
@@ -177,11 +186,7 @@ static void draw_amnesia(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1003);
     struct replica_config *c = &config->replica;
-    c->node_count = (uint8_t)one_of(random, nodes, sizeof nodes / sizeof *nodes);
-    c->quorum = (uint8_t)(c->node_count / 2 + 1);
-    config->listed = c->node_count;
-    for (uint8_t i = 0; i < c->node_count; i++)
-        c->ring[i] = i;
+    set_nodes(config, one_of(random, nodes, sizeof nodes / sizeof *nodes));
     c->durable = sim_random_chance(random, 300000);
     config->faults = 1u << SIM_FAULT_AMNESIA | 1u << SIM_FAULT_HANDOVER | 1u << SIM_FAULT_DELAY;
     config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PARTITION;
@@ -202,11 +207,7 @@ static void draw_return(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1004);
     struct replica_config *c = &config->replica;
-    c->node_count = (uint8_t)one_of(random, nodes, sizeof nodes / sizeof *nodes);
-    c->quorum = (uint8_t)(c->node_count / 2 + 1);
-    config->listed = c->node_count;
-    for (uint8_t i = 0; i < c->node_count; i++)
-        c->ring[i] = i;
+    set_nodes(config, one_of(random, nodes, sizeof nodes / sizeof *nodes));
     c->durable = sim_random_chance(random, 600000);
     c->epochs_in_flight = sim_random_u32(random, 8, 16);
     config->faults = 1u << SIM_FAULT_RETURN | 1u << SIM_FAULT_DELAY;
@@ -227,11 +228,7 @@ static void draw_dead(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1005);
     struct replica_config *c = &config->replica;
-    c->node_count = 5;
-    c->quorum = 3;
-    config->listed = c->node_count;
-    for (uint8_t i = 0; i < c->node_count; i++)
-        c->ring[i] = i;
+    set_nodes(config, 5);
     c->durable = sim_random_chance(random, 300000);
     config->faults = 1u << SIM_FAULT_DEAD | 1u << SIM_FAULT_HANDOVER;
     config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;

@@ -100,6 +100,24 @@ void arbiter_node_close(struct arbiter_node *node) {
     node->arbiter = NULL;
 }
 
+void arbiter_nodes_open(struct arbiter_node *nodes, uint8_t count, struct loop *loop,
+                        struct http_client *http) {
+    for (uint8_t i = 0; i < count; i++) {
+        arbiter_node_open(&nodes[i], loop, http);
+        assert(nodes[i].arbiter);
+    }
+    for (uint8_t i = 0; i < count; i++) {
+        bool up = arbiter_run_until(loop, &nodes[i].ready, PATIENCE_MS);
+        assert(up && !nodes[i].error);
+        (void)up;
+    }
+}
+
+void arbiter_nodes_close(struct arbiter_node *nodes, uint8_t count) {
+    for (uint8_t i = 0; i < count; i++)
+        arbiter_node_close(&nodes[i]);
+}
+
 bool arbiter_run_until(struct loop *loop, const bool *flag, int limit_ms) {
     uint64_t until = fixture_now_ms() + (uint64_t)limit_ms;
     while (!*flag && fixture_now_ms() < until)

@@ -32,7 +32,11 @@ void arbiter_node_setup(struct arbiter_node *node, const char *endpoints, uint8_
                         uint8_t count);
 void arbiter_node_open(struct arbiter_node *node, struct loop *loop, struct http_client *http);
 void arbiter_node_close(struct arbiter_node *node);
-/* Runs the loop until *flag or the limit; returns *flag. */
+/* A whole cluster of nodes that are set up: each must come up without an error. */
+void arbiter_nodes_open(struct arbiter_node *nodes, uint8_t count, struct loop *loop,
+                        struct http_client *http);
+void arbiter_nodes_close(struct arbiter_node *nodes, uint8_t count);
+
 /* Runs the loop until `condition` holds, for `limit_ms` at most; true when it holds. */
 #define arbiter_await(loop, condition, limit_ms)             \
     ({                                                       \
@@ -41,6 +45,7 @@ void arbiter_node_close(struct arbiter_node *node);
             loop_run_once(loop, 20);                         \
         (condition);                                         \
     })
+/* Runs the loop until *flag or the limit; returns *flag. */
 bool arbiter_run_until(struct loop *loop, const bool *flag, int limit_ms);
 void arbiter_run_for(struct loop *loop, int ms);
 /* Runs until node has `count` grants. */

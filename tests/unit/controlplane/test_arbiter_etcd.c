@@ -33,18 +33,8 @@ static void open_cluster(struct arbiter_node *nodes, uint8_t count, const char *
             nodes[i].config.lease_ttl_s = lease_ttl_s;
         if (range_ttl_s)
             nodes[i].config.range_ttl_s = range_ttl_s;
-        arbiter_node_open(&nodes[i], loop, http);
-        assert_non_null(nodes[i].arbiter);
     }
-    for (uint8_t i = 0; i < count; i++) {
-        assert_true(arbiter_run_until(loop, &nodes[i].ready, PATIENCE_MS));
-        assert_int_equal(nodes[i].error, 0);
-    }
-}
-
-static void close_cluster(struct arbiter_node *nodes, uint8_t count) {
-    for (uint8_t i = 0; i < count; i++)
-        arbiter_node_close(&nodes[i]);
+    arbiter_nodes_open(nodes, count, loop, http);
 }
 
 static void assert_same_genesis(const struct arbiter_node *a, const struct arbiter_node *b) {
@@ -64,7 +54,7 @@ static void test_three_nodes_make_one_genesis(void **state) {
                          arbiter_incarnation(nodes[i].arbiter));
         assert_true(arbiter_incarnation(nodes[i].arbiter) > 0);
     }
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 static void test_genesis_needs_k_and_a_late_node_is_not_listed(void **state) {
@@ -85,7 +75,7 @@ static void test_genesis_needs_k_and_a_late_node_is_not_listed(void **state) {
     assert_true(arbiter_run_until(loop, &nodes[2].ready, PATIENCE_MS));
     assert_same_genesis(&nodes[0], &nodes[2]);
     assert_int_equal(arbiter_genesis(nodes[2].arbiter)->incarnations[2], 0);
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 static void test_genesis_survives_lost_answers(void **state) {
@@ -98,7 +88,7 @@ static void test_genesis_survives_lost_answers(void **state) {
     assert_true(fixture_proxy_cuts(proxy) > cuts);
     assert_same_genesis(&nodes[0], &nodes[1]);
     assert_same_genesis(&nodes[0], &nodes[2]);
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 static void test_memory_node_comes_back_with_a_greater_incarnation(void **state) {
@@ -119,7 +109,7 @@ static void test_memory_node_comes_back_with_a_greater_incarnation(void **state)
                                   arbiter_incarnation(nodes[1].arbiter),
                               5000));
     assert_true(nodes[0].members > members);
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 static void test_disk_node_keeps_its_incarnation_and_an_old_disk_is_refused(void **state) {
@@ -180,7 +170,7 @@ static void test_other_configuration_is_refused(void **state) {
     assert_int_equal(arbiter_check_genesis(setup, &genesis), 0);
     genesis.protocol_version++;
     assert_int_equal(arbiter_check_genesis(setup, &genesis), MRN_ERR_MISMATCH);
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 /* The fabric as a starting node sees it: who answers there, if anybody. The real one is asked in
@@ -307,7 +297,7 @@ static void test_duel_has_one_winner_and_the_loser_knows(void **state) {
     arbiter_campaign(nodes[0].arbiter, revision - 1);
     run_campaigns(nodes, 1);
     assert_false(nodes[0].won);
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 /* Both know the same key, and whoever's token is in it was told so. */
@@ -340,7 +330,7 @@ static void test_duel_with_lost_answers(void **state) {
     }
     assert_true(fixture_proxy_cuts(proxy) > cuts + 5);
     assert_true(nodes[0].wins + nodes[1].wins > 3);
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 static void test_key_outlives_its_ttl_while_the_node_lives_and_ends_with_it(void **state) {
@@ -378,7 +368,7 @@ static void test_resign_deletes_only_its_own_key(void **state) {
     arbiter_resign(nodes[1].arbiter, nodes[1].campaign.revision);
     assert_true(arbiter_await(loop, nodes[0].leader.node == MAILBOX_NODE_NONE, PATIENCE_MS));
     assert_true(arbiter_await(loop, nodes[1].leader.node == MAILBOX_NODE_NONE, PATIENCE_MS));
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 /* Who is told of its win when another has the key already, and its replica has promised that one's
@@ -425,7 +415,7 @@ static void test_a_win_below_the_promise_is_given_back_with_an_alarm(void **stat
     assert_int_equal(nodes[0].wins, 0);
     assert_true(arbiter_health(nodes[0].arbiter)->refused_term > 0);
     assert_int_equal(nodes[0].leader.node, MAILBOX_NODE_NONE);
-    close_cluster(nodes, 1);
+    arbiter_nodes_close(nodes, 1);
 }
 
 static void test_etcd_that_hangs_does_not_end_the_campaign_wrongly(void **state) {
@@ -442,7 +432,7 @@ static void test_etcd_that_hangs_does_not_end_the_campaign_wrongly(void **state)
     run_campaigns(nodes, 1);
     arbiter_run_for(loop, 1000);
     assert_int_equal(nodes[0].leader.ours, nodes[0].won);
-    close_cluster(nodes, 1);
+    arbiter_nodes_close(nodes, 1);
 }
 
 /* ---- ranges ---- */
@@ -498,7 +488,7 @@ static void test_100_requests_with_lost_answers_get_100_ranges(void **state) {
     qsort(ranges, REQUESTS, sizeof *ranges, compare_u64);
     for (uint32_t i = 1; i < REQUESTS; i++)
         assert_true(ranges[i] != ranges[i - 1]);
-    close_cluster(nodes, 3);
+    arbiter_nodes_close(nodes, 3);
 }
 
 static void test_same_request_gets_the_same_range_another_nonce_a_new_one(void **state) {
@@ -525,7 +515,7 @@ static void test_same_request_gets_the_same_range_another_nonce_a_new_one(void *
     arbiter_range_check(nodes[1].arbiter, 6, nodes[0].grants[0].range);
     assert_true(arbiter_await(loop, nodes[1].checked_count == 2, PATIENCE_MS));
     assert_false(nodes[1].checked_owned);
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
@@ -607,7 +597,7 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     arbiter_range_request(a->arbiter, 17, 1, 79, WIRE_RANGE_OFFSETS + UINT64_C(1)); /* full */
     assert_true(arbiter_run_grants(loop, a, 8, 5000));
     assert_int_equal(a->grants[7].outcome, WIRE_RANGE_EXHAUSTED);
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 static bool owned_now(struct arbiter_node *node, uint64_t owner, uint64_t range) {
@@ -649,7 +639,7 @@ static void test_lost_grant_is_granted_again_under_another_token(void **state) {
     arbiter_run_for(loop, 300);
     assert_true(owned_now(a, again, 501));
     assert_false(owned_now(a, lost, 501));
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 /* An etcd that was restored knows an earlier holding: what replicas know counts. */
@@ -679,7 +669,7 @@ static void test_restored_etcd_grants_no_position_again(void **state) {
     arbiter_range_request(a->arbiter, 13, 1, 502, 91); /* 1 + an end */
     assert_true(arbiter_run_grants(loop, a, 4, 5000));
     assert_int_equal(a->grants[3].start, 90);
-    close_cluster(nodes, 1);
+    arbiter_nodes_close(nodes, 1);
 }
 
 static void test_closed_range_is_told_expired(void **state) {
@@ -697,7 +687,7 @@ static void test_closed_range_is_told_expired(void **state) {
         arbiter_await(loop, nodes[0].expired_count > 0 && nodes[1].expired_count > 0, PATIENCE_MS));
     assert_int_equal(nodes[0].expired_range, nodes[0].grants[0].range);
     assert_int_equal(nodes[0].expired_owner, 21);
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 static void test_requests_are_answered_retry_while_etcd_is_away(void **state) {
@@ -714,7 +704,7 @@ static void test_requests_are_answered_retry_while_etcd_is_away(void **state) {
     arbiter_range_request(nodes[0].arbiter, 31, 1, WIRE_RANGE_NONE, 0);
     assert_true(arbiter_run_grants(loop, &nodes[0], 3, 10000));
     assert_int_equal(nodes[0].grants[2].outcome, WIRE_RANGE_GRANTED);
-    close_cluster(nodes, 1);
+    arbiter_nodes_close(nodes, 1);
 }
 
 static int start(void **state) {

@@ -30,18 +30,8 @@ static void open_cluster(struct arbiter_node *nodes, uint8_t count, const char *
     for (uint8_t i = 0; i < count; i++) {
         arbiter_node_setup(&nodes[i], endpoint, i, count);
         snprintf(nodes[i].config.cluster, sizeof nodes[i].config.cluster, "p%d", cluster_number);
-        arbiter_node_open(&nodes[i], loop, http);
-        assert_non_null(nodes[i].arbiter);
     }
-    for (uint8_t i = 0; i < count; i++) {
-        assert_true(arbiter_run_until(loop, &nodes[i].ready, PATIENCE_MS));
-        assert_int_equal(nodes[i].error, 0);
-    }
-}
-
-static void close_cluster(struct arbiter_node *nodes, uint8_t count) {
-    for (uint8_t i = 0; i < count; i++)
-        arbiter_node_close(&nodes[i]);
+    arbiter_nodes_open(nodes, count, loop, http);
 }
 
 static void lead(struct arbiter_node *node) {
@@ -134,7 +124,7 @@ static void test_latest_and_history_are_written_and_heard_by_all(void **state) {
     read_keys("history/", true);
     assert_int_equal(seen.count, 5);
     assert_null(strstr(seen.value, "vector"));
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
     /* Who comes later knows them too. */
     nodes[1].ready = false;
     arbiter_node_open(&nodes[1], loop, http);
@@ -241,7 +231,7 @@ static void test_one_publication_a_tick_with_the_vector_or_its_hash(void **state
     assert_in_range(wanted, 2, (fixture_now_ms() - began_ms) * 16 / 1000 + 1);
     publisher_stop(&publisher);
     mailbox_destroy(mailbox);
-    close_cluster(&node, 1);
+    arbiter_nodes_close(&node, 1);
 }
 
 static void test_a_stale_leader_cannot_publish_and_seq_does_not_go_back(void **state) {
@@ -262,7 +252,7 @@ static void test_a_stale_leader_cannot_publish_and_seq_does_not_go_back(void **s
     assert_non_null(strstr(seen.value, "\"seq\":\"12\""));
     read_keys("history/", true);
     assert_int_equal(seen.count, 2);
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 static void test_lost_answers_lose_and_double_nothing(void **state) {
@@ -279,7 +269,7 @@ static void test_lost_answers_lose_and_double_nothing(void **state) {
     fixture_proxy_cut_percent(proxy, 0);
     read_keys("history/", true);
     assert_int_equal(seen.count, 30);
-    close_cluster(node, 1);
+    arbiter_nodes_close(node, 1);
 }
 
 static void test_ticks_leave_etcd_flat_and_300_are_kept(void **state) {
@@ -306,7 +296,7 @@ static void test_ticks_leave_etcd_flat_and_300_are_kept(void **state) {
     printf("etcd after 2000 ticks %" PRIu64 " bytes, at most %" PRIu64 " up to %" PRIu64 " ticks\n",
            early, greatest, ticks);
     assert_true(greatest <= early + (512u << 10));
-    close_cluster(node, 1);
+    arbiter_nodes_close(node, 1);
 }
 
 /* ---- dump/latest ---- */
@@ -339,7 +329,7 @@ static void test_the_pointer_to_dumps_goes_forward_only(void **state) {
     assert_true(arbiter_await(loop, dump_is(&nodes[0], 12), PATIENCE_MS));
     read_keys("dump/latest", false);
     assert_non_null(strstr(seen.value, "\"seq\":\"12\""));
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
 }
 
 static void test_who_lost_its_index_moves_no_pointer(void **state) {
@@ -353,7 +343,7 @@ static void test_who_lost_its_index_moves_no_pointer(void **state) {
     arbiter_run_for(loop, 500);
     read_keys("dump/latest", false);
     assert_non_null(strstr(seen.value, "\"seq\":\"5\""));
-    close_cluster(node, 1);
+    arbiter_nodes_close(node, 1);
 }
 
 static void test_lost_answers_lose_no_pointer(void **state) {
@@ -371,7 +361,7 @@ static void test_lost_answers_lose_no_pointer(void **state) {
         assert_true(dump_is(&node[0], seq));
     }
     fixture_proxy_cut_percent(proxy, 0);
-    close_cluster(node, 1);
+    arbiter_nodes_close(node, 1);
 }
 
 /* The same endpoint shows a younger etcd, as after the restore of a snapshot. */
@@ -419,7 +409,7 @@ static void test_etcd_that_went_back_is_refused_until_term_base_is_raised(void *
     assert_int_equal(seen.count, 1);
     etcd_destroy(direct);
     etcd = other;
-    close_cluster(node, 1);
+    arbiter_nodes_close(node, 1);
     fixture_proxy_to(proxy, server.port);
     fixture_etcd_stop(&younger);
 }
@@ -474,7 +464,7 @@ static void test_etcd_that_went_back_to_what_only_the_watch_had_passed_is_notice
         arbiter_await(loop, arbiter_health(nodes[0].arbiter)->went_from == told, PATIENCE_MS));
     assert_int_equal(arbiter_health(nodes[0].arbiter)->went_to, told - 1);
     assert_int_equal(nodes[0].leader.node, MAILBOX_NODE_NONE);
-    close_cluster(nodes, 2);
+    arbiter_nodes_close(nodes, 2);
     fixture_proxy_to(proxy, server.port);
     fixture_etcd_stop(&backup);
     fixture_etcd_stop(&store);

@@ -543,18 +543,6 @@ static void a_state_of_unknown_makes_the_body_go_to_that_node_again(void **state
     assert_int_equal(world_last(w, WIRE_TX)->node, 1);
 }
 
-static void abandoned_transactions_are_called_back(void **state) {
-    struct world *w = *state;
-    world_grant(w, R, 0);
-    world_submit(w, 3000, 1);
-    world_submit(w, 1, 2);
-    world_tick(w, 1);
-    world_result(w, ID(3), 0);
-    gateway_core_abandon(w->core);
-    assert_int_equal(w->done_count, 2);
-    assert_true(w->done[1].user == 1 && w->done[1].code == 14);
-}
-
 /* Frames of every kind with random values, as a node that lies would send them: each transaction is
  * done at most once, the invariants hold. The codec has checked lengths and values before. */
 static void hostile_frames(void **state) {
@@ -604,10 +592,10 @@ static void hostile_frames(void **state) {
             w->sent[0] = last;
         }
     }
-    gateway_core_abandon(w->core);
     for (uint32_t i = 0; i < w->done_count; i++)
         assert_int_equal(done[w->done[i].user]++, 0);
-    assert_int_equal(w->done_count, user);
+    assert_true(w->done_count > 0 && world_facts(w).answered == w->done_count);
+    assert_int_equal(world_facts(w).submitted, user);
 }
 
 static void configs_that_are_not_allowed(void **state) {
@@ -657,7 +645,6 @@ int main(void) {
         TEST(ranges_held_are_renewed_sealed_ones_not),
         TEST(a_state_of_sealed_makes_the_body_go_to_all_again),
         TEST(a_state_of_unknown_makes_the_body_go_to_that_node_again),
-        TEST(abandoned_transactions_are_called_back),
         TEST(hostile_frames),
         TEST(configs_that_are_not_allowed),
     };

@@ -125,6 +125,15 @@ static void bench_lead(struct bench *b) {
     b->seen.count = 0;
 }
 
+/* Opened, with 16 places for ranges, and leading. */
+static struct bench *bench_of(uint32_t retired_max) {
+    static struct bench b;
+    struct replica_config config = config_of(16, retired_max);
+    bench_open(&b, &config);
+    bench_lead(&b);
+    return &b;
+}
+
 static void hello(struct bench *b, uint64_t range, uint64_t owner) {
     struct replica_event event = {.kind = REPLICA_EVENT_RANGE_HELLO};
     event.range_hello.range = range;
@@ -246,44 +255,38 @@ static void test_record_costs_16_bytes(void **state) {
 
 static void test_many_more_gateways_than_places(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 512);
-    bench_open(&b, &config);
-    bench_lead(&b);
+    struct bench *b = bench_of(512);
     for (uint64_t range = 1; range <= 300; range++) {
-        live_and_die(&b, range, owner_of(range), 0, (uint32_t)(range % 4));
-        assert_true(facts(&b).range_count <= 16);
+        live_and_die(b, range, owner_of(range), 0, (uint32_t)(range % 4));
+        assert_true(facts(b).range_count <= 16);
     }
-    pass(&b, 50 * MS);
-    assert_int_equal(facts(&b).ranges_retired, 300);
-    assert_int_equal(facts(&b).range_count, 0);
-    assert_int_equal(facts(&b).slots_used, 0);
-    assert_true(facts(&b).range_floor == 301);
+    pass(b, 50 * MS);
+    assert_int_equal(facts(b).ranges_retired, 300);
+    assert_int_equal(facts(b).range_count, 0);
+    assert_int_equal(facts(b).slots_used, 0);
+    assert_true(facts(b).range_floor == 301);
     for (uint64_t range = 1; range <= 300; range++)
-        assert_answers(&b, range, owner_of(range), (uint32_t)(range % 4));
-    assert_int_equal(facts(&b).range_count, 0); /* answers take no place */
-    free(b.replica);
+        assert_answers(b, range, owner_of(range), (uint32_t)(range % 4));
+    assert_int_equal(facts(b).range_count, 0); /* answers take no place */
+    free(b->replica);
 }
 
 /* A pinned range goes on at its end, under its next owner, and the one before is still told. */
 static void test_pinned_range_goes_on(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    bench_open(&b, &config);
-    bench_lead(&b);
+    struct bench *b = bench_of(64);
     uint32_t end = 0;
     for (uint64_t holding = 1; holding <= 40; holding++) {
-        live_and_die(&b, 9, owner_of(holding), end, 3);
+        live_and_die(b, 9, owner_of(holding), end, 3);
         end += 3;
-        pass(&b, 30 * MS);
+        pass(b, 30 * MS);
         uint32_t retired_at = 0;
-        assert_true(replica_range_retired(b.replica, 9, &retired_at));
+        assert_true(replica_range_retired(b->replica, 9, &retired_at));
         assert_int_equal(retired_at, end);
-        assert_answers(&b, 9, owner_of(holding), end);
+        assert_answers(b, 9, owner_of(holding), end);
     }
-    assert_int_equal(facts(&b).ranges_retired, 1);
-    free(b.replica);
+    assert_int_equal(facts(b).ranges_retired, 1);
+    free(b->replica);
 }
 
 /* What is said of the id, or EXECUTED: its result is wanted. */
@@ -303,48 +306,45 @@ static uint32_t outcome_of(struct bench *b, uint64_t range, uint32_t offset, uin
  * for his is told nothing of that, neither while the next one holds the range nor later. */
 static void test_nobody_is_told_of_anothers_transaction(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    bench_open(&b, &config);
-    bench_lead(&b);
-    live_and_die(&b, 9, 501, 0, 3);
-    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_SEALED);
-    assert_int_equal(outcome_of(&b, 9, 4, 0), WIRE_TX_SEALED);
-    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_UNKNOWN);
-    hello(&b, 9, 502);
+    struct bench *b = bench_of(64);
+    live_and_die(b, 9, 501, 0, 3);
+    assert_int_equal(outcome_of(b, 9, 4, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(b, 9, 4, 0), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(b, 9, 4, 502), WIRE_TX_UNKNOWN);
+    hello(b, 9, 502);
     for (uint32_t i = 3; i < 6; i++)
-        body(&b, 9, i, 502); /* on his word: not opened yet */
-    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_PENDING);
-    assert_int_equal(outcome_of(&b, 9, 4, 0), WIRE_TX_PENDING);
-    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_SEALED);
-    assert_int_equal(outcome_of(&b, 9, 4, 500), WIRE_TX_UNKNOWN);
-    pass(&b, 5 * MS);
-    body(&b, 9, 7, 502);
-    assert_int_equal(outcome_of(&b, 9, 7, 502), WIRE_TX_PENDING);
-    assert_int_equal(outcome_of(&b, 9, 7, 0), WIRE_TX_PENDING);
-    assert_int_equal(outcome_of(&b, 9, 7, 501), WIRE_TX_SEALED);
-    assert_int_equal(outcome_of(&b, 9, 7, 500), WIRE_TX_UNKNOWN);
-    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_EXECUTED);
-    assert_int_equal(outcome_of(&b, 9, 4, retired_mark(502)), WIRE_TX_EXECUTED);
-    assert_int_equal(outcome_of(&b, 9, 4, 0), WIRE_TX_EXECUTED);   /* whoever's */
-    assert_int_equal(outcome_of(&b, 9, 2, 501), WIRE_TX_EXECUTED); /* his own */
-    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_SEALED);
-    assert_int_equal(outcome_of(&b, 9, 1, 500), WIRE_TX_UNKNOWN); /* of a time before */
-    pass(&b, SEAL_AFTER_NS + 2 * MS);
-    expire(&b, 9, 502);
-    pass(&b, 30 * MS);
+        body(b, 9, i, 502); /* on his word: not opened yet */
+    assert_int_equal(outcome_of(b, 9, 4, 502), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(b, 9, 4, 0), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(b, 9, 4, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(b, 9, 4, 500), WIRE_TX_UNKNOWN);
+    pass(b, 5 * MS);
+    body(b, 9, 7, 502);
+    assert_int_equal(outcome_of(b, 9, 7, 502), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(b, 9, 7, 0), WIRE_TX_PENDING);
+    assert_int_equal(outcome_of(b, 9, 7, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(b, 9, 7, 500), WIRE_TX_UNKNOWN);
+    assert_int_equal(outcome_of(b, 9, 4, 502), WIRE_TX_EXECUTED);
+    assert_int_equal(outcome_of(b, 9, 4, retired_mark(502)), WIRE_TX_EXECUTED);
+    assert_int_equal(outcome_of(b, 9, 4, 0), WIRE_TX_EXECUTED);   /* whoever's */
+    assert_int_equal(outcome_of(b, 9, 2, 501), WIRE_TX_EXECUTED); /* his own */
+    assert_int_equal(outcome_of(b, 9, 4, 501), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(b, 9, 1, 500), WIRE_TX_UNKNOWN); /* of a time before */
+    pass(b, SEAL_AFTER_NS + 2 * MS);
+    expire(b, 9, 502);
+    pass(b, 30 * MS);
     uint32_t end;
-    assert_true(replica_range_retired(b.replica, 9, &end) && end == 6);
-    assert_int_equal(outcome_of(&b, 9, 4, 501), WIRE_TX_UNKNOWN);
-    assert_int_equal(outcome_of(&b, 9, 7, 501), WIRE_TX_UNKNOWN);
-    assert_int_equal(outcome_of(&b, 9, 7, 502), WIRE_TX_SEALED);
-    assert_int_equal(outcome_of(&b, 9, 7, 0), WIRE_TX_SEALED);
-    b.seen.count = 0;
-    body(&b, 9, 4, 501); /* a resend of his */
-    for (uint32_t i = 0; i < b.seen.count; i++)
-        assert_int_not_equal(b.seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
-    assert_int_equal(outcome_of(&b, 9, 4, 502), WIRE_TX_EXECUTED);
-    free(b.replica);
+    assert_true(replica_range_retired(b->replica, 9, &end) && end == 6);
+    assert_int_equal(outcome_of(b, 9, 4, 501), WIRE_TX_UNKNOWN);
+    assert_int_equal(outcome_of(b, 9, 7, 501), WIRE_TX_UNKNOWN);
+    assert_int_equal(outcome_of(b, 9, 7, 502), WIRE_TX_SEALED);
+    assert_int_equal(outcome_of(b, 9, 7, 0), WIRE_TX_SEALED);
+    b->seen.count = 0;
+    body(b, 9, 4, 501); /* a resend of his */
+    for (uint32_t i = 0; i < b->seen.count; i++)
+        assert_int_not_equal(b->seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
+    assert_int_equal(outcome_of(b, 9, 4, 502), WIRE_TX_EXECUTED);
+    free(b->replica);
 }
 
 static bool seen(const struct bench *b, enum replica_action_kind kind, uint32_t end) {
@@ -358,51 +358,45 @@ static bool seen(const struct bench *b, enum replica_action_kind kind, uint32_t 
  * and the arbiter is told where the range ended. */
 static void test_holding_that_begins_elsewhere_is_not_opened(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    bench_open(&b, &config);
-    bench_lead(&b);
-    live_and_die(&b, 9, 501, 0, 3);
-    b.arbiter_owner = 502;
-    b.arbiter_start = 1;
-    b.seen.count = 0;
-    hello(&b, 9, 502);
-    assert_true(seen(&b, REPLICA_ACTION_NOT_OWNER, 0));
-    assert_true(seen(&b, REPLICA_ACTION_RANGE_SEALED, 3));
-    b.seen.count = 0;
-    body(&b, 9, 1, 502);
-    for (uint32_t i = 0; i < b.seen.count; i++)
-        assert_int_not_equal(b.seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
-    pass(&b, 5 * MS);
+    struct bench *b = bench_of(64);
+    live_and_die(b, 9, 501, 0, 3);
+    b->arbiter_owner = 502;
+    b->arbiter_start = 1;
+    b->seen.count = 0;
+    hello(b, 9, 502);
+    assert_true(seen(b, REPLICA_ACTION_NOT_OWNER, 0));
+    assert_true(seen(b, REPLICA_ACTION_RANGE_SEALED, 3));
+    b->seen.count = 0;
+    body(b, 9, 1, 502);
+    for (uint32_t i = 0; i < b->seen.count; i++)
+        assert_int_not_equal(b->seen.items[i].kind, REPLICA_ACTION_RESULT_WANTED);
+    pass(b, 5 * MS);
     uint32_t end;
-    assert_int_equal(replica_range_end(b.replica, 9, &end), REPLICA_RANGE_ENDED);
+    assert_int_equal(replica_range_end(b->replica, 9, &end), REPLICA_RANGE_ENDED);
     assert_int_equal(end, 3);
-    free(b.replica);
+    free(b->replica);
 }
 
 /* Two hold it after a restore, and nothing is opened yet. The one that the arbiter does not know
  * speaks first, again and again. */
 static void test_a_claimant_that_was_denied_lets_the_other_speak(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    bench_open(&b, &config);
-    bench_lead(&b);
-    b.arbiter_owner = 602;
-    b.arbiter_start = 0;
+    struct bench *b = bench_of(64);
+    b->arbiter_owner = 602;
+    b->arbiter_start = 0;
     uint32_t end;
     for (int i = 0; i < 3; i++) {
-        hello(&b, 12, 601);
-        body(&b, 12, 0, 601);
-        hello(&b, 12, 602);
-        pass(&b, 20 * MS);
+        hello(b, 12, 601);
+        body(b, 12, 0, 601);
+        hello(b, 12, 602);
+        pass(b, 20 * MS);
     }
-    assert_int_equal(replica_range_end(b.replica, 12, &end), REPLICA_RANGE_OPEN);
+    assert_int_equal(replica_range_end(b->replica, 12, &end), REPLICA_RANGE_OPEN);
     struct replica_range_facts range;
-    for (uint32_t place = 0; replica_range_next(b.replica, &place, &range);)
+    for (uint32_t place = 0; replica_range_next(b->replica, &place, &range);)
         if (range.range == 12)
             assert_true(range.open && range.owner == 602);
-    free(b.replica);
+    free(b->replica);
 }
 
 /* What another's bodies have come to is no progress of who claimed the range before it was opened:
@@ -501,50 +495,44 @@ static void test_a_denial_outlives_the_rest_of_a_range(void **state) {
  * him of it for ever, and he would not see that another got it. */
 static void test_no_progress_of_a_sealed_range(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    bench_open(&b, &config);
-    bench_lead(&b);
-    live_and_die(&b, 9, 501, 0, 3);
-    b.arbiter_owner = 500;
-    expire(&b, 9, 502); /* asked about him, the leader asks about nobody for half a second */
-    b.progress_told = 0;
-    hello(&b, 9, 502);
-    pass(&b, 20 * MS);
-    assert_int_equal(b.progress_told, 0);
-    b.arbiter_owner = 0;
-    pass(&b, 2000 * MS);
-    hello(&b, 9, 503);
-    pass(&b, 20 * MS);
-    assert_int_not_equal(b.progress_told, 0);
-    free(b.replica);
+    struct bench *b = bench_of(64);
+    live_and_die(b, 9, 501, 0, 3);
+    b->arbiter_owner = 500;
+    expire(b, 9, 502); /* asked about him, the leader asks about nobody for half a second */
+    b->progress_told = 0;
+    hello(b, 9, 502);
+    pass(b, 20 * MS);
+    assert_int_equal(b->progress_told, 0);
+    b->arbiter_owner = 0;
+    pass(b, 2000 * MS);
+    hello(b, 9, 503);
+    pass(b, 20 * MS);
+    assert_int_not_equal(b->progress_told, 0);
+    free(b->replica);
 }
 
 /* At the limit no new range is opened, which is known before one is granted; old ones go on. */
 static void test_refuses_when_no_more_can_be_remembered(void **state) {
     (void)state;
-    static struct bench b;
-    struct replica_config config = config_of(16, 16);
-    bench_open(&b, &config);
-    bench_lead(&b);
+    struct bench *b = bench_of(16);
     for (uint64_t range = 1; range <= 16; range++) {
-        assert_false(facts(&b).ranges_full);
-        live_and_die(&b, range, owner_of(range), 0, 1);
-        pass(&b, 30 * MS);
+        assert_false(facts(b).ranges_full);
+        live_and_die(b, range, owner_of(range), 0, 1);
+        pass(b, 30 * MS);
     }
-    assert_true(facts(&b).ranges_full);
-    hello(&b, 99, 5);
-    body(&b, 99, 0, 5);
-    pass(&b, 5 * MS);
+    assert_true(facts(b).ranges_full);
+    hello(b, 99, 5);
+    body(b, 99, 0, 5);
+    pass(b, 5 * MS);
     struct replica_range_facts range;
-    for (uint32_t place = 0; replica_range_next(b.replica, &place, &range);)
+    for (uint32_t place = 0; replica_range_next(b->replica, &place, &range);)
         assert_false(range.open);
-    pass(&b, 100 * MS);
-    assert_int_equal(facts(&b).range_count, 0); /* forgotten when silent */
-    live_and_die(&b, 7, 12345, 1, 2);           /* a pinned one may go on */
-    pass(&b, 30 * MS);
-    assert_answers(&b, 7, 12345, 3);
-    free(b.replica);
+    pass(b, 100 * MS);
+    assert_int_equal(facts(b).range_count, 0); /* forgotten when silent */
+    live_and_die(b, 7, 12345, 1, 2);           /* a pinned one may go on */
+    pass(b, 30 * MS);
+    assert_answers(b, 7, 12345, 3);
+    free(b->replica);
 }
 
 /* Announced ranges fill the table: refused with a reason, and their places come free again. */
