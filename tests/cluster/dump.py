@@ -128,6 +128,9 @@ def dump(cluster):
     manifest = store / json.loads((store / "latest").read_text())["manifest"]
     manifest.write_bytes(manifest.read_bytes()[:-1])
     assert manifest.name in ctl("dump", "list", status=1), "a manifest that cannot be read is named"
+    for path in (store / "manifests").rglob("*"):  # on a slow machine there are more than two
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
     ctl("restore", str(home / "third"), "--cluster", "again", status=1)  # nothing is left that could be believed
     assert "sealed with another key, or damaged" in said, said
     print(f"{len(listed.splitlines()) - 1} dumps, the newest at epoch {found['seq']}; restored after {killed} kills; a flipped bit is found: {said.splitlines()[-1]}")
