@@ -435,8 +435,7 @@ const uint8_t *replica_epoch(const struct replica *replica, uint64_t seq, uint32
  * TICKs. */
 bool replica_body_taken(const struct replica *replica, uint64_t id);
 
-/* Slot and digest of the body under `id`; REPLICA_SLOT_NONE when it is not held. For checkers that
- * stand outside (the simulator's). */
+/* Slot and digest of the body under `id`; REPLICA_SLOT_NONE when it is not held. */
 uint32_t replica_body(const struct replica *replica, uint64_t id, struct wire_digest *ret_digest);
 
 /* When the next timer is due (monotonic ns): the shell may sleep until then when nothing arrives.

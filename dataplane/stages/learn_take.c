@@ -5,19 +5,27 @@
 #include "dataplane/replica/mutant.h"
 #include "maroon/error.h"
 
-static void take_bodies(const struct learn_shell *shell, const struct dump_record *record) {
+/* Are they all held now? Those of an epoch that waits for others are refused when space is short,
+ * or when a wrong one is in their place, until it is the next to be held. */
+static bool take_bodies(const struct learn_shell *shell, const struct dump_record *record) {
     const uint8_t *at = record->bodies;
+    bool all = true;
     for (uint32_t i = 0; i < record->body_count; i++) {
         struct dump_body_head head;
+        struct wire_digest held;
         const uint8_t *bytes = dump_body_next(&at, &head);
         if (head.length_bytes < sizeof(struct wire_body_header))
             continue;
         struct replica_event event = {.kind = REPLICA_EVENT_BODY};
         if (!shell->store(shell->context, head.id, bytes, head.length_bytes, &event.body))
-            return; /* fetched later */
+            return false;
+        struct wire_digest digest = event.body.digest;
         event.body.peer = shell->peer;
         shell->step(shell->context, &event);
+        all &= replica_body(shell->replica, head.id, &held) != REPLICA_SLOT_NONE &&
+               wire_digest_equal(held, digest);
     }
+    return all;
 }
 
 /* Not while another owner's are being let go of, which an epoch's OPEN may have begun. */
@@ -45,6 +53,34 @@ static bool is_known(const struct learn_shell *shell, const struct dump_record *
     return epoch && bytes == record->epoch_bytes && !memcmp(epoch, record->epoch, bytes);
 }
 
+/* The epoch that is held next has room kept for it; one further on waits, or what it takes would
+ * come in vain, and with another stretch only. */
+static bool may_come(const struct learn_shell *shell, const struct replica_facts *facts,
+                     const struct dump_record *record) {
+    const uint8_t *at = record->bodies;
+    uint32_t lacking = 0;
+    if (record->seq <= facts->held_seq + 1)
+        return true;
+    for (uint32_t i = 0; i < record->body_count; i++) {
+        struct dump_body_head head;
+        struct wire_digest digest;
+        (void)dump_body_next(&at, &head);
+        lacking += replica_body(shell->replica, head.id, &digest) == REPLICA_SLOT_NONE;
+    }
+    return !lacking || shell->room(shell->context, lacking);
+}
+
+static int take_known(const struct learn_shell *shell, const struct dump_record *record) {
+    struct replica_facts facts;
+    replica_facts(shell->replica, &facts);
+    if (!takes_bodies(shell, record) || !may_come(shell, &facts, record))
+        return 0;
+    if (take_bodies(shell, record))
+        return 1;
+    replica_facts(shell->replica, &facts);
+    return record->seq <= facts.exec_seq;
+}
+
 int learn_take(const struct learn_shell *shell, const struct dump_record *record) {
     struct replica_facts facts;
     replica_facts(shell->replica, &facts);
@@ -53,10 +89,7 @@ int learn_take(const struct learn_shell *shell, const struct dump_record *record
          * have adopted this one. */
         if (record->seq <= facts.exec_seq || !is_known(shell, record) || MUTANT(learn_known_passed))
             return 1;
-        if (!takes_bodies(shell, record))
-            return 0;
-        take_bodies(shell, record);
-        return 1;
+        return take_known(shell, record);
     }
     if (record->seq != facts.commit_seq + 1)
         return MRN_ERR_MISMATCH;
@@ -69,8 +102,5 @@ int learn_take(const struct learn_shell *shell, const struct dump_record *record
     replica_facts(shell->replica, &facts);
     if (facts.commit_seq != record->seq)
         return MRN_ERR_MISMATCH;
-    if (!takes_bodies(shell, record))
-        return 0; /* known when it comes again */
-    take_bodies(shell, record);
-    return 1;
+    return take_known(shell, record); /* known when it comes again */
 }

@@ -1,5 +1,5 @@
 /* learn_take: what of a peer's journal is taken, record by record (dump_stretch.h): each committed
- * epoch, then its bodies, as fast as the log has room. What does not arrive is fetched as ever.
+ * epoch, then its bodies, as fast as the log and the bodies' space have room.
  *
  * Pure but for its callers' functions, so that the simulator takes stretches by the same code.
  * Threads: the replica's. Ownership: nothing is kept. */
@@ -22,8 +22,8 @@ struct learn_shell {
     bool (*room)(void *context, uint32_t bodies);
 };
 
-/* 1: taken, or passed over; 0: no room now, again after a TICK; MISMATCH when it does not continue
- * what is committed here. */
+/* 1: taken with all its bodies, or passed over; 0: no room now, again after a TICK; MISMATCH when
+ * it does not continue what is committed here. */
 int learn_take(const struct learn_shell *shell, const struct dump_record *record);
 
 #endif

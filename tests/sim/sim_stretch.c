@@ -148,16 +148,15 @@ static bool take_room(void *context, uint32_t bodies) {
     return taking->node->free_count > bodies + taking->sim->config.replica.body_slots / 4;
 }
 
-/* What was taken and is not executed yet is held, if there was room for all of it. */
-static void check_taken(const struct taking *taking, const struct dump_record *record,
-                        uint64_t refused) {
+/* What was taken and is not executed yet is held. */
+static void check_taken(const struct taking *taking, const struct dump_record *record) {
     struct replica_facts facts;
     replica_facts(taking->node->replica, &facts);
     uint32_t bytes;
     struct wire_hash hash;
     const uint8_t *epoch = replica_epoch(taking->node->replica, record->seq, &bytes, &hash);
     bool same = epoch && bytes == record->epoch_bytes && !memcmp(epoch, record->epoch, bytes);
-    if (taking->sim->drops[WIRE_DROP_BODY_POOL] > refused || record->seq <= facts.exec_seq || !same)
+    if (record->seq <= facts.exec_seq || !same)
         return;
     const uint8_t *at = record->bodies;
     for (uint32_t i = 0; i < record->body_count; i++) {
@@ -206,7 +205,6 @@ void sim_stretch_poll(struct sim *sim, struct sim_node *node) {
             return;
         }
         int64_t length = dump_record_next(s->bytes + s->at, s->count - s->at, &record);
-        uint64_t refused = sim->drops[WIRE_DROP_BODY_POOL];
         int taken = length > 0 ? learn_take(&shell, &record) : (int)length;
         if (taken == 0 && sim->now_ns - s->moved_ns <= STALL_NS)
             return;
@@ -215,7 +213,7 @@ void sim_stretch_poll(struct sim *sim, struct sim_node *node) {
             return;
         }
         SIM_TRACE(sim, sim_name(node->index), "LEARN %llu", (unsigned long long)record.seq);
-        check_taken(&taking, &record, refused);
+        check_taken(&taking, &record);
         s->moved_ns = sim->now_ns;
         s->at += (size_t)length;
     }
