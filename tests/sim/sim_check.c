@@ -319,7 +319,11 @@ static void check_cut(struct sim *sim, struct sim_node *node, const struct repli
     if (shorter || (f->last_seq > f->base_seq && f->last_seq == before->last_seq &&
                     node->seen.valid && terms[f->last_seq % SIM_TERMS] != f->last_term))
         SIM_COUNT(sim, cut_log);
+    if (f->last_seq == before->last_seq && f->last_term == before->last_term && node->seen.valid)
+        return;
+    /* all that is not committed: several of the tail may have been replaced at once */
     uint64_t from = before->last_seq < f->last_seq ? before->last_seq + 1 : f->last_seq;
+    from = before->commit_seq < from ? before->commit_seq + 1 : from;
     for (uint64_t seq = from > f->base_seq ? from : f->base_seq + 1; seq <= f->last_seq; seq++) {
         struct wire_hash hash;
         uint32_t length;
