@@ -100,7 +100,7 @@ static enum wire_drop check_sealed(const struct wire_frame *frame) {
 
 static enum wire_drop check_not_owner(const struct wire_frame *frame) {
     const struct wire_not_owner *n = (const void *)frame->payload;
-    return allowed(n->range < WIRE_RANGE_COUNT);
+    return allowed(n->range < WIRE_RANGE_COUNT && n->is_leader <= 1);
 }
 
 static enum wire_drop check_tx_query(const struct wire_frame *frame) {

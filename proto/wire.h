@@ -265,7 +265,8 @@ struct wire_sealed {
 
 struct wire_not_owner {
     uint64_t range;
-    uint64_t owner; /* 0: unknown here */
+    uint64_t owner;     /* 0: unknown here */
+    uint32_t is_leader; /* the sender leads: who never had a VECTOR of it learns that here */
 };
 
 /* Also asks for the missing piece of a long result. Ids of a pinned range above a SEAL are used
@@ -401,7 +402,7 @@ WIRE_SIZE(wire_recover, 16);
 WIRE_SIZE(wire_recovered, 152);
 WIRE_SIZE(wire_result, 40);
 WIRE_SIZE(wire_sealed, 16);
-WIRE_SIZE(wire_not_owner, 16);
+WIRE_SIZE(wire_not_owner, 20);
 WIRE_SIZE(wire_tx_query, 20);
 WIRE_SIZE(wire_tx_state, 20);
 WIRE_SIZE(wire_range_request, 24);

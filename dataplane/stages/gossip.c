@@ -126,7 +126,7 @@ static void act(struct stage *s, const struct replica_action *a) {
     struct wire_tx_state state = {a->id, 0, (uint8_t)a->outcome,
                                   retired_mark(a->owner) & RETIRED_MARK_MAX};
     struct wire_sealed sealed = {a->range, a->end, retired_mark(a->owner)};
-    struct wire_not_owner not_owner = {a->range, a->owner};
+    struct wire_not_owner not_owner = {a->range, a->owner, replica_leads(s->gossip.replica)};
     switch (a->kind) {
     case REPLICA_ACTION_SEND:
         if (a->frame_kind == WIRE_PROPOSE)

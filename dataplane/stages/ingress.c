@@ -42,7 +42,7 @@ static void take_tx(struct stage *s, struct net_peer *peer, uint32_t number,
     stage_watch_received(tx.id);
     uint64_t range = wire_tx_range(tx.id);
     if (!holds(peer, range)) { /* before memory is taken */
-        struct wire_not_owner answer = {range, 0};
+        struct wire_not_owner answer = {range, 0, 0};
         send(s, peer, WIRE_NOT_OWNER, &answer, sizeof answer, NULL, 0);
         stage_port_drop(&in->port, WIRE_DROP_RANGE_UNKNOWN);
         return;

@@ -350,6 +350,8 @@ void gateway_ranges_affirmed(struct gateway_core *c, uint8_t node, uint64_t rang
 enum wire_drop gateway_ranges_denied(struct gateway_core *c, uint64_t now_us, uint8_t node,
                                      const struct wire_not_owner *answer) {
     struct segment *now = segment_now(c);
+    if (answer->is_leader)
+        c->leader = node;
     struct denial *d = denial_of(c, answer->range);
     if (!d)
         return WIRE_DROP_STALE;

@@ -368,7 +368,7 @@ static void act_gateway(struct sim *sim, struct sim_node *node, const struct rep
         sim_check_sealed(sim, a->range, a->owner, a->end);
         sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_SEALED, &sealed, sizeof sealed);
     } else {
-        struct wire_not_owner not_owner = {a->range, a->owner};
+        struct wire_not_owner not_owner = {a->range, a->owner, replica_leads(node->replica)};
         sim_node_to_gateway(sim, node, (uint8_t)a->gateway, WIRE_NOT_OWNER, &not_owner,
                             sizeof not_owner);
     }
@@ -485,7 +485,7 @@ static void gateway_body(struct sim *sim, struct sim_node *node, uint8_t gateway
     memcpy(&tx, frame->payload, sizeof tx);
     struct replica_event event = {.kind = REPLICA_EVENT_BODY};
     if (!holds(node, gateway, wire_tx_range(tx.id))) { /* before memory is taken */
-        struct wire_not_owner answer = {wire_tx_range(tx.id), 0};
+        struct wire_not_owner answer = {wire_tx_range(tx.id), 0, 0};
         sim->drops[WIRE_DROP_RANGE_UNKNOWN]++;
         sim_node_to_gateway(sim, node, gateway, WIRE_NOT_OWNER, &answer, sizeof answer);
         return;

@@ -290,7 +290,7 @@ static void what_a_seal_cuts_off_goes_again_under_new_ids(void **state) {
 }
 
 static void deny(struct world *w, uint8_t node, uint64_t range, uint64_t owner, uint64_t us) {
-    struct wire_not_owner answer = {range, owner};
+    struct wire_not_owner answer = {range, owner, 0};
     world_tick(w, us);
     world_frame(w, node, WIRE_NOT_OWNER, &answer, sizeof answer);
 }
@@ -312,7 +312,7 @@ static void a_lost_range_ends_what_was_sent_and_moves_the_rest(void **state) {
     for (uintptr_t i = 4; i < 6; i++)
         world_submit(w, 10, i); /* 64 positions are open from the start: sent at the next tick */
     w->sent_count = 0;
-    struct wire_not_owner answer = {R, 99};
+    struct wire_not_owner answer = {R, 99, 0};
     w->now_us += 2;
     world_frame(w, 0, WIRE_NOT_OWNER, &answer, sizeof answer);
     assert_int_equal(w->done_count, 3);
@@ -335,6 +335,25 @@ static void a_lost_range_ends_what_was_sent_and_moves_the_rest(void **state) {
     assert_int_equal(world_result(w, wire_tx_id(8, 0), 0), WIRE_DROP_NONE);
     assert_int_equal(world_result(w, wire_tx_id(8, 1), 0), WIRE_DROP_NONE);
     assert_int_equal(world_facts(w).outstanding_parts, 0);
+}
+
+/* Of a range that is opened for nobody the leader sends no VECTOR: its denial says that it leads.
+ */
+static void a_range_is_lost_on_the_word_of_a_leader_that_sent_no_vector(void **state) {
+    struct world *w = *state;
+    world_grant(w, R, 0);
+    world_submit(w, 10, 1);
+    world_tick(w, 1);
+    deny(w, 2, R, 99, 1000);
+    deny(w, 2, R, 99, GATEWAY_CORE_LOST_US + 1);
+    assert_true(world_facts(w).range == R && w->done_count == 0); /* one of three */
+    struct wire_not_owner answer = {R, 99, 1};
+    world_frame(w, 2, WIRE_NOT_OWNER, &answer, sizeof answer);
+    w->now_us += GATEWAY_CORE_LOST_US + 1;
+    world_frame(w, 2, WIRE_NOT_OWNER, &answer, sizeof answer);
+    assert_int_equal(world_facts(w).leader, 2);
+    assert_true(w->done_count == 1 && w->done[0].code == GATEWAY_CORE_DOUBT);
+    assert_int_equal(world_facts(w).lost, 1);
 }
 
 static void a_range_is_not_lost_on_the_word_of_few_or_of_those_who_know_less(void **state) {
@@ -635,6 +654,7 @@ int main(void) {
         TEST(an_expired_result_ends_its_transaction),
         TEST(what_a_seal_cuts_off_goes_again_under_new_ids),
         TEST(a_lost_range_ends_what_was_sent_and_moves_the_rest),
+        TEST(a_range_is_lost_on_the_word_of_a_leader_that_sent_no_vector),
         TEST(a_range_is_not_lost_on_the_word_of_few_or_of_those_who_know_less),
         TEST(seals_at_either_edge),
         TEST(an_older_range_sealed_leaves_the_younger_alone),
