@@ -153,7 +153,7 @@ class Namespaces:
             os.kill(pid, number)
         return pids
 
-    def _until(self, pids, done, seconds=20):
+    def _until(self, pids, done, seconds=60):
         end = time.monotonic() + seconds
         while not all(done(pid) for pid in pids):
             if time.monotonic() > end:

@@ -78,7 +78,9 @@ def check_faults(cluster):
     assert len(echoes(address, 100)) == 100, "a cut of TCP does not concern UDP"
     net.heal()
     net.cut("a", "client", one_way=True)
-    assert echoes(address, 100, lost=lambda: net.counted("cuts")) == [] and net.counted("cuts") == 100, "requests arrive, answers do not"
+    assert echoes(address, 100, lost=lambda: net.counted("cuts")) == []
+    cut = net.counted("cuts")
+    assert 100 <= cut <= 110, f"requests arrive, answers do not: {cut} were cut"  # an answer to ARP may be among them
     net.heal()
     net.isolate("a")
     assert echoes(address, 100, lost=lambda: 100) == []
