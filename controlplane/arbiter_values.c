@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/decimal.h"
 #include "maroon/error.h"
 
 /* ---- building blocks ---- */
@@ -23,13 +24,8 @@ int arbiter_json_u64(const json_t *object, const char *name, uint64_t max, uint6
             return MRN_ERR_MALFORMED;
         number = (uint64_t)json_integer_value(value);
     } else if (json_is_string(value)) {
-        const char *text = json_string_value(value);
-        if (!*text)
+        if (!decimal_read(json_string_value(value), &number))
             return MRN_ERR_MALFORMED;
-        for (; *text; text++)
-            if (*text < '0' || *text > '9' || __builtin_mul_overflow(number, 10, &number) ||
-                __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number))
-                return MRN_ERR_MALFORMED;
     } else if (value) {
         return MRN_ERR_MALFORMED;
     }

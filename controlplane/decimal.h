@@ -1,4 +1,4 @@
-/* decimal: numbers in names and query arguments. Pure, any thread. */
+/* decimal: numbers in names, query arguments and JSON strings. Pure, any thread. */
 #ifndef MAROON_DECIMAL_H
 #define MAROON_DECIMAL_H
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "controlplane/base64.h"
+#include "controlplane/decimal.h"
 #include "maroon/error.h"
 
 /* ---- writing ---- */
@@ -226,20 +227,7 @@ static int read_number(const json_t *object, const char *name, uint64_t *ret_num
     }
     if (!json_is_string(value))
         return MRN_ERR_MALFORMED;
-    const char *text = json_string_value(value);
-    size_t length = json_string_length(value);
-    uint64_t number = 0;
-    if (length == 0)
-        return MRN_ERR_MALFORMED;
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] < '0' || text[i] > '9')
-            return MRN_ERR_MALFORMED;
-        if (__builtin_mul_overflow(number, 10, &number) ||
-            __builtin_add_overflow(number, (uint64_t)(text[i] - '0'), &number))
-            return MRN_ERR_MALFORMED;
-    }
-    *ret_number = number;
-    return 0;
+    return decimal_read(json_string_value(value), ret_number) ? 0 : MRN_ERR_MALFORMED;
 }
 
 static int read_bool(const json_t *object, const char *name, bool *ret_value) {

@@ -26,18 +26,27 @@ OUT = HERE / "out"
 PROBE_SECONDS = 120
 
 
-def probe(program, measurement, **options):
-    """One run: the probe's JSON, or None with the reason on stderr."""
-    command = [str(program), measurement] + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+def probe_options(options):
+    return [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+
+
+def run_probe(command, name):
+    """What the command, called `name`, prints as JSON, or None with the reason on stderr."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
-        print(f"  {' '.join(command[1:])}: no result in {PROBE_SECONDS} s", file=sys.stderr)
+        print(f"  {name}: no result in {PROBE_SECONDS} s", file=sys.stderr)
         return None
     if done.returncode != 0:
-        print(f"  {' '.join(command[1:])}: {done.stderr.strip()}", file=sys.stderr)
+        print(f"  {name}: status {done.returncode} {done.stderr.strip()[-300:]}", file=sys.stderr)
         return None
     return json.loads(done.stdout)
+
+
+def probe(program, measurement, **options):
+    """One run: the probe's JSON, or None with the reason on stderr."""
+    command = [str(program), measurement, *probe_options(options)]
+    return run_probe(command, " ".join(command[1:]))
 
 
 def value_at(result, path):

@@ -1,7 +1,6 @@
 """Measuring clients and echo servers in network namespaces beside running nodes: what the fabrics of processes share."""
 import json
 import subprocess
-import sys
 import time
 
 import bench
@@ -33,21 +32,11 @@ class Guests:
         if "links" not in options:
             options = {"fabric": "af_packet", "interface": "eth0", "address": f"{address}/24", **options}
         return ["nice", "-n", str(self.nice), "ip", "netns", "exec", self.namespace(name), "env", *environment,
-                str(self.build / "perf/maroon-perf-net"), measurement] \
-            + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+                str(self.build / "perf/maroon-perf-net"), measurement, *bench.probe_options(options)]
 
     def run(self, guest, measurement, **options):
         """One run: the probe's JSON, or None with the reason on stderr."""
-        try:
-            done = subprocess.run(self.command(guest, measurement, **options), capture_output=True, text=True,
-                                  timeout=bench.PROBE_SECONDS)
-        except subprocess.TimeoutExpired:
-            print(f"  {measurement}: no result in {bench.PROBE_SECONDS} s", file=sys.stderr)
-            return None
-        if done.returncode != 0:
-            print(f"  {measurement}: status {done.returncode} {done.stderr.strip()[-300:]}", file=sys.stderr)
-            return None
-        return json.loads(done.stdout)
+        return bench.run_probe(self.command(guest, measurement, **options), measurement)
 
     def client_command(self, guest, **options):
         return self.command(guest, "client", nodes=self.node_list(), **self.client_links(), **options)

@@ -22,8 +22,8 @@ FAILED  $name"
     fi
 }
 
-soak crash_disk crash.py --durability disk --rounds "$rounds" --seed 101
-soak crash_memory crash.py --durability memory --rounds "$rounds" --seed 102
+soak crash_disk crash.py --durability disk --rounds "$rounds" --seed 101 --p50-ms 500 --max-ms 2000
+soak crash_memory crash.py --durability memory --rounds "$rounds" --seed 102 --p50-ms 500 --max-ms 2000
 soak handover_memory handover.py --count 20
 soak handover_disk handover.py --count 20 --durability disk
 soak failover failover.py --rounds "$((rounds / 2 + 1))" --quiet-seconds 60 # asserts the target: p50 30 ms, max 150 ms

@@ -16,7 +16,7 @@ static const char *check_positions(const struct replica *r) {
 }
 
 static bool controls_follow(const struct epoch *e) {
-    const struct wire_epoch_head *head = (const void *)e->bytes;
+    const struct wire_epoch_head *head = head_of(e);
     const struct wire_control *controls = wire_epoch_controls(e->bytes);
     for (uint32_t i = 0; i < head->control_count; i++)
         if ((controls[i].kind == WIRE_CONTROL_OPEN) == (e->before[i].state == RANGE_OPEN))
@@ -28,7 +28,7 @@ static const char *check_log(struct replica *r) {
     struct wire_hash previous = r->base_hash;
     for (uint64_t seq = r->base_seq + 1; seq <= r->last_seq; seq++) {
         const struct epoch *e = epoch_at(r, seq);
-        const struct wire_epoch_head *head = (const void *)e->bytes;
+        const struct wire_epoch_head *head = head_of(e);
         if (e->seq != seq || head->seq != seq ||
             memcmp(head->previous_hash, previous.bytes, sizeof previous))
             return "I2 one hash chain";

@@ -109,7 +109,7 @@ static const struct wire_interval *repair_interval(const struct replica *r, cons
         return NULL;
     const struct epoch *e = epoch_at(r, r->held_seq + 1);
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
-    uint32_t count = e->repairing ? ((const struct wire_epoch_head *)e->bytes)->interval_count : 0;
+    uint32_t count = e->repairing ? head_of(e)->interval_count : 0;
     for (uint32_t i = 0; i < count; i++)
         if (wire_tx_range(intervals[i].first_id) == g->range)
             return &intervals[i];

@@ -420,6 +420,9 @@ bool replica_range_openable(const struct replica *r, const struct range *g);
 
 /* ---- log.c ---- */
 bool replica_epoch_names(const struct epoch *e, uint64_t id);
+static inline const struct wire_epoch_head *head_of(const struct epoch *e) {
+    return (const struct wire_epoch_head *)e->bytes;
+}
 static inline struct epoch *epoch_at(const struct replica *r, uint64_t seq) {
     assert(seq > r->base_seq && seq <= r->last_seq);
     return &r->epochs[seq & (r->config.log_epochs - 1)];

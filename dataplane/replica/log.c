@@ -1,9 +1,5 @@
 #include "dataplane/replica/internal.h"
 
-static const struct wire_epoch_head *head_of(const struct epoch *e) {
-    return (const struct wire_epoch_head *)e->bytes;
-}
-
 const struct wire_hash *replica_log_hash(struct replica *r, uint64_t seq) {
     if (seq == r->base_seq)
         return &r->base_hash;

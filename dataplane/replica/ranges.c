@@ -312,10 +312,13 @@ static uint32_t window_now(const struct replica *r) {
     return min_u32(r->config.window, max_u32(share, 64));
 }
 
-/* Progress affirms a gateway's range, and NOT_OWNER is forgotten with it: what nobody has opened is
- * not affirmed by who is to open it before the arbiter has said whose it is. */
-static bool unconfirmed(const struct replica *r, const struct range *g) {
-    return r->role == REPLICA_ROLE_LEADER && may_open(g, g->hello_owner) && !g->open_waiting;
+/* Progress affirms the range to who claims it, and NOT_OWNER is forgotten with it. What came of
+ * another's bodies, who holds it or held it last, is not his; and what nobody has opened is not
+ * affirmed by who is to open it before the arbiter has said whose it is. */
+static bool affirms(const struct replica *r, const struct range *g) {
+    if (g->state == RANGE_UNOPENED)
+        return r->role != REPLICA_ROLE_LEADER || g->open_waiting;
+    return g->hello_owner == g->owner;
 }
 
 static void progress_tell(struct replica *r, struct range *g) {
@@ -344,10 +347,7 @@ void replica_ranges_tick(struct replica *r) {
         for (uint32_t i = 0; i < TICK_PROGRESS_MAX && r->progress_dirty.count; i++) {
             struct range *g = &r->ranges[replica_queue_pop(&r->progress_dirty)];
             g->progress_dirty = false;
-            /* Claimed by another than who holds it, or held it last: what came of that one's bodies
-             * is not his, and a range that is never opened for him must not look like his. */
-            bool others = g->state != RANGE_UNOPENED && g->hello_owner != g->owner;
-            if (g->in_use && g->hello_owner && !others && !unconfirmed(r, g))
+            if (g->in_use && g->hello_owner && affirms(r, g))
                 progress_tell(r, g);
         }
         r->progress_ns = r->now_ns;

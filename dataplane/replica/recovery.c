@@ -372,9 +372,8 @@ void replica_recovery_replay_end(struct replica *r) {
         replica_range_purge(r, &r->ranges[i]);
     r->noted_stable = max_u64(r->noted_stable, r->commit_seq);
     r->learned_seq = r->commit_seq; /* on whose word is not written down */
-    if (r->config.durable &&
-        !MUTANT(drop_of_start_unjournalled)) { /* what was left out of this replay is left out of
-                                                  the next, too */
+    /* What was left out of this replay is left out of the next, too. */
+    if (r->config.durable && !MUTANT(drop_of_start_unjournalled)) {
         struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_DROP);
         a->range = REPLICA_RANGES_ALL;
         a->position = r->append_position++;

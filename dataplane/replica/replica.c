@@ -334,7 +334,7 @@ uint32_t replica_delivery(const struct replica *replica, uint64_t seq, const uin
     struct replica *r =
         (struct replica *)(uintptr_t)replica; /* caches of looking up are not state */
     struct epoch *e = epoch_at(r, seq);
-    const struct wire_epoch_head *head = (const void *)e->bytes;
+    const struct wire_epoch_head *head = head_of(e);
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     uint32_t count = 0;
     for (uint32_t i = 0; i < head->interval_count; i++) { /* number seq mod count comes first */

@@ -48,9 +48,9 @@ bool replica_retired_put(struct replica *r, uint64_t range, uint32_t end, uint32
 
 static bool waits_for_control(const struct replica *r, uint64_t range) {
     for (uint64_t seq = r->exec_seq + 1; seq <= r->last_seq; seq++) {
-        const uint8_t *bytes = epoch_at(r, seq)->bytes;
-        const struct wire_control *controls = wire_epoch_controls(bytes);
-        for (uint32_t i = 0; i < ((const struct wire_epoch_head *)bytes)->control_count; i++)
+        const struct epoch *e = epoch_at(r, seq);
+        const struct wire_control *controls = wire_epoch_controls(e->bytes);
+        for (uint32_t i = 0; i < head_of(e)->control_count; i++)
             if (controls[i].range == range)
                 return true;
     }

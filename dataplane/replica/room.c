@@ -71,7 +71,7 @@ uint32_t replica_slots_room(const struct replica *r) {
 static uint32_t slots_wanted(struct replica *r, const struct epoch *e) {
     const struct wire_interval *intervals = wire_epoch_intervals(e->bytes);
     uint32_t wanted = e->repairing;
-    for (uint32_t i = 0; i < ((const struct wire_epoch_head *)e->bytes)->interval_count; i++) {
+    for (uint32_t i = 0; i < head_of(e)->interval_count; i++) {
         struct range *g = replica_range_find(r, wire_tx_range(intervals[i].first_id));
         uint32_t offset = wire_tx_offset(intervals[i].first_id), end = offset + intervals[i].count;
         for (offset = max_u32(offset, g->received); offset < end; offset++)

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -61,6 +62,19 @@ void follower_tick(struct follower *follower, uint64_t later_ns) {
     follower_step(follower, &event);
 }
 
+void follower_run(struct follower *follower, uint64_t later_ns) {
+    uint64_t last = 0;
+    follower_tick(follower, later_ns);
+    for (uint32_t i = 0; i < follower->actions.count; i++)
+        if (follower->actions.items[i].kind == REPLICA_ACTION_DELIVER)
+            last = follower->actions.items[i].seq;
+    while (follower->executed_seq < last) {
+        struct replica_event executed = {.kind = REPLICA_EVENT_EXECUTED};
+        executed.executed.seq = ++follower->executed_seq;
+        follower_step(follower, &executed);
+    }
+}
+
 void follower_hear(struct follower *follower, uint8_t peer, enum wire_kind kind, uint8_t flags,
                    const void *payload, uint16_t bytes) {
     struct replica_event event = {.kind = REPLICA_EVENT_FRAME};
@@ -72,4 +86,26 @@ void follower_hear(struct follower *follower, uint8_t peer, enum wire_kind kind,
                                                .incarnation = 1,
                                                .stage = WIRE_STAGE_GOSSIP};
     follower_step(follower, &event);
+}
+
+void follower_take_over(struct follower *follower, uint64_t term, uint64_t last_seq,
+                        const struct wire_hash *last_hash, uint64_t commit_seq) {
+    struct replica_event won = {.kind = REPLICA_EVENT_CAMPAIGN_RESULT};
+    won.campaign.revision = won.campaign.term = term;
+    won.campaign.token = 9;
+    won.campaign.won = true;
+    follower_step(follower, &won);
+    follower_run(follower, US);
+    struct wire_promise promise = {.term = term,
+                                   .token = won.campaign.token,
+                                   .promised_term = term,
+                                   .last_term = term - 1,
+                                   .last_seq = last_seq,
+                                   .commit_seq = commit_seq,
+                                   .wall_clock_us = 1000,
+                                   .incarnations = {1, 1, 1}};
+    memcpy(promise.last_hash, last_hash->bytes, sizeof promise.last_hash);
+    follower_hear(follower, 2, WIRE_PROMISE, 0, &promise, sizeof promise);
+    assert_true(replica_leads(follower->replica));
+    follower_run(follower, US);
 }

@@ -18,7 +18,7 @@
 
 struct world {
     struct follower node;
-    uint64_t seq, executed_seq, commit_max;
+    uint64_t seq, commit_max;
     struct wire_hash previous;
     uint32_t handovers, resignations, campaigns;
     uint8_t successor;
@@ -32,19 +32,6 @@ static void see(void *context, const struct replica_action *a) {
         return;
     w->handovers++;
     w->successor = a->peer;
-}
-
-static void tick(struct world *w, uint64_t later_ns) {
-    follower_tick(&w->node, later_ns);
-    uint64_t last = 0;
-    for (uint32_t i = 0; i < w->node.actions.count; i++)
-        if (w->node.actions.items[i].kind == REPLICA_ACTION_DELIVER)
-            last = w->node.actions.items[i].seq;
-    while (w->executed_seq < last) {
-        struct replica_event executed = {.kind = REPLICA_EVENT_EXECUTED};
-        executed.executed.seq = ++w->executed_seq;
-        follower_step(&w->node, &executed);
-    }
 }
 
 /* The next epoch of node 0: opens the range, or orders the next body of it. */
@@ -109,32 +96,15 @@ static void lead(struct world *w, uint64_t commit_seq) {
         propose(w);
     for (uint64_t seq = 2; seq <= HELD; seq++)
         body(w, seq);
-    tick(w, US);
-    struct replica_event won = {.kind = REPLICA_EVENT_CAMPAIGN_RESULT};
-    won.campaign.revision = won.campaign.term = TERM + 1;
-    won.campaign.token = 9;
-    won.campaign.won = true;
-    follower_step(&w->node, &won);
-    tick(w, US);
-    struct wire_promise promise = {.term = TERM + 1,
-                                   .token = 9,
-                                   .promised_term = TERM + 1,
-                                   .last_term = TERM,
-                                   .last_seq = NAMED,
-                                   .commit_seq = commit_seq,
-                                   .wall_clock_us = 1000,
-                                   .incarnations = {1, 1, 1}};
-    memcpy(promise.last_hash, w->previous.bytes, sizeof promise.last_hash);
-    follower_hear(&w->node, 2, WIRE_PROMISE, 0, &promise, sizeof promise);
-    assert_true(replica_leads(w->node.replica));
-    tick(w, US); /* its own epoch */
+    follower_run(&w->node, US);
+    follower_take_over(&w->node, TERM + 1, NAMED, &w->previous, commit_seq);
 }
 
 /* And both others have acknowledged that. */
 static void take_over(struct world *w) {
     lead(w, NAMED);
     acknowledge(w, NAMED + 1);
-    tick(w, US);
+    follower_run(&w->node, US);
     assert_int_equal(committed(w), NAMED + 1);
     assert_int_equal(w->handovers, 0);
 }
@@ -145,12 +115,12 @@ static void who_cannot_get_what_others_have_hands_over(void **state) {
     take_over(&w);
     for (int i = 0; i < 35; i++) { /* less than four slices of 10 ms */
         acknowledge(&w, NAMED + 1);
-        tick(&w, MS);
+        follower_run(&w.node, MS);
     }
     assert_int_equal(w.handovers, 0);
     for (int i = 0; i < 10; i++) {
         acknowledge(&w, NAMED + 1);
-        tick(&w, MS);
+        follower_run(&w.node, MS);
     }
     assert_int_equal(w.handovers, 1);
     assert_int_not_equal(w.successor, 1);
@@ -165,13 +135,13 @@ static void who_gets_them_one_by_one_leads_on(void **state) {
     for (uint64_t seq = HELD + 1; seq <= NAMED; seq++) {
         for (int i = 0; i < 30; i++) {
             acknowledge(&w, NAMED + 1);
-            tick(&w, MS);
+            follower_run(&w.node, MS);
         }
         body(&w, seq);
     }
     for (int i = 0; i < 60; i++) {
         acknowledge(&w, NAMED + 1);
-        tick(&w, MS);
+        follower_run(&w.node, MS);
     }
     assert_int_equal(w.handovers, 0);
     follower_close(&w.node);
@@ -181,7 +151,7 @@ static void who_gets_them_one_by_one_leads_on(void **state) {
 static void lead_on(struct world *w, int ms) {
     for (int i = 0; i < ms; i++) {
         acknowledge(w, HELD);
-        tick(w, MS);
+        follower_run(&w->node, MS);
     }
 }
 
@@ -201,7 +171,7 @@ static void what_nobody_could_acknowledge_goes_with_another_term(void **state) {
     struct replica_event gone = {.kind = REPLICA_EVENT_LEADER_KEY};
     gone.leader_key.node = REPLICA_NODE_NONE;
     follower_step(&w.node, &gone);
-    tick(&w, US);
+    follower_run(&w.node, US);
     assert_int_equal(w.campaigns, 1);
     follower_close(&w.node);
 }
@@ -215,7 +185,7 @@ static void who_could_acknowledge_more_is_handed_over_to(void **state) {
         struct wire_ack ack = {TERM + 1, HELD + 1, HELD};
         acknowledge(&w, HELD);
         follower_hear(&w.node, 2, WIRE_ACK, 0, &ack, sizeof ack);
-        tick(&w, MS);
+        follower_run(&w.node, MS);
     }
     assert_int_equal(w.handovers, 1);
     assert_int_equal(w.successor, 2);

@@ -19,7 +19,7 @@
 
 struct world {
     struct follower node;
-    uint64_t seq, executed_seq;
+    uint64_t seq;
     struct wire_hash previous;
     bool taken[SLOTS];
     uint32_t refused, dropped_ranges;
@@ -41,19 +41,6 @@ static void see(void *context, const struct replica_action *a) {
     w->own_bodies = 0;
     for (uint32_t i = 0; i < head->interval_count; i++)
         w->own_bodies += wire_epoch_intervals(a->tail)[i].count;
-}
-
-static void tick(struct world *w, uint64_t later_ns) {
-    follower_tick(&w->node, later_ns);
-    uint64_t last = 0;
-    for (uint32_t i = 0; i < w->node.actions.count; i++)
-        if (w->node.actions.items[i].kind == REPLICA_ACTION_DELIVER)
-            last = w->node.actions.items[i].seq;
-    while (w->executed_seq < last) {
-        struct replica_event executed = {.kind = REPLICA_EVENT_EXECUTED};
-        executed.executed.seq = ++w->executed_seq;
-        follower_step(&w->node, &executed);
-    }
 }
 
 static uint64_t digest(uint64_t range, uint32_t offset) {
@@ -109,7 +96,7 @@ static void propose(struct world *w, uint32_t offset, uint16_t count) {
     uint32_t length = wire_epoch_bytes(frame.head.control_count, frame.head.interval_count);
     w->previous = wire_hash_blake2b(&frame.head, length);
     follower_hear(&w->node, 0, WIRE_PROPOSE, 0, &frame, (uint16_t)(sizeof frame.propose + length));
-    tick(w, US);
+    follower_run(&w->node, US);
 }
 
 static void open_world(struct world *w, bool durable) {
@@ -140,23 +127,7 @@ static void acknowledge(struct world *w, uint64_t seq) {
 
 /* Node 1 wins term 101 with the log as it is. */
 static void take_over(struct world *w) {
-    struct replica_event won = {.kind = REPLICA_EVENT_CAMPAIGN_RESULT};
-    won.campaign.revision = won.campaign.term = TERM + 1;
-    won.campaign.token = 9;
-    won.campaign.won = true;
-    follower_step(&w->node, &won);
-    tick(w, US);
-    struct wire_promise promise = {.term = TERM + 1,
-                                   .token = 9,
-                                   .promised_term = TERM + 1,
-                                   .last_term = TERM,
-                                   .last_seq = w->seq,
-                                   .wall_clock_us = 1000,
-                                   .incarnations = {1, 1, 1}};
-    memcpy(promise.last_hash, w->previous.bytes, sizeof promise.last_hash);
-    follower_hear(&w->node, 2, WIRE_PROMISE, 0, &promise, sizeof promise);
-    assert_true(replica_leads(w->node.replica));
-    tick(w, US);
+    follower_take_over(&w->node, TERM + 1, w->seq, &w->previous, 0);
 }
 
 static uint64_t held(const struct world *w) {
@@ -174,26 +145,26 @@ static void what_epochs_name_displaces_what_none_names(void **state) {
     bodies(&w, UNNAMED, 0, 4, REPLICA_NODE_NONE);
     propose(&w, 0, 8);
     bodies(&w, NAMED, 0, 8, 0);
-    tick(&w, US);
+    follower_run(&w.node, US);
     assert_int_equal(held(&w), 2);
     propose(&w, 8, 4); /* of the sixteen slots two are free */
-    tick(&w, US);
-    tick(&w, US);
+    follower_run(&w.node, US);
+    follower_run(&w.node, US);
     assert_int_equal(w.dropped_ranges, 1); /* the journal was told */
     assert_false(here(&w, UNNAMED, 5) || here(&w, UNNAMED, 6));
     for (uint32_t offset = 0; offset < 4; offset++) /* out-of-order bodies went first */
         assert_true(here(&w, UNNAMED, offset));
     bodies(&w, NAMED, 8, 12, 0);
-    tick(&w, US);
+    follower_run(&w.node, US);
     assert_int_equal(held(&w), 3);
     propose(&w, 12, 2);
-    tick(&w, US);
-    tick(&w, US);
+    follower_run(&w.node, US);
+    follower_run(&w.node, US);
     assert_int_equal(w.dropped_ranges, 2);
     for (uint32_t offset = 0; offset < 4; offset++)
         assert_false(here(&w, UNNAMED, offset));
     bodies(&w, NAMED, 12, 14, 0);
-    tick(&w, US);
+    follower_run(&w.node, US);
     assert_int_equal(held(&w), 4);
     follower_close(&w.node);
 }
@@ -207,12 +178,12 @@ static void a_first_epoch_names_no_more_than_all_have_place_for(void **state) {
     bodies(&w, UNNAMED, 0, 8, REPLICA_NODE_NONE);
     propose(&w, 0, 6);
     bodies(&w, NAMED, 0, 6, 0);
-    tick(&w, US);
+    follower_run(&w.node, US);
     take_over(&w);
     assert_int_equal(w.own_bodies, 2);
     acknowledge(&w, 3);
-    tick(&w, US);
-    tick(&w, US);
+    follower_run(&w.node, US);
+    follower_run(&w.node, US);
     assert_int_equal(w.own_bodies, 6); /* what was before is committed */
     follower_close(&w.node);
 }
@@ -224,7 +195,7 @@ static void with_no_place_at_all_it_is_empty(void **state) {
     bodies(&w, UNNAMED, 0, 8, REPLICA_NODE_NONE);
     propose(&w, 0, 8);
     bodies(&w, NAMED, 0, 8, 0);
-    tick(&w, US);
+    follower_run(&w.node, US);
     w.own_intervals = UINT32_MAX;
     take_over(&w);
     assert_int_equal(w.own_intervals, 0);
@@ -240,17 +211,17 @@ static void in_the_logs_last_quarter_a_first_epoch_waits_for_a_quorum(void **sta
     for (uint32_t offset = 0; offset < 3; offset++) {
         propose(&w, offset, 1);
         bodies(&w, NAMED, offset, offset + 1, 0);
-        tick(&w, US);
+        follower_run(&w.node, US);
     }
     assert_int_equal(held(&w), 4);
     w.own_intervals = UINT32_MAX;
     take_over(&w);
     acknowledge(&w, 3);
-    tick(&w, US);
-    tick(&w, US);
+    follower_run(&w.node, US);
+    follower_run(&w.node, US);
     assert_int_equal(w.own_intervals, UINT32_MAX); /* nothing was proposed */
     acknowledge(&w, 4);
-    tick(&w, US);
+    follower_run(&w.node, US);
     assert_int_equal(w.own_intervals, 0);
     follower_close(&w.node);
 }
@@ -262,7 +233,7 @@ static void one_of_two_that_wait_for_each_other_gets_whole(void **state) {
     open_world(&w, false);
     take_over(&w);
     acknowledge(&w, 2);
-    tick(&w, US);
+    follower_run(&w.node, US);
     for (uint32_t offset = 0; offset < 4; offset++) {
         assert_true(body(&w, NAMED, offset, (uint16_t)(7 - offset), REPLICA_NODE_NONE));
         assert_true(body(&w, UNNAMED, offset, (uint16_t)(7 - offset), REPLICA_NODE_NONE));
@@ -274,7 +245,7 @@ static void one_of_two_that_wait_for_each_other_gets_whole(void **state) {
             (void)body(&w, NAMED, offset, (uint16_t)(7 - offset), REPLICA_NODE_NONE);
         }
         acknowledge(&w, 2);
-        tick(&w, MS);
+        follower_run(&w.node, MS);
     }
     assert_true(w.refused > 0);
     assert_int_equal(w.own_bodies, 7);
