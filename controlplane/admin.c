@@ -33,6 +33,7 @@ struct admin {
     int epoll_fd;
     struct loop_timer timer, waiting_timer;
     struct request *waiting; /* for an epoch */
+    bool stopping;
 };
 
 /* One request; waits for a snapshot or an epoch, at most. */
@@ -327,6 +328,9 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
         *upload_bytes = 0; /* nothing here takes a body */
         return MHD_YES;
     }
+    /* What a page is made of is gone; those that waited for theirs have been told how it ended. */
+    if (admin->stopping && !request->answered && !request->waited)
+        return reply_message(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "this node stops");
     if (strcmp(method, "GET") == 0)
         return answer_get(admin, request, url);
     if (strcmp(method, "POST") == 0 && strcmp(url, "/v1/handover") == 0)
@@ -454,6 +458,7 @@ int admin_start(const struct admin_setup *setup, struct admin **ret_admin) {
 void admin_stop(struct admin *admin) {
     if (!admin)
         return;
+    admin->stopping = true;
     waiting_look(admin, true);
     run(admin); /* lets requests that were resumed just now be answered */
     loop_fd_clear(admin->setup.loop, admin->epoll_fd);

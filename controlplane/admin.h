@@ -42,7 +42,9 @@ struct admin_setup {
 /* Binds config->admin_listen ("A:P", "[A]:P"). Returns 0, MRN_ERR_INVALID (address), MRN_ERR_IO
  * (cannot bind), MRN_ERR_NO_MEMORY. */
 int admin_start(const struct admin_setup *setup, struct admin **ret_admin);
-/* After snapshot_destroy, so that no request waits any more. NULL is allowed. */
+/* After snapshot_destroy and stretches_destroy, so that no request waits any more. What asks until
+ * then is answered 503: of the setup only loop and arbiter are used, the rest may be gone. NULL is
+ * allowed. */
 void admin_stop(struct admin *admin);
 
 /* An epoch was published: answers who waits for it. */

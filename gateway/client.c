@@ -270,13 +270,21 @@ int mrn_gateway_open(const struct mrn_gateway_config *config, struct net *net,
     return 0;
 }
 
-void mrn_gateway_close(struct mrn_gateway *g) {
+void mrn_gateway_stop(struct mrn_gateway *g) {
     uint64_t one = 1;
     pthread_mutex_lock(&g->mutex);
+    bool stopped = g->closing;
     g->closing = true;
     pthread_cond_broadcast(&g->ready_cond);
     pthread_mutex_unlock(&g->mutex);
+    if (stopped)
+        return;
     (void)!write(g->wake_fd, &one, sizeof one);
     pthread_join(g->thread, NULL);
+    gateway_calls_end(g);
+}
+
+void mrn_gateway_close(struct mrn_gateway *g) {
+    mrn_gateway_stop(g);
     free_all(g);
 }

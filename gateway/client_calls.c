@@ -348,11 +348,14 @@ static void free_ready(struct ready *ready) {
     }
 }
 
-void gateway_calls_close(struct mrn_gateway *g) {
+void gateway_calls_end(struct mrn_gateway *g) {
+    gateway_calls_take(g); /* no more come in */
     end_all(g, &g->outstanding);
-    end_all(g, &g->incoming);
     end_all(g, &g->waiting);
     end_all(g, &g->queries);
+}
+
+void gateway_calls_close(struct mrn_gateway *g) {
     free_ready(g->given);
     free_ready(g->ready_first);
     pthread_cond_destroy(&g->ready_cond);

@@ -81,7 +81,9 @@ void gateway_calls_expire(struct mrn_gateway *g);
 void gateway_calls_done(struct mrn_gateway *g, const struct gateway_core_done *done);
 void gateway_calls_state(struct mrn_gateway *g, const struct gateway_core_state *state);
 void gateway_calls_event(struct mrn_gateway *g, const struct gateway_core_event *event);
-/* Answers all that are left, frees everything. The thread has ended. */
+/* Answers all that are left: the thread has ended, and `closing` is set. */
+void gateway_calls_end(struct mrn_gateway *g);
+/* Frees what no poll took. */
 void gateway_calls_close(struct mrn_gateway *g);
 
 #endif

@@ -157,8 +157,20 @@ class Namespaces:
         end = time.monotonic() + seconds
         while not all(done(pid) for pid in pids):
             if time.monotonic() > end:
-                raise Trouble(f"processes {pids} do not follow their signal")
+                raise Trouble(f"processes {pids} do not follow their signal; their threads: {self._threads(pids)}")
             time.sleep(0.001)
+
+    @staticmethod
+    def _threads(pids):
+        """Name, state and where in the kernel each waits: R without a place turns in the program."""
+        said = []
+        for task in (task for pid in pids for task in pathlib.Path(f"/proc/{pid}/task").glob("*")):
+            try:
+                state = (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                said.append(f"{(task / 'comm').read_text().strip()} {state} {(task / 'wchan').read_text()}")
+            except OSError:
+                pass  # it ended
+        return said
 
     @staticmethod
     def _state(pid):

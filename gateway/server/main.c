@@ -153,9 +153,10 @@ static int serve(struct net *net) {
     bool taken = wait_for_end();
     MHD_quiesce_daemon(daemon);
     net_telemetry_stop();
-    mrn_gateway_close(server.gateway); /* calls every waiting request back */
+    mrn_gateway_stop(server.gateway); /* calls every waiting request back */
     monitor_stop(server.monitor);
     MHD_stop_daemon(daemon);
+    mrn_gateway_close(server.gateway); /* asked until here */
     monitor_free(server.monitor);
     mrn_log_info("stopped", "why=%s", taken ? "range_taken" : "signal");
     return taken ? 1 : 0;

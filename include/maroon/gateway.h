@@ -1,7 +1,7 @@
 /* gateway: submit transactions to a maroon cluster from any program.
  *
  *   mrn_gateway_open --> threads call mrn_gateway_submit; each is answered once, by its callback or
- * through mrn_gateway_poll --> mrn_gateway_close
+ * through mrn_gateway_poll --> mrn_gateway_stop --> mrn_gateway_close
  *
  * The library holds a key range, gives each transaction its id, sends it to every node, repeats it
  * until its result is there: a transaction that was taken is executed exactly once, whatever fails
@@ -140,7 +140,12 @@ void mrn_gateway_facts(struct mrn_gateway *gateway, struct mrn_gateway_facts *re
 /* Name of a reason, from 0; NULL behind the last. */
 const char *mrn_gateway_drop_name(uint32_t reason);
 
-/* Ends the thread; what has no answer yet is answered with MRN_ERR_CLOSED. */
+/* Ends the gateway's thread; what has no answer yet is answered with MRN_ERR_CLOSED, in the
+ * caller's thread, before this returns. Other threads may go on calling: submit and query return
+ * MRN_ERR_CLOSED, facts stay as they were, poll gives the answers that are left. By one thread. */
+void mrn_gateway_stop(struct mrn_gateway *gateway);
+
+/* Stops, unless that was done, and frees: no other thread may be inside a call, or make one. */
 void mrn_gateway_close(struct mrn_gateway *gateway);
 
 #endif

@@ -250,6 +250,49 @@ def check_no_node(cluster, address):
         assert answer.status == 503 and answer.json()["code"] == "unavailable", answer
 
 
+def ask_until_closed(address, requests):
+    """On one connection that is kept, as fast as it answers."""
+    host, port = address.split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            while True:
+                connection.sendall(requests)
+                if not connection.recv(65536):
+                    return
+    except OSError:
+        pass
+
+
+def asked_all_the_time(address, paths):
+    """Threads that ask until nobody answers, 2 for each path."""
+    threads = []
+    for path in paths:
+        one = (f"POST {path} HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
+               '{"account":"77","amount":"1" }' if path.startswith("/bank") else f"GET {path} HTTP/1.1\r\nHost: g\r\n\r\n")
+        threads += [threading.Thread(target=ask_until_closed, args=(address, one.encode() * 8)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def check_end_while_asked(cluster, address):
+    """A program ends cleanly while it is asked. Some of what its pages are made of is freed before its HTTP server ends."""
+    first = cluster.others[1]
+    port = int(address.split(":")[1]) + 4
+    home = first.workdir
+    for number in range(6):
+        gateway = Process(f"gateway4.{number}", [home / c.GATEWAY.name], home, user=first.user,
+                          environment={**first.environment, "KEY_RANGE": str(10 + number), "GATEWAY_PORT": str(port)})
+        cluster.others.append(gateway.start())
+        wait_until(lambda: http.request(f"127.0.0.1:{port}", "/readyz").status == 200, 60, "it is ready", alive=[gateway])
+        threads = asked_all_the_time(f"127.0.0.1:{port}", ["/bank.v1.Bank/Deposit", "/v1/status", "/v1/tx/5", "/metrics"])
+        time.sleep(0.1)
+        assert gateway.stop() == 0, f"{gateway.name} ends cleanly while it is asked"
+        for thread in threads:
+            thread.join()
+        cluster.others.remove(gateway)
+
+
 def check_metrics(address):
     metrics = http.metrics(address)
     for name in ("transaction_latency_seconds_count", "window_full_total", "rx_packets_total", "tx_packets_total",
@@ -272,9 +315,16 @@ def gateway_http(cluster):
     check_full_window(cluster, two)
     check_no_node(cluster, one)
     check_metrics(one)
+    check_end_while_asked(cluster, one)
     check_full_keys(one, f"{host}:{int(port) + 1}")  # where local.start puts it
-    for process in cluster.others[::-1]:
+    node, *gateways = cluster.others
+    for process in gateways[::-1]:
         assert process.stop() == 0, f"{process.name} ends cleanly on SIGTERM, also while it is watched"
+    threads = asked_all_the_time(f"{host}:{int(port) + 1}", ["/v1/status", "/readyz", "/metrics", "/v1/epochs?from=1&wait_ms=100"])
+    time.sleep(0.1)
+    assert node.stop() == 0, "the node ends cleanly while it is asked"
+    for thread in threads:
+        thread.join()
     try:
         while watch.message() is not None:
             pass

@@ -7,10 +7,12 @@
 #include <cmocka.h>
 
 #include <jansson.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -172,6 +174,60 @@ static void test_single_node_leads_grants_and_shows(void **state) {
     control_announce_stop(node.control);
     expect_down(&node, MAILBOX_DOWN_STOP);
     stop_node(&node);
+}
+
+static int admin_connect(const struct node *node) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    address.sin_port =
+        htons((uint16_t)strtoul(strchr(node->config.admin_listen, ':') + 1, NULL, 10));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+static void ask(int fd, const char *method_and_path) {
+    char request[128];
+    int count =
+        snprintf(request, sizeof request, "%s HTTP/1.1\r\nHost: node\r\n\r\n", method_and_path);
+    assert_int_equal(write(fd, request, (size_t)count), count);
+}
+
+/* Peers and tools ask until the end; the mailbox is gone by then. */
+static void test_who_asks_a_stopped_node_is_refused(void **state) {
+    (void)state;
+    static const char *const asked[] = {"GET /v1/status",
+                                        "GET /readyz",
+                                        "GET /healthz",
+                                        "GET /metrics",
+                                        "GET /v1/snapshot",
+                                        "GET /v1/stretch?after=0",
+                                        "GET /v1/epochs?from=9999999&wait_ms=25000",
+                                        "POST /v1/handover"};
+    enum { ASKED = sizeof asked / sizeof *asked };
+    static struct node node;
+    int fd[ASKED];
+    char answer[4096];
+    setup(&node, 0, 1);
+    start_node(&node);
+    for (size_t i = 0; i < ASKED; i++) {
+        fd[i] = admin_connect(&node);
+        ask(fd[i], "GET /nothing");
+        assert_true(read(fd[i], answer, sizeof answer) > 0); /* it is accepted */
+    }
+    control_stop(node.control);
+    mailbox_destroy(node.mailbox);
+    for (size_t i = 0; i < ASKED; i++)
+        ask(fd[i], asked[i]);
+    control_destroy(node.control);
+    for (size_t i = 0; i < ASKED; i++) {
+        ssize_t count = read(fd[i], answer, sizeof answer - 1);
+        answer[count > 0 ? count : 0] = '\0';
+        if (!strstr(answer, " 503 "))
+            fail_msg("%s: %s", asked[i], answer);
+        close(fd[i]);
+    }
+    fixture_remove_dir(node.dir);
 }
 
 static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
@@ -408,6 +464,7 @@ static int stop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_node_leads_grants_and_shows),
+        cmocka_unit_test(test_who_asks_a_stopped_node_is_refused),
         cmocka_unit_test(test_data_dir_is_locked_and_bad_configs_are_refused),
         cmocka_unit_test(test_full_mailbox_loses_no_fact),
         cmocka_unit_test(test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot),
