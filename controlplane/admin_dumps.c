@@ -29,6 +29,11 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     number(object, "pointerSeq", arbiter_dump(setup->arbiter)->seq);
     number(object, "dumps", status.dumps);
     number(object, "failures", status.failures);
+    (void)json_object_set_new(object, "turn", json_boolean(setup->dumps->ours));
+    number(object, "turnsOthers", setup->dumps->others);
+    number(object, "turnsUnfenced", setup->dumps->unfenced);
+    number(object, "turnsLost", setup->arbiter->dump_turn_losses);
+    number(object, "overtaken", status.overtaken);
     number(object, "lastSeq", status.last_seq);
     number(object, "lastWallMs", status.last_wall_ms);
     number(object, "lastDurationMs", status.last_duration_ms);
@@ -54,6 +59,17 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
     const struct admin_row rows[] = {
         {"dumps_total", "counter", "dumps made by this node", status.dumps},
         {"dump_failures_total", "counter", "dumps and looks that failed", status.failures},
+        {"dump_turn", "gauge", "1 while it is this node's turn to dump (dump/turn in etcd)",
+         setup->dumps->ours},
+        {"dump_turns_others_total", "counter", "turns not had, since another node was at it",
+         setup->dumps->others},
+        {"dump_turns_unfenced_total", "counter",
+         "dumps begun without the turn: another node may have dumped the same epoch",
+         setup->dumps->unfenced},
+        {"dump_turns_lost_total", "counter", "turns that another node took over meanwhile",
+         setup->arbiter->dump_turn_losses},
+        {"dumps_overtaken_total", "counter", "dumps given up, since another node's was as new",
+         status.overtaken},
         {"dump_error", "gauge", "1 while the last one failed", status.error != 0},
         {"dump_latest_seq", "gauge", "epoch of the newest dump in the store", status.latest_seq},
         {"dump_pointer_seq", "gauge", "the same, as dump/latest in etcd says",
