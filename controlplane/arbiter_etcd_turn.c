@@ -15,7 +15,8 @@
  * sees for itself, by its own clock, that the holder has stopped writing it. So it is free again
  * HOLD after a holder died, also when that one's lease would live on, and a holder whose lease is
  * lost goes on undisturbed. Every write compares the revision that was seen last; an answer that
- * was lost is recognized by our process token in the key. One write at a time. */
+ * was lost is recognized by our process token in the key. What an earlier process of our index held
+ * is ours to take at once. One write at a time. */
 #define HOLD_NS UINT64_C(6000000000)
 #define KEEP_NS UINT64_C(2000000000)
 #define ATTEMPTS_MAX 3
@@ -29,19 +30,24 @@ static void turn_tell(struct arbiter_etcd *arbiter, enum arbiter_turn turn) {
         done(arbiter->turn.context, turn);
 }
 
-/* What the key holds; a value that cannot be read is another's. */
-static bool turn_seen(struct arbiter_etcd *arbiter, const struct etcd_response *response) {
+enum holder { HOLDER_OTHER = 0, HOLDER_OUR_INDEX, HOLDER_US };
+
+/* Who the key says; what cannot be read is another's. */
+static enum holder turn_seen(struct arbiter_etcd *arbiter, const struct etcd_response *response) {
     const struct etcd_kv *kv = response->kv_count ? &response->kvs[0] : NULL;
-    uint64_t revision = kv ? kv->mod_revision : 0, token = 0;
+    uint64_t revision = kv ? kv->mod_revision : 0, token = 0, node = UINT64_MAX;
     json_t *root = kv ? json_loadb(kv->value, kv->value_bytes, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    if (!root || arbiter_json_u64(root, "process", UINT64_MAX, &token))
+    if (root && (arbiter_json_u64(root, "process", UINT64_MAX, &token) ||
+                 arbiter_json_u64(root, "node", UINT64_MAX, &node)))
         token = 0;
     json_decref(root);
     if (revision != arbiter->turn.revision) {
         arbiter->turn.revision = revision;
         arbiter->turn.seen_ns = loop_now_ns(arbiter->base.setup.loop);
     }
-    return token == arbiter->base.setup.process_token;
+    return token == arbiter->base.setup.process_token       ? HOLDER_US
+           : node == arbiter->base.setup.config->node_index ? HOLDER_OUR_INDEX
+                                                            : HOLDER_OTHER;
 }
 
 static void turn_failed(struct arbiter_etcd *arbiter, const struct etcd_answer *answer) {
@@ -52,14 +58,15 @@ static void turn_failed(struct arbiter_etcd *arbiter, const struct etcd_answer *
 }
 
 static void turn_refused(struct arbiter_etcd *arbiter, const struct etcd_answer *answer) {
-    bool ours = turn_seen(arbiter, &answer->responses[0]);
+    enum holder holder = turn_seen(arbiter, &answer->responses[0]);
+    bool ours = holder == HOLDER_US;
     bool again = arbiter->turn.attempts++ < ATTEMPTS_MAX;
     switch (arbiter->turn.what) {
     case TURN_TAKE:
-        if (!again || (arbiter->turn.revision && !ours))
+        if (!again || (arbiter->turn.revision && holder == HOLDER_OTHER))
             turn_tell(arbiter, ARBITER_TURN_OTHERS);
         else
-            arbiter->turn.seen_ns = 0; /* given back, or ours with a lost answer: taken at once */
+            arbiter->turn.seen_ns = 0; /* given back, or ours: taken at once */
         return;
     case TURN_KEEP:
         arbiter->turn.ours = ours; /* else its answer was lost */
