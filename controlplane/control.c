@@ -649,6 +649,17 @@ static void resign_and_wait(struct control *control) {
         loop_run_once(control->loop, 50);
 }
 
+/* A dataplane that fails says why and ends, and then we are stopped: perhaps before its turn came.
+ * All else that it still asked for is asked again, or no longer of use. */
+static void take_last_words(struct control *control) {
+    struct mailbox_up message;
+    while (mailbox_receive_up(control->mailbox, &message)) {
+        message.text[sizeof message.text - 1] = '\0';
+        if (message.kind == MAILBOX_UP_FAILED)
+            handle_up(control, &message);
+    }
+}
+
 static void *run(void *context) {
     struct control *control = context;
     while (!atomic_load(&control->stop)) {
@@ -659,6 +670,7 @@ static void *run(void *context) {
         }
     }
     resign_and_wait(control);
+    take_last_words(control);
     return NULL;
 }
 

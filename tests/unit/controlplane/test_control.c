@@ -230,6 +230,26 @@ static void test_who_asks_a_stopped_node_is_refused(void **state) {
     fixture_remove_dir(node.dir);
 }
 
+/* The dataplane ends right after it said why; by then there may be much before it in the ring. */
+static void test_why_the_dataplane_failed_is_told_before_the_end(void **state) {
+    (void)state;
+    static struct node node;
+    setup(&node, 0, 1);
+    assert_int_equal(control_prepare(&node.config, &node.control, &node.identity), 0);
+    node.mailbox = mailbox_create(1024);
+    assert_int_equal(control_start(node.control, node.mailbox), 0);
+    for (uint64_t i = 1; i <= 600; i++) /* each writes a file, so that a pass takes its time */
+        send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_RANGE_REQUEST,
+                                           .owner = i,
+                                           .nonce = i,
+                                           .range = WIRE_RANGE_NONE});
+    send_up(&node, (struct mailbox_up){
+                       .kind = MAILBOX_UP_FAILED, .error = MRN_ERR_IO, .text = "the disk is gone"});
+    control_stop(node.control);
+    assert_int_equal(node.failures, 1);
+    stop_node(&node);
+}
+
 static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
     (void)state;
     static struct node node, other;
@@ -465,6 +485,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_node_leads_grants_and_shows),
         cmocka_unit_test(test_who_asks_a_stopped_node_is_refused),
+        cmocka_unit_test(test_why_the_dataplane_failed_is_told_before_the_end),
         cmocka_unit_test(test_data_dir_is_locked_and_bad_configs_are_refused),
         cmocka_unit_test(test_full_mailbox_loses_no_fact),
         cmocka_unit_test(test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot),
