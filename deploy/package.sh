@@ -262,6 +262,7 @@ shared_cores() {
         [ "$nice" = -15 ] || fail "$unit runs at nice $nice"
         rm -r "$root/etc/systemd/system/$unit.service.d"
     done
+    booted systemctl daemon-reload
 }
 
 purge() {
