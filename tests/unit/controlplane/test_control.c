@@ -461,10 +461,10 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
         bytes[i] = (char)(i * 7919 >> 3);
     uint64_t needed_ns = now_ns();
     send_up(&nodes[2], (struct mailbox_up){.kind = MAILBOX_UP_NEED_SNAPSHOT, .seq = 10, .peer = 0});
-    struct mailbox_down take = expect_down(&nodes[0], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    expect_down(&nodes[0], MAILBOX_DOWN_SNAPSHOT_TAKE);
     send_up(&nodes[0],
             (struct mailbox_up){.kind = MAILBOX_UP_SNAPSHOT_READY, .error = MRN_ERR_UNAVAILABLE});
-    take = expect_down(&nodes[1], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    struct mailbox_down take = expect_down(&nodes[1], MAILBOX_DOWN_SNAPSHOT_TAKE);
     write_file(take.text, bytes, size);
     struct mailbox_up taken = {.kind = MAILBOX_UP_SNAPSHOT_READY, .seq = 20};
     memcpy(taken.text, take.text, sizeof taken.text);
