@@ -276,19 +276,20 @@ def point(options):
 def failover(options):
     import cluster
     rounds = 4 if options.quick else 10
-    measured = cluster.failover_gaps(rounds, ("nothing done", "leader handed over", "leader killed"))
+    measured = cluster.failover_gaps(rounds, (cluster.NOTHING, "leader handed over", "leader killed"))
     gaps, etcd = measured["gaps_ns"], measured["etcd"]["latency"]["p50"] / 1000
     killed = sorted(gap / 1e6 for gap in gaps["leader killed"])
     handed = sorted(gap / 1e6 for gap in gaps["leader handed over"])
-    nothing = sorted(gap / 1e6 for gap in gaps["nothing done"])
-    median_ms = killed[len(killed) // 2]
+    nothing = sorted(gap / 1e6 for gap in gaps[cluster.NOTHING])
+    assert killed[0] > 0, f"no take-over is that fast: the client did not see one: {killed}"
+    median_ms = statistics.median(killed)
     return [
         Row("F1 killed p50", "<= 30 ms", spread(killed, "ms"), f"etcd transaction {etcd:.0f} us", median_ms * 1000 / etcd,
             median_ms / 30, f"{len(killed)} rounds; gaps under 2 ms count as 0"),
         Row("F1 killed max", "<= 150 ms", f"{killed[-1]:.0f} ms", f"etcd transaction {etcd:.0f} us", killed[-1] * 1000 / etcd,
             killed[-1] / 150),
         Row("F2 hand-over", "<= 10 ms", spread(handed, "ms"), f"etcd transaction {etcd:.0f} us", handed[-1] * 1000 / etcd,
-            handed[-1] / 10, f"by the worst of the rounds; where nothing is done {spread(nothing, 'ms')}"),
+            handed[-1] / 10, f"by the worst of the rounds; gaps under 2 ms count as 0; where nothing is done {spread(nothing, 'ms')}"),
     ], measured
 
 
