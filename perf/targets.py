@@ -1,7 +1,8 @@
 """Profile `targets`: every row of the table in docs/performance.md, each beside its floor of the same call.
 
 A row is measured by the group that names it; --rows L1,B2 measures only those groups, and the others keep what an earlier
-call wrote to perf/out/targets.json. The table there is printed, and written as Markdown to perf/out/targets.md."""
+call wrote to perf/out/targets.json, with the commit that was measured then. The table there is printed, and written as
+Markdown to perf/out/targets.md. What could not be measured is said, and makes the exit status 1."""
 import json
 import os
 import pathlib
@@ -34,8 +35,9 @@ class Row:
     def met(self):
         return None if self.reach is None else self.reach <= 1
 
-    def cells(self):
-        met = {True: "met", False: "short", None: "not measured"}[self.met]
+    def cells(self, since=""):
+        """since: the commit that was measured, where that is not this one."""
+        met = {True: "met", False: "short", None: "not measured"}[self.met] + (f", at {since}" if since else "")
         return [self.name, self.target, self.value, self.floor, "" if self.ratio is None else f"{self.ratio:.2f}", met]
 
 
@@ -449,9 +451,17 @@ ORDER = ["L1", "L2", "L3", "L4", "L5", "B1", "B2", "B3", "B4", "F1", "F2", "G1",
 
 
 def markdown(rows):
+    """rows: [(Row, since)]."""
     lines = ["| row | target | measured | floor or peer of the same call | ratio | | |", "|---|---|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(row.cells() + [row.note]) + " |" for row in rows]
+    lines += ["| " + " | ".join(row.cells(since) + [row.note]) + " |" for row, since in rows]
     return "\n".join(lines) + "\n"
+
+
+def rows_of(groups, commit):
+    """[(Row, commit where it is another than this one)], in the table's order."""
+    rows = [(Row(**row), "" if group["machine"]["commit"] == commit else group["machine"]["commit"])
+            for group in groups.values() for row in group["rows"]]
+    return sorted(rows, key=lambda pair: ORDER.index(pair[0].name.split()[0]))
 
 
 def targets(options):
@@ -463,20 +473,19 @@ def targets(options):
         sys.exit(f"--rows: {unknown[0]} is none of {', '.join(GROUPS)}")
     for name in wanted:
         if name in NEEDS_ROOT and not options.cluster:
-            print(f"  {name}: needs root and processes in namespaces")
+            bench.not_measured(name, "needs root and processes in namespaces")
             continue
         try:
             rows, results = GROUPS[name][0](options)
         except (AssertionError, OSError, subprocess.SubprocessError, TypeError, KeyError, AttributeError) as error:
-            print(f"  {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            bench.not_measured(name, f"{type(error).__name__}: {error}")
             continue
         fresh[name] = {"machine": machine.describe(), "rows": [vars(row) for row in rows], "results": results}
     bench.OUT.mkdir(exist_ok=True)
     kept = {**(json.loads(path.read_text()) if path.exists() else {}), **fresh}
     path.write_text(json.dumps(kept, indent=1) + "\n")
-    rows = [Row(**row) for group in kept.values() for row in group["rows"]]
-    rows.sort(key=lambda row: ORDER.index(row.name.split()[0]))
-    bench.table("Targets", ["", "target", "measured", "floor", "ratio", ""], [row.cells() for row in rows])
+    rows = rows_of(kept, machine.commit())
+    bench.table("Targets", ["", "target", "measured", "floor", "ratio", ""], [row.cells(since) for row, since in rows])
     (bench.OUT / "targets.md").write_text(markdown(rows))
     plot.bars(bench.OUT / "targets.svg", "Targets: what was measured, as a share of what is allowed", "1: the target; less is better",
-              [(row.name, max(row.reach, 0.01)) for row in rows if row.reach is not None])
+              [(row.name, max(row.reach, 0.01)) for row, _ in rows if row.reach is not None])
