@@ -312,6 +312,10 @@ void arbiter_campaign(struct arbiter *arbiter, uint64_t revision) {
     arbiter->operations->campaign(arbiter, revision);
 }
 
+bool arbiter_campaigns(const struct arbiter *arbiter) {
+    return arbiter->operations->campaigns(arbiter);
+}
+
 void arbiter_resign(struct arbiter *arbiter, uint64_t revision) {
     arbiter->operations->resign(arbiter, revision);
 }

@@ -171,6 +171,8 @@ void arbiter_raise_term_base(struct arbiter *arbiter, uint64_t to);
 /* Tries to take the leader key if its revision is still `revision`. One at a time; a request while
  * one runs is dropped (its outcome will come). */
 void arbiter_campaign(struct arbiter *arbiter, uint64_t revision);
+/* Has the outcome of one not come yet? */
+bool arbiter_campaigns(const struct arbiter *arbiter);
 /* Deletes the key if its revision is `revision` and it holds a token of ours. */
 void arbiter_resign(struct arbiter *arbiter, uint64_t revision);
 #define ARBITER_FLOOR_OPEN MAILBOX_FLOOR_OPEN
@@ -193,6 +195,7 @@ struct arbiter_operations {
     int (*publish)(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
     void (*raise_term_base)(struct arbiter *arbiter, uint64_t to);
     void (*campaign)(struct arbiter *arbiter, uint64_t revision);
+    bool (*campaigns)(const struct arbiter *arbiter);
     void (*resign)(struct arbiter *arbiter, uint64_t revision);
     void (*range_request)(struct arbiter *arbiter, uint64_t owner, uint64_t nonce, uint64_t range,
                           uint64_t floor);

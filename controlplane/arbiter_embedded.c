@@ -251,6 +251,11 @@ static void campaign(struct arbiter *base, uint64_t revision) {
     sink->leader(sink->context, &base->leader);
 }
 
+static bool campaigns(const struct arbiter *base) {
+    (void)base;
+    return false; /* its outcome is told from within */
+}
+
 static void resign(struct arbiter *base, uint64_t revision) {
     const struct arbiter_sink *sink = base->setup.sink;
     if (revision == 0 || revision != base->leader.revision)
@@ -469,6 +474,7 @@ static const struct arbiter_operations operations = {
     .publish = publish,
     .raise_term_base = raise_term_base,
     .campaign = campaign,
+    .campaigns = campaigns,
     .resign = resign,
     .range_request = range_request,
     .range_renew = range_renew,

@@ -375,6 +375,10 @@ static const struct etcd_metrics *metrics(const struct arbiter *arbiter) {
     return etcd_metrics(((const struct arbiter_etcd *)arbiter)->etcd);
 }
 
+static bool campaigns(const struct arbiter *arbiter) {
+    return ((const struct arbiter_etcd *)arbiter)->campaign_running;
+}
+
 static void destroy(struct arbiter *base) {
     struct arbiter_etcd *arbiter = etcd_arbiter(base);
     loop_timer_clear(base->setup.loop, &arbiter->enter_timer);
@@ -393,6 +397,7 @@ static const struct arbiter_operations operations = {
     .publish = arbiter_etcd_publish,
     .raise_term_base = arbiter_etcd_raise_term_base,
     .campaign = arbiter_etcd_campaign,
+    .campaigns = campaigns,
     .resign = arbiter_etcd_resign,
     .range_request = arbiter_etcd_range_request,
     .range_renew = arbiter_etcd_range_renew,

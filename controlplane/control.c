@@ -640,13 +640,29 @@ static void on_stop(void *context, int fd, uint32_t events) {
     (void)got; /* the flags say what is wanted */
 }
 
+/* Also of what a campaign that is on its way still wins: nobody else could lead before its lease
+ * ends. */
 static void resign_and_wait(struct control *control) {
-    if (!arbiter_leader(control->arbiter)->ours)
-        return;
+    const struct arbiter_leader *leader = arbiter_leader(control->arbiter);
     uint64_t until_ns = loop_now_ns(control->loop) + RESIGN_PATIENCE_NS;
-    arbiter_resign(control->arbiter, arbiter_leader(control->arbiter)->revision);
-    while (arbiter_leader(control->arbiter)->ours && loop_now_ns(control->loop) < until_ns)
+    for (uint64_t resigned = 0; leader->ours || arbiter_campaigns(control->arbiter);) {
+        if (leader->ours && leader->revision != resigned)
+            arbiter_resign(control->arbiter, resigned = leader->revision);
+        if (loop_now_ns(control->loop) >= until_ns)
+            return;
         loop_run_once(control->loop, 50);
+    }
+}
+
+/* A dataplane that fails says why and ends, and then we are stopped: perhaps before its turn came.
+ * All else that it still asked for is asked again, or no longer of use. */
+static void take_last_words(struct control *control) {
+    struct mailbox_up message;
+    while (mailbox_receive_up(control->mailbox, &message)) {
+        message.text[sizeof message.text - 1] = '\0';
+        if (message.kind == MAILBOX_UP_FAILED)
+            handle_up(control, &message);
+    }
 }
 
 static void *run(void *context) {
@@ -658,7 +674,9 @@ static void *run(void *context) {
             send_down(control, &message);
         }
     }
+    loop_fd_clear(control->loop, mailbox_wake_fd(control->mailbox)); /* no more campaigns */
     resign_and_wait(control);
+    take_last_words(control);
     return NULL;
 }
 

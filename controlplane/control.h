@@ -138,7 +138,8 @@ int control_start(struct control *control, struct mailbox *mailbox);
 /* The node is about to end: tells the dataplane (MAILBOX_DOWN_STOP) so that it hands over. */
 void control_announce_stop(struct control *control);
 
-/* Resigns if the leader key is ours (bounded by 2 s), ends and joins the thread. */
+/* Resigns if the leader key is ours, or is about to be (bounded by 2 s), ends and joins the thread.
+ * What the dataplane failed of is told before. */
 void control_stop(struct control *control);
 
 /* After control_stop, or instead of control_start. NULL is allowed. */

@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <linux/mman.h>
 #include <rte_eal.h>
 #include <rte_lcore.h>
@@ -12,7 +13,7 @@
 #include "dataplane/net/internal.h"
 #include <maroon/error.h>
 
-static bool started;
+static bool started, telemetry;
 
 /* "0@(0,1)": the main lcore floats over the CPUs this process may use. */
 static void lcores_argument(char *text, size_t room) {
@@ -52,6 +53,17 @@ static bool hugepages_free(uint32_t memory_mb) {
     return true;
 }
 
+/* EAL makes a directory for each process, and leaves it. */
+static void runtime_dir_remove(void) {
+    const char *dir = rte_eal_get_runtime_dir();
+    char socket[PATH_MAX];
+    if (!dir || !*dir)
+        return;
+    snprintf(socket, sizeof socket, "%s/dpdk_telemetry.v2", dir);
+    (void)unlink(socket);
+    (void)rmdir(dir);
+}
+
 static bool net_eal_hugepages(const struct net_eal_config *config) {
     return config->hugepages == NET_HUGEPAGES_ON ||
            (config->hugepages == NET_HUGEPAGES_AUTO &&
@@ -88,6 +100,7 @@ int net_eal_start(const struct net_eal_config *config, char *ret_error) {
     for (int i = 0; i < count; i++)
         writable[i] = (char *)(uintptr_t)arguments[i];
     if (rte_eal_init(count, writable) < 0) {
+        runtime_dir_remove();
         net_text(
             ret_error,
             "DPDK's environment does not start; its own message is above. Memory asked for: %s MiB",
@@ -95,12 +108,18 @@ int net_eal_start(const struct net_eal_config *config, char *ret_error) {
         return MRN_ERR_UNAVAILABLE;
     }
     started = true;
+    telemetry = config->telemetry;
     return 0;
 }
 
 void net_eal_stop(void) {
-    if (started)
+    if (!started)
+        return;
+    /* The telemetry socket's threads cannot be ended, and "/eal/..." and "/mempool/..." read what
+     * this unmaps: then it is the end of the process that gives all back. */
+    if (!telemetry)
         rte_eal_cleanup();
+    runtime_dir_remove();
     started = false;
 }
 

@@ -76,7 +76,8 @@ struct net_eal_config {
  * can be started once per process: after net_eal_stop, never again. */
 int net_eal_start(const struct net_eal_config *config, char *ret_error);
 
-/* Ends EAL and removes its run-time files. No net may be left. */
+/* Ends EAL and removes its run-time directory. No net may be left. With telemetry the memory stays
+ * until the process ends: who asks over the socket is answered until then. */
 void net_eal_stop(void);
 
 /* Makes the calling thread known to DPDK (per-thread buffer caches). Returns 0 or

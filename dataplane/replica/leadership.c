@@ -540,7 +540,8 @@ static void leader_able(struct replica *r) {
     if (abler != REPLICA_NODE_NONE) {
         struct wire_handover handover = {r->promised_term};
         replica_send_frame(r, abler, WIRE_HANDOVER, 0, &handover, sizeof handover, NULL, 0);
-    } else if (r->held_seq >= r->commit_seq && r->key_revision == r->own_revision) {
+    } else if (r->held_seq >= r->commit_seq && r->key_revision == r->own_revision &&
+               !MUTANT(bodies_gone_waited_for)) {
         replica_action_new(r, REPLICA_ACTION_RESIGN)->revision = r->own_revision;
     }
 }

@@ -312,7 +312,7 @@ uint64_t replica_log_note_ns(const struct replica *r) {
 }
 
 static void note_commit(struct replica *r) {
-    if (r->now_ns < replica_log_note_ns(r))
+    if (r->now_ns < replica_log_note_ns(r) || MUTANT(commit_unnoted))
         return;
     struct replica_action *a = replica_action_new(r, REPLICA_ACTION_APPEND_COMMIT);
     a->seq = r->commit_seq;

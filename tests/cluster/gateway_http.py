@@ -263,9 +263,27 @@ def ask_until_closed(address, requests):
         pass
 
 
-def asked_all_the_time(address, paths):
-    """Threads that ask until nobody answers, 2 for each path."""
-    threads = []
+def ask_telemetry_until_closed(process, commands):
+    """DPDK's own commands, which read the memory that it would give back."""
+    path = process.workdir / f"dpdk/maroon-{process.pid}/dpdk_telemetry.v2"  # where local.start puts it
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(60)
+        connection.connect(str(path))
+        connection.recv(16384)  # its greeting
+        try:
+            while True:
+                for command in commands:
+                    connection.send(command.encode())
+                    if not connection.recv(65536):
+                        return
+        except OSError:
+            pass
+
+
+def asked_all_the_time(process, address, paths):
+    """Threads that ask until nobody answers, 2 for each path and 2 over telemetry."""
+    commands = ["/eal/heap_list", "/eal/memzone_list", "/mempool/list", "/maroon/status"]
+    threads = [threading.Thread(target=ask_telemetry_until_closed, args=(process, commands)) for _ in range(2)]
     for path in paths:
         one = (f"POST {path} HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
                '{"account":"77","amount":"1" }' if path.startswith("/bank") else f"GET {path} HTTP/1.1\r\nHost: g\r\n\r\n")
@@ -285,7 +303,7 @@ def check_end_while_asked(cluster, address):
                           environment={**first.environment, "KEY_RANGE": str(10 + number), "GATEWAY_PORT": str(port)})
         cluster.others.append(gateway.start())
         wait_until(lambda: http.request(f"127.0.0.1:{port}", "/readyz").status == 200, 60, "it is ready", alive=[gateway])
-        threads = asked_all_the_time(f"127.0.0.1:{port}", ["/bank.v1.Bank/Deposit", "/v1/status", "/v1/tx/5", "/metrics"])
+        threads = asked_all_the_time(gateway, f"127.0.0.1:{port}", ["/bank.v1.Bank/Deposit", "/v1/status", "/v1/tx/5", "/metrics"])
         time.sleep(0.1)
         assert gateway.stop() == 0, f"{gateway.name} ends cleanly while it is asked"
         for thread in threads:
@@ -320,7 +338,7 @@ def gateway_http(cluster):
     node, *gateways = cluster.others
     for process in gateways[::-1]:
         assert process.stop() == 0, f"{process.name} ends cleanly on SIGTERM, also while it is watched"
-    threads = asked_all_the_time(f"{host}:{int(port) + 1}", ["/v1/status", "/readyz", "/metrics", "/v1/epochs?from=1&wait_ms=100"])
+    threads = asked_all_the_time(node, f"{host}:{int(port) + 1}", ["/v1/status", "/readyz", "/metrics", "/v1/epochs?from=1&wait_ms=100"])
     time.sleep(0.1)
     assert node.stop() == 0, "the node ends cleanly while it is asked"
     for thread in threads:

@@ -37,10 +37,10 @@ def start(cluster, arguments=()):
     user = "nobody" if root else None
     port = free_port()
     node = Process("node", [home / c.NODE.name, "--admin", f"127.0.0.1:{port + 1}", *arguments], home, user=user,
-                   environment={"PORT": str(port), "CONSENSUS_NODES": "1", "HOME": str(home)})
+                   environment={"PORT": str(port), "CONSENSUS_NODES": "1", "HOME": str(home), "XDG_RUNTIME_DIR": str(home)})
     gateway = Process("gateway", [home / c.GATEWAY.name], home, user=user,
                       environment={"KEY_RANGE": "1", "NODE_URLS": f"/ip4/127.0.0.1/tcp/{port}",
-                                   "GATEWAY_PORT": str(port), "HOME": str(home)})
+                                   "GATEWAY_PORT": str(port), "HOME": str(home), "XDG_RUNTIME_DIR": str(home)})
     cluster.others += [node.start(), gateway]
     wait_until(lambda: http.request(f"127.0.0.1:{port + 1}", "/readyz").status == 200, 60, "the node is ready", alive=[node])
     gateway.start()
@@ -84,6 +84,7 @@ def local(cluster):
     assert bank("Total", {}).json() == {"total": str(100 + result["deposited"])}
     for process in cluster.others:
         assert process.stop() == 0, f"{process.name} ends cleanly on SIGTERM"
+    assert not list((cluster.workdir / "home/dpdk").iterdir()), "of DPDK's directories none is left"
 
 
 if __name__ == "__main__":

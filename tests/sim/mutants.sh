@@ -26,6 +26,8 @@ kind_of() {
     case $1 in
     recovery_any_leader | recovery_too_few | recovery_stale_answers) echo 3000000000 ;;
     peer_owner_ignored) echo 2000000000 ;;
+    bodies_gone_waited_for) echo 6000000000 ;;
+    commit_unnoted) echo 7000000000 ;;
     esac
 }
 

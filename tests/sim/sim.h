@@ -47,12 +47,15 @@
 #define SIM_TERMS 512 /* at least log_epochs */
 /* Seeds from these on are of another kind (sim_config.c): rough; gateways die all the time, odd
  * ones are rough too; rough, and memories are lost during take-overs; rough, and leaders are cut
- * off and come back. */
+ * off and come back; promises of dead processes; bodies that go with who promised them; slots that
+ * epochs in flight fill to the last. */
 #define SIM_SEED_ROUGH UINT64_C(1000000000)
 #define SIM_SEED_CHURN UINT64_C(2000000000)
 #define SIM_SEED_AMNESIA UINT64_C(3000000000)
 #define SIM_SEED_RETURN UINT64_C(4000000000)
 #define SIM_SEED_DEAD UINT64_C(5000000000)
+#define SIM_SEED_GONE UINT64_C(6000000000)
+#define SIM_SEED_FULL UINT64_C(7000000000)
 
 enum sim_fault {
 #define SIM_FAULT(name, word, sentence) SIM_FAULT_##name,
@@ -104,6 +107,7 @@ struct sim_config {
     uint32_t burst;              /* items per pass */
     uint64_t transaction_gap_ns; /* mean, per gateway */
     uint32_t parts_max, body_bytes_max;
+    bool whole;               /* every transaction fills an epoch */
     uint32_t check_every;     /* steps between runs of replica_check */
     uint64_t snapshot_epochs; /* between snapshots of a node; 0: none */
     uint64_t snapshot_ns;     /* to write one */
@@ -481,6 +485,14 @@ struct sim_dead {
     uint64_t until_ns, open_ns;
 };
 
+enum sim_gone_step { SIM_GONE_NONE = 0, SIM_GONE_APART, SIM_GONE_LOST };
+
+struct sim_gone {
+    enum sim_gone_step step;
+    uint8_t leader, keeper;
+    uint64_t until_ns;
+};
+
 /* ---- checkers ---- */
 
 struct sim_epoch { /* one committed seq */
@@ -530,6 +542,7 @@ struct sim {
     uint64_t next_operation, start_wall_us, diverged_ns;
     struct sim_return way;
     struct sim_dead dead;
+    struct sim_gone gone;
     struct wire_digest_key digest_key;
     struct sim_check checks;
     struct replica_actions *actions;
@@ -563,6 +576,7 @@ void sim_heal(struct sim *sim);
 /* ---- sim_directed.c ---- */
 void sim_fault_return(struct sim *sim, struct sim_random *random);
 void sim_fault_dead(struct sim *sim, struct sim_random *random);
+void sim_fault_gone(struct sim *sim, struct sim_random *random);
 /* How often a packet arrives again, and how much later. */
 uint32_t sim_fault_again(struct sim *sim, uint8_t from, uint8_t to,
                          uint64_t ret_late_ns[SIM_AGAIN_MAX]);

@@ -242,6 +242,55 @@ static void draw_dead(struct sim_config *config, uint64_t seed) {
     config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
 }
 
+/* What one node promised goes with its memory, and its bodies were nowhere else. */
+static void draw_gone(struct sim_config *config, uint64_t seed) {
+    static const uint32_t nodes[] = {5, 5, 6, 7};
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1006);
+    struct replica_config *c = &config->replica;
+    set_nodes(config, one_of(random, nodes, sizeof nodes / sizeof *nodes));
+    c->durable = false;
+    config->faults = 1u << SIM_FAULT_GONE;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_LOSS;
+    config->fault_gap_ns = sim_random_between(random, 10, 40) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 300, 800) * SIM_MS;
+    config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_ns = sim_random_between(random, 50, 300) * 1000;
+    config->hop_spread_ns = config->hop_ns;
+    config->lease_ns = sim_random_between(random, 100, 200) * SIM_MS;
+    config->range_lease_ns = config->lease_ns;
+    config->transaction_gap_ns = sim_random_between(random, 100, 500) * 1000;
+}
+
+/* Every transaction fills an epoch, and epochs in flight fill the slots: nothing is proposed before
+ * something has left memory. */
+static void draw_full(struct sim_config *config, uint64_t seed) {
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1007);
+    struct replica_config *c = &config->replica;
+    set_nodes(config, sim_random_u32(random, 2, 5));
+    c->durable = true;
+    c->epoch_cap = sim_random_u32(random, 2, 6);
+    c->epochs_in_flight = 64 / c->epoch_cap + (64 % c->epoch_cap > 0);
+    c->log_epochs = c->epochs_in_flight > 16 ? 128 : 64;
+    c->body_slots = 2 * c->epochs_in_flight * c->epoch_cap;
+    c->deliver_max = sim_random_u32(random, 1, c->epochs_in_flight);
+    c->idle_epoch_ns = 0;
+    config->parts_max = c->epoch_cap;
+    config->whole = true;
+    config->gateways = 3;
+    config->faults = 1u << SIM_FAULT_DISK;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_CRASH;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PAUSE;
+    config->fault_gap_ns = sim_random_between(random, 20, 100) * SIM_MS;
+    config->fault_ns = sim_random_between(random, 100, 400) * SIM_MS;
+    config->hop_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_spread_ns = config->hop_ns;
+    config->transaction_gap_ns = sim_random_between(random, 50, 200) * 1000;
+}
+
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1000);
@@ -271,7 +320,11 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
         config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
     if (sim_rough(seed))
         draw_rough(config, seed);
-    if (seed >= SIM_SEED_DEAD)
+    if (seed >= SIM_SEED_FULL)
+        draw_full(config, seed);
+    else if (seed >= SIM_SEED_GONE)
+        draw_gone(config, seed);
+    else if (seed >= SIM_SEED_DEAD)
         draw_dead(config, seed);
     else if (seed >= SIM_SEED_RETURN)
         draw_return(config, seed);

@@ -92,11 +92,90 @@ static void cut_link(struct sim *sim, uint8_t a, uint8_t b, uint64_t until_ns) {
     sim->network.cut_until_ns[a][b] = sim->network.cut_until_ns[b][a] = until_ns;
 }
 
+/* ---- bodies that go with who promised them ---- */
+
+/* The gateways and one follower stay with the leader: what these two hold nobody else does. */
+static void gone_apart(struct sim *sim, struct sim_random *random, uint8_t leader) {
+    struct sim_gone *gone = &sim->gone;
+    for (uint32_t i = 0; i < sim_nodes(sim); i++)
+        if (!sim->nodes[i].up || !sim->nodes[i].recovered)
+            return;
+    gone->leader = leader;
+    do
+        gone->keeper = (uint8_t)sim_random_below(random, sim_nodes(sim));
+    while (gone->keeper == leader);
+    gone->until_ns = sim->now_ns + 20 * sim->config.replica.slice_max_ns;
+    SIM_TRACE(sim, "--", "GONE: leader n%u keeper n%u", leader, gone->keeper);
+    for (uint8_t a = 0; a < SIM_ENDPOINTS; a++)
+        for (uint8_t b = 0; b < sim_nodes(sim); b++)
+            if ((a >= WIRE_NODES_MAX || a == leader || a == gone->keeper) && b != leader &&
+                b != gone->keeper)
+                dead_cut(sim, a, b, gone->until_ns);
+    sim->nodes[gone->keeper].control.cut_until_ns = gone->until_ns; /* it would win, and commit */
+    gone->step = SIM_GONE_APART;
+}
+
+/* The leader's memory goes, and the gateways, which would send it all again. */
+static void gone_leader(struct sim *sim) {
+    struct sim_gone *gone = &sim->gone;
+    for (uint32_t i = 0; i < sim->gateway_count; i++)
+        if (sim->gateways[i].alive) {
+            sim_gateway_die(sim, &sim->gateways[i]);
+            sim_at(sim, gone->until_ns, SIM_EVENT_GATEWAY, (uint8_t)i, sim->gateways[i].life, 1,
+                   NULL);
+        }
+    sim_node_crash(sim, &sim->nodes[gone->leader], false);
+    gone->step = SIM_GONE_LOST;
+}
+
+/* A winner hears the one that keeps them, adopts its epochs, and hears no more of it. */
+static void gone_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
+    struct sim_gone *gone = &sim->gone;
+    if (gone->step != SIM_GONE_LOST)
+        return;
+    if (a->frame_kind == WIRE_PREPARE && a->peer == gone->keeper)
+        dead_cut(sim, node->index, gone->keeper, 0);
+    if (a->frame_kind != WIRE_EPOCH || node->index != gone->keeper ||
+        sim->nodes[a->peer].seen.facts.role != REPLICA_ROLE_PREPARING ||
+        !sim_loss_allowed(sim, node))
+        return;
+    SIM_COUNT(sim, gone);
+    node->forgets = true;
+    gone->step = SIM_GONE_NONE;
+}
+
+void sim_fault_gone(struct sim *sim, struct sim_random *random) {
+    struct sim_gone *gone = &sim->gone;
+    uint64_t next_ns = sim->now_ns + SIM_MS / 4;
+    const struct replica_facts *keeper = &sim->nodes[gone->keeper].seen.facts;
+    switch (gone->step) {
+    case SIM_GONE_NONE: {
+        uint8_t leader = newest_leader(sim);
+        if (sim->now_ns >= gone->until_ns && leader != REPLICA_NODE_NONE)
+            gone_apart(sim, random, leader);
+        if (gone->step == SIM_GONE_NONE)
+            next_ns = sim->now_ns + sim_random_exponential(random, sim->config.fault_gap_ns);
+        break;
+    }
+    case SIM_GONE_APART:
+        if (keeper->acknowledged_seq > sim->checks.committed && sim_random_chance(random, 200000) &&
+            sim_loss_allowed(sim, &sim->nodes[gone->leader]))
+            gone_leader(sim);
+        break;
+    case SIM_GONE_LOST: break;
+    }
+    if (gone->step != SIM_GONE_NONE && sim->now_ns >= gone->until_ns)
+        gone->step = SIM_GONE_NONE;
+    sim_at(sim, next_ns, SIM_EVENT_FAULT, 0, 0, SIM_FAULT_GONE, NULL);
+}
+
 /* The winner's PREPARE does not reach the leader before it. Who promises does so and forgets it,
  * and comes back while both say that they lead. */
 void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a) {
     if (sim_faulty(sim, SIM_FAULT_DEAD))
         dead_sent(sim, node, a);
+    if (sim_faulty(sim, SIM_FAULT_GONE))
+        gone_sent(sim, node, a);
     if (!sim_faulty(sim, SIM_FAULT_AMNESIA))
         return;
     struct sim_random *random = &sim->random[SIM_FAULT_AMNESIA];

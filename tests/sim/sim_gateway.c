@@ -120,6 +120,8 @@ void sim_gateway_fill(struct sim *sim, struct sim_transaction *t) {
     t->amount = sim_random_u32(random, 1, 400);
     t->parts =
         sim_random_chance(random, 100000) ? sim_random_u32(random, 1, sim->config.parts_max) : 1;
+    if (sim->config.whole)
+        t->parts = sim->config.parts_max;
     sim->tally[SIM_TALLY_parts] += t->parts > 1;
     uint32_t least = sizeof(struct wire_body_header) + sizeof(struct sim_payload);
     t->length_bytes = sim_random_u32(random, least, sim->config.body_bytes_max);

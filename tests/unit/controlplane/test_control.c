@@ -230,6 +230,26 @@ static void test_who_asks_a_stopped_node_is_refused(void **state) {
     fixture_remove_dir(node.dir);
 }
 
+/* The dataplane ends right after it said why; by then there may be much before it in the ring. */
+static void test_why_the_dataplane_failed_is_told_before_the_end(void **state) {
+    (void)state;
+    static struct node node;
+    setup(&node, 0, 1);
+    assert_int_equal(control_prepare(&node.config, &node.control, &node.identity), 0);
+    node.mailbox = mailbox_create(1024);
+    assert_int_equal(control_start(node.control, node.mailbox), 0);
+    for (uint64_t i = 1; i <= 600; i++) /* each writes a file, so that a pass takes its time */
+        send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_RANGE_REQUEST,
+                                           .owner = i,
+                                           .nonce = i,
+                                           .range = WIRE_RANGE_NONE});
+    send_up(&node, (struct mailbox_up){
+                       .kind = MAILBOX_UP_FAILED, .error = MRN_ERR_IO, .text = "the disk is gone"});
+    control_stop(node.control);
+    assert_int_equal(node.failures, 1);
+    stop_node(&node);
+}
+
 static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
     (void)state;
     static struct node node, other;
@@ -447,6 +467,58 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
     stop_node(&nodes[2]);
 }
 
+static void wait_for_page(const struct node *node, const char *path, const char *contains) {
+    for (uint64_t until = fixture_now_ms() + PATIENCE_MS; fixture_now_ms() < until; usleep(5000)) {
+        char *body = NULL;
+        bool there = ctl_http(node->config.admin_listen, "GET", path, &body) == 200 &&
+                     strstr(body, contains);
+        free(body);
+        if (there)
+            return;
+    }
+    fail_msg("%s never holds \"%s\"", path, contains);
+}
+
+static void *resume_later(void *context) {
+    usleep(300000);
+    fixture_etcd_pause(context, false);
+    return NULL;
+}
+
+/* Who stops while its campaign is on the way would win it when it is gone, and nobody could lead
+ * until its lease ends. */
+static void test_campaign_on_the_way_at_the_end_is_given_back(void **state) {
+    (void)state;
+    need_etcd();
+    static struct node node, next;
+    pthread_t thread;
+    setup(&node, 0, 1);
+    node.config.arbiter = CONTROL_ARBITER_ETCD;
+    snprintf(node.config.cluster, sizeof node.config.cluster, "late");
+    node.config.lease_ttl_s = 60;
+    start_node(&node);
+    wait_for_page(&node, "/metrics",
+                  "maroon_etcd_requests_total{op=\"lease_grant\",outcome=\"ok\"}");
+    fixture_etcd_pause(&server, true);
+    send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_CAMPAIGN});
+    usleep(100000); /* it is sent */
+    pthread_create(&thread, NULL, resume_later, &server);
+    control_stop(node.control);
+    pthread_join(thread, NULL);
+    mailbox_destroy(node.mailbox);
+    control_destroy(node.control);
+    usleep(300000); /* etcd has done what it was asked for */
+    next.config = node.config;
+    start_node(&next);
+    send_up(&next, (struct mailbox_up){.kind = MAILBOX_UP_CAMPAIGN}); /* of a key that is absent */
+    assert_int_equal(expect_down(&next, MAILBOX_DOWN_CAMPAIGN_RESULT).campaign,
+                     MAILBOX_CAMPAIGN_WON);
+    control_stop(next.control);
+    mailbox_destroy(next.mailbox);
+    control_destroy(next.control);
+    fixture_remove_dir(node.dir);
+}
+
 static int start(void **state) {
     (void)state;
     mrn_log_set_level(MRN_LOG_ERROR + 1);
@@ -465,9 +537,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_node_leads_grants_and_shows),
         cmocka_unit_test(test_who_asks_a_stopped_node_is_refused),
+        cmocka_unit_test(test_why_the_dataplane_failed_is_told_before_the_end),
         cmocka_unit_test(test_data_dir_is_locked_and_bad_configs_are_refused),
         cmocka_unit_test(test_full_mailbox_loses_no_fact),
         cmocka_unit_test(test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot),
+        cmocka_unit_test(test_campaign_on_the_way_at_the_end_is_given_back),
     };
     return cmocka_run_group_tests_name("control", tests, start, stop);
 }
