@@ -148,6 +148,20 @@ static const struct retired *retired_of(struct replica *r, uint64_t range, uint6
     return retired && retired_owner_mark(retired) == retired_mark(owner) ? retired : NULL;
 }
 
+static void ask_arbiter(struct replica *r, uint64_t range, uint64_t owner) {
+    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
+    a->range = range;
+    a->owner = owner;
+}
+
+/* The first word counts until it falls silent, but whose the range is, the arbiter says: after its
+ * restores several may hold one range, and the right one must not wait for his turn among them.
+ * He is asked for at each of his renewals, which goes to the arbiter besides. */
+static void hello_of_another(struct replica *r, const struct range *g, uint64_t owner) {
+    if (r->role == REPLICA_ROLE_LEADER && may_open(g, owner) && !g->open_waiting)
+        ask_arbiter(r, g->range, owner);
+}
+
 void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint32_t gateway) {
     const struct retired *retired = retired_of(r, range, owner);
     if (retired) {
@@ -173,8 +187,10 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         return;
     }
     if (g->hello_owner != owner && g->hello_owner && g->state != RANGE_OPEN &&
-        r->now_ns < g->hello_ns + r->config.seal_after_ns)
-        return; /* the first word counts until it falls silent */
+        r->now_ns < g->hello_ns + r->config.seal_after_ns) {
+        hello_of_another(r, g, owner);
+        return;
+    }
     if (g->hello_owner != owner && g->state != RANGE_OPEN)
         replica_range_purge(r, g);
     g->hello_owner = owner;
@@ -186,9 +202,7 @@ void replica_range_hello(struct replica *r, uint64_t range, uint64_t owner, uint
         return;
     g->denied_mark = 0;
     g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
-    a->range = range;
-    a->owner = owner;
+    ask_arbiter(r, range, owner);
 }
 
 /* Open, and long silent: its expiry should have been told. */
@@ -203,9 +217,7 @@ static void check_forsaken(struct replica *r, struct range *g) {
     if (r->role != REPLICA_ROLE_LEADER || !range_forsaken(r, g) || r->now_ns < g->check_at_ns)
         return;
     g->check_at_ns = r->now_ns + FORSAKEN_SEALS * r->config.seal_after_ns;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
-    a->range = g->range;
-    a->owner = g->owner;
+    ask_arbiter(r, g->range, g->owner);
 }
 
 static void tell_arbiter_sealed(struct replica *r, uint64_t range, uint64_t owner, uint32_t end) {
@@ -270,9 +282,7 @@ static void expired_unopened(struct replica *r, struct range *g, uint64_t owner)
         r->now_ns < g->check_at_ns)
         return;
     g->check_at_ns = r->now_ns + RECHECK_RANGE_NS;
-    struct replica_action *a = replica_action_new(r, REPLICA_ACTION_RANGE_CHECK);
-    a->range = g->range;
-    a->owner = owner;
+    ask_arbiter(r, g->range, owner);
 }
 
 void replica_range_expired(struct replica *r, uint64_t range, uint64_t owner) {

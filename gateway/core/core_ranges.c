@@ -339,8 +339,11 @@ static bool denied(const struct gateway_core *c, const struct denial *d) {
 
 void gateway_ranges_affirmed(struct gateway_core *c, uint8_t node, uint64_t range) {
     struct denial *d = denial_of(c, range);
-    if (d)
-        d->nodes &= ~(1u << node);
+    if (!d)
+        return;
+    d->nodes &= ~(1u << node);
+    if (!denied(c, d))
+        d->since_us = 0;
 }
 
 /* A node that lags says so of a range that was just granted; it is forgotten with the first VECTOR
@@ -358,11 +361,12 @@ enum wire_drop gateway_ranges_denied(struct gateway_core *c, uint64_t now_us, ui
     bool told = answer->range == c->next_range || (now && now->range == answer->range);
     if (!answer->owner && !told)
         return WIRE_DROP_NONE; /* HELLO names the last two ranges only: it knows no better */
-    bool before = denied(c, d);
+    if (!denied(c, d))
+        d->since_us = 0; /* who leads now had not said so */
     d->nodes |= 1u << node;
     if (!denied(c, d))
         return WIRE_DROP_NONE;
-    if (!before)
+    if (!d->since_us) /* or he had before he led: his word counts from now on */
         d->since_us = now_us;
     if (now_us - d->since_us < c->config.lost_after_us)
         return WIRE_DROP_NONE;

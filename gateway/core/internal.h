@@ -40,7 +40,7 @@ struct part {
 };
 
 struct denial {        /* NOT_OWNER of a range that is held here */
-    uint64_t since_us; /* the leader or most nodes say so */
+    uint64_t since_us; /* the leader or most nodes say so; 0: they do not */
     uint32_t nodes;    /* whose last word it is, a bit each */
 };
 

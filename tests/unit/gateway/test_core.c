@@ -338,7 +338,7 @@ static void a_lost_range_ends_what_was_sent_and_moves_the_rest(void **state) {
 }
 
 /* Of a range that is opened for nobody the leader sends no VECTOR: its denial says that it leads.
- */
+ * What it said before it led counts for no more than any node's. */
 static void a_range_is_lost_on_the_word_of_a_leader_that_sent_no_vector(void **state) {
     struct world *w = *state;
     world_grant(w, R, 0);
@@ -349,7 +349,10 @@ static void a_range_is_lost_on_the_word_of_a_leader_that_sent_no_vector(void **s
     assert_true(world_facts(w).range == R && w->done_count == 0); /* one of three */
     struct wire_not_owner answer = {R, 99, 1};
     world_frame(w, 2, WIRE_NOT_OWNER, &answer, sizeof answer);
-    w->now_us += GATEWAY_CORE_LOST_US + 1;
+    w->now_us += GATEWAY_CORE_LOST_US - 1;
+    world_frame(w, 2, WIRE_NOT_OWNER, &answer, sizeof answer);
+    assert_true(world_facts(w).range == R && w->done_count == 0);
+    w->now_us += 2;
     world_frame(w, 2, WIRE_NOT_OWNER, &answer, sizeof answer);
     assert_int_equal(world_facts(w).leader, 2);
     assert_true(w->done_count == 1 && w->done[0].code == GATEWAY_CORE_DOUBT);

@@ -377,6 +377,17 @@ static void test_holding_that_begins_elsewhere_is_not_opened(void **state) {
     free(b->replica);
 }
 
+static void assert_open_for(const struct bench *b, uint64_t range, uint64_t owner) {
+    struct replica_range_facts facts;
+    uint32_t found = 0;
+    for (uint32_t place = 0; replica_range_next(b->replica, &place, &facts);)
+        if (facts.range == range) {
+            found++;
+            assert_true(facts.open && facts.owner == owner);
+        }
+    assert_int_equal(found, 1);
+}
+
 /* Two hold it after a restore, and nothing is opened yet. The one that the arbiter does not know
  * speaks first, again and again. */
 static void test_a_claimant_that_was_denied_lets_the_other_speak(void **state) {
@@ -392,11 +403,37 @@ static void test_a_claimant_that_was_denied_lets_the_other_speak(void **state) {
         pass(b, 20 * MS);
     }
     assert_int_equal(replica_range_end(b->replica, 12, &end), REPLICA_RANGE_OPEN);
-    struct replica_range_facts range;
-    for (uint32_t place = 0; replica_range_next(b->replica, &place, &range);)
-        if (range.range == 12)
-            assert_true(range.open && range.owner == 602);
+    assert_open_for(b, 12, 602);
     free(b->replica);
+}
+
+/* Three hold it after two restores. Of the two that the arbiter does not know one always speaks
+ * before the third, whose range it is: he waits for his own renewal, not for theirs. */
+static void test_claimants_do_not_keep_the_owner_out(void **state) {
+    (void)state;
+    static struct bench b;
+    struct replica_config config = config_of(16, 64);
+    config.seal_after_ns = 2000 * MS;
+    bench_open(&b, &config);
+    bench_lead(&b);
+    b.arbiter_owner = 603;
+    b.arbiter_start = 0;
+    for (int i = 0; i < 2; i++) {
+        hello(&b, 12, 601);
+        body(&b, 12, 0, 602);
+        hello(&b, 12, 603);
+        pass(&b, 500 * MS);
+        hello(&b, 12, 602);
+        body(&b, 12, 0, 601);
+        hello(&b, 12, 603);
+        pass(&b, 500 * MS);
+    }
+    assert_open_for(&b, 12, 603);
+    b.progress_told = 0;
+    body(&b, 12, 0, 603);
+    pass(&b, 20 * MS);
+    assert_int_not_equal(b.progress_told, 0);
+    free(b.replica);
 }
 
 /* What another's bodies have come to is no progress of who claimed the range before it was opened:
@@ -630,6 +667,7 @@ int main(void) {
         cmocka_unit_test(test_pinned_range_goes_on),
         cmocka_unit_test(test_holding_that_begins_elsewhere_is_not_opened),
         cmocka_unit_test(test_a_claimant_that_was_denied_lets_the_other_speak),
+        cmocka_unit_test(test_claimants_do_not_keep_the_owner_out),
         cmocka_unit_test(test_progress_is_told_to_the_owner_alone),
         cmocka_unit_test(test_progress_waits_for_the_arbiters_word),
         cmocka_unit_test(test_a_denial_outlives_the_rest_of_a_range),
