@@ -294,6 +294,18 @@ void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text) 
         arbiter->operations->dump_tell(arbiter, seq, text);
 }
 
+void arbiter_turn_take(struct arbiter *arbiter, arbiter_turn_done done, void *context) {
+    arbiter->operations->turn_take(arbiter, done, context);
+}
+
+void arbiter_turn_keep(struct arbiter *arbiter) {
+    arbiter->operations->turn_keep(arbiter);
+}
+
+void arbiter_turn_end(struct arbiter *arbiter) {
+    arbiter->operations->turn_end(arbiter);
+}
+
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch) {
     return arbiter->operations->publish(arbiter, epoch);
 }

@@ -147,8 +147,9 @@ static void restore(struct stage *s) {
         struct runtime_facts facts;
         runtime_facts(x->runtime, &facts);
         restore_done(s, error == MRN_ERR_EXISTS ? 0 : error, false, facts.exec_seq);
-    } else if (s->gossip.storage) {
-        /* A node that starts again must find on its disk what the replica builds on from here. */
+    } else if (s->setup.config->durability == CONFIG_DURABILITY_DISK) {
+        /* A node that starts again must find on its disk what the replica builds on from here. (The
+         * storage is gossip's: at the end it may be closed by now.) */
         snapshots_adopt(x->snapshots, x->restore.path.text, x->restored.seq);
         x->restore.ordered = false;
     } else

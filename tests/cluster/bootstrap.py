@@ -57,6 +57,32 @@ def takes_part(cluster, index, seconds=180):
                alive=[cluster.nodes[index]])
 
 
+def check_costs(cluster, index, took):
+    """Where the time of the newest dump went is in the status, the metrics and maroonctl status, and adds up: no phase is missing, none
+    longer than what it is part of, bytes as many as the pages have."""
+    boot = cluster.status(index)["bootstrap"]
+    fetch, metrics = boot["fetches"]["store"], cluster.metrics(index)
+    cost = {phase: (int(both["us"]) / 1e6, int(both["bytes"])) for phase, both in fetch["phases"].items()}
+    assert list(cost) == ["indexes", "chunks", "gets", "unpack", "end", "runtime"] and fetch["ended"] and not fetch["error"], fetch
+    seconds = {phase: both[0] for phase, both in cost.items()}
+    pages = int(boot["pages"]) * 4096
+    assert all(both[1] > 0 for phase, both in cost.items() if phase != "gets") and all(seconds[p] > 0 for p in cost if p != "gets"), cost
+    assert cost["chunks"][1] == cost["unpack"][1] == cost["end"][1] == pages, (cost, pages)
+    assert pages < cost["runtime"][1] < pages * 1.01 + 100000, (cost, pages)
+    assert (seconds["gets"] > 0) == (cost["gets"][1] > 0) and cost["gets"][1] < 3 * pages + (8 << 20), cost  # pages that live no more, too
+    assert seconds["gets"] <= 12 * seconds["chunks"] and seconds["unpack"] <= 5 * seconds["chunks"], cost
+    one_by_one = sum(seconds[phase] for phase in ("indexes", "chunks", "end", "runtime"))
+    assert one_by_one <= int(fetch["us"]) / 1e6 <= took, (cost, fetch, took)
+    for phase, (spent, size) in cost.items():
+        assert abs(metrics[f'maroon_bootstrap_phase_seconds{{source="store",phase="{phase}"}}'] - spent) < 1e-5, (phase, metrics)
+        assert metrics[f'maroon_bootstrap_phase_bytes{{source="store",phase="{phase}"}}'] == size, phase
+    run = subprocess.run([str(c.absolute(c.CTL)), "status", "--admin", cluster.admin(index)], capture_output=True, text=True,
+                         timeout=60)
+    said = [line for line in run.stdout.splitlines() if line.startswith(f"node {index}, fetched from store up to epoch {fetch['seq']}, ")]
+    assert len(said) == 1 and all(f"{phase} {spent:.2f} s {size / 1e6:.1f} MB" in said[0] for phase, (spent, size) in cost.items()), run
+    print(said[0], flush=True)
+
+
 def wiped_under_load(cluster, store, arguments):
     victim = (cluster.leader() + 1) % 3
     node = cluster.nodes[victim]
@@ -74,6 +100,8 @@ def wiped_under_load(cluster, store, arguments):
     takes_part(cluster, victim)
     took = time.monotonic() - began
     boot = cluster.status(victim)["bootstrap"]
+    if boot["fetches"]["store"]:
+        check_costs(cluster, victim, took)
     load.popen.send_signal(2)
     load.wait()
     seq, state_hash = cluster.wait_equal(60)

@@ -434,6 +434,20 @@ static void test_a_node_fetches_what_is_pointed_to(void **state) {
     dump_store_close(&store);
 }
 
+/* Where a fetch of all PAGES spent `took_us`: no phase is missing, none is longer than it can be.
+ */
+static void expect_costs(const struct dump_progress *p, uint64_t took_us, bool end) {
+    assert_int_equal(p->pages_done, p->pages);
+    assert_true(p->indexes_us && p->chunks_us && p->unpack_us && p->indexes_bytes);
+    assert_true((p->gets_us > 0) == (p->fetched_bytes > 0));
+    assert_int_equal(p->end_us > 0, end);
+    assert_true(p->indexes_us + p->chunks_us + p->end_us <= took_us);
+    assert_true(p->gets_us <= p->chunks_us * DUMP_READ_CHUNKS);
+    assert_true(p->unpack_us <= p->chunks_us * 5); /* workers */
+    assert_true(p->gets_us + p->unpack_us <= p->chunks_us * DUMP_READ_CHUNKS);
+    assert_true(p->indexes_bytes < p->pages * 100 && p->indexes_bytes > p->pages * 20);
+}
+
 static void note_progress(void *context, uint64_t seq, const struct dump_progress *progress) {
     (void)seq;
     *(struct dump_progress *)context = *progress;
@@ -459,8 +473,10 @@ static void test_a_fetch_goes_on_with_the_next_dump(void **state) {
     for (uint64_t dump = 10; dump <= 40; dump += 10) {
         fill_page(dump, (uint32_t)dump);
         assert_int_equal(write_once(1, dump, &report), 0);
+        uint64_t since_ns = dump_fixture_now_ns();
         assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
         assert_int_equal(seq, dump);
+        expect_costs(&progress, (dump_fixture_now_ns() - since_ns) / 1000, true);
         if (dump == 10)
             whole = progress.fetched_bytes;
         else
