@@ -190,9 +190,16 @@ int arbiter_check_genesis(const struct arbiter_setup *setup,
     const struct control_config *config = setup->config;
     if (differs("node_count", config->node_count, genesis->node_count) ||
         differs("quorum", config->quorum, genesis->quorum) ||
-        differs("durable", config->durable, genesis->durable) ||
-        differs("protocol_version", WIRE_VERSION, genesis->protocol_version))
+        differs("durable", config->durable, genesis->durable))
         return MRN_ERR_MISMATCH;
+    if (genesis->protocol_version != WIRE_VERSION) {
+        mrn_log_error("configuration_mismatch",
+                      "what=protocol_version ours=%d cluster=%" PRIu32
+                      " do=\"start the program of the cluster's version, or make a new cluster "
+                      "name\"",
+                      WIRE_VERSION, genesis->protocol_version);
+        return MRN_ERR_MISMATCH;
+    }
 #define CONTROL_LIMIT(field, name, key)                                  \
     if (limit_differs(key, config->limits.field, genesis->limits.field)) \
         return MRN_ERR_MISMATCH;

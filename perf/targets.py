@@ -414,7 +414,8 @@ def memory(options):
             f"chunks, and {ranges['shadow_bytes']:.1f} B of address space that a snapshot's copies may fill"),
         Row("M2 retired", "<= 16 B", f"{max(retired, ranges['runtime_retired_bytes']):.1f} B", "", None,
             max(retired, ranges["runtime_retired_bytes"]) / 16,
-            f"in the state, {retired:.0f} B in the replica; and as much address space for a snapshot's copies"),
+            f"{ranges['runtime_retired_bytes']:.1f} B in the state, {retired:.1f} B in the replica; beside the state as much address space for a "
+            f"snapshot's copies"),
         Row("S1", "<= 5 ms", spread(stop, "ms"), f"memcpy of it {copy:.1f} ms", statistics.median(stop) / copy,
             statistics.median(stop) / 5, "64 MiB; the longest of begin and steps of 16 pages"),
     ], {"ranges": ranges, "snapshot": steps}

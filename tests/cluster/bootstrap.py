@@ -1,10 +1,12 @@
 """A node's disk is wiped under load: it starts from the newest dump in the store, takes the epochs since out of a peer's journal,
 recovers, and reaches the same state; also when it is killed on the way. Time and rate against a plain download of the same bytes.
-Then maroonctl bootstrap does the same beforehand, killed once, and maroonctl dump prune leaves nothing that no dump needs.
+Then maroonctl bootstrap does the same beforehand, killed once; a snapshot of another format is refused; and maroonctl dump prune leaves
+nothing that no dump needs.
 
     bootstrap.py [--mib N] [--kills N] [--directory]    size of the state; kill -9 of the node on the way; no S3 server"""
 import argparse
 import concurrent.futures
+import hashlib
 import os
 import random
 import shutil
@@ -166,6 +168,36 @@ def bootstrapped_by_hand(cluster, store):
     print("maroonctl bootstrap, killed once: the node goes on from it", flush=True)
 
 
+def change_format(snapshot, by):
+    head = bytearray(snapshot.read_bytes()[:256])
+    version = int.from_bytes(head[8:12], "little")
+    head[8:12] = (version + by).to_bytes(4, "little")
+    with open(snapshot, "r+b") as file:
+        file.write(head + hashlib.blake2b(head, digest_size=32).digest())
+    return version
+
+
+def of_another_format(cluster):
+    """A node whose snapshot another program wrote, with a state that is laid out otherwise, says so and ends; it loses nothing."""
+    def kept(index):
+        return list((cluster.workdir / f"n{index}.data" / "snapshots").glob("snapshot-*"))
+    victim = next(i for i in range(3) if kept(i))
+    node = cluster.nodes[victim]
+    node.stop()
+    snapshots = kept(victim)
+    version = [change_format(snapshot, -1) for snapshot in snapshots][0]
+    node.start()
+    wait_until(lambda: not node.alive(), 60, "the node refuses the snapshot and ends")
+    why = f"the snapshot is of format version {version - 1}, this program reads {version}: start the program that wrote it"
+    assert node.popen.returncode == 1 and why in node.tail(), node.tail()
+    for snapshot in snapshots:
+        change_format(snapshot, 1)
+    node.start()
+    takes_part(cluster, victim)
+    cluster.wait_equal(60)
+    print(f"a snapshot of another format is refused: {why}", flush=True)
+
+
 def pruned(cluster, store):
     pointed(cluster, cluster.wait_equal(60)[0])  # prune keeps the dump that etcd names, be it not the newest yet
     before = len(store.files())
@@ -204,6 +236,7 @@ def main(arguments):
         wiped_under_load(cluster, store, arguments)
         away_for_a_while(cluster, arguments)
         bootstrapped_by_hand(cluster, store)
+        of_another_format(cluster)
         pruned(cluster, store)
     scenario.main(bootstrap, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))
 

@@ -320,6 +320,25 @@ static void test_a_manifest_that_its_key_did_not_sign_is_refused(void **state) {
     dump_store_close(&store);
 }
 
+/* Whole, and the state in it is laid out otherwise: refused by its number, nothing of it is read.
+ */
+static void test_a_state_of_another_format_is_refused(void **state) {
+    (void)state;
+    struct snapshot_head head;
+    char text[DUMP_TEXT_BYTES], expected[80];
+    write_snapshot(10, 1);
+    FILE *snapshot = fopen(here.snapshot, "r");
+    assert_int_equal(fread(&head, sizeof head, 1, snapshot), 1);
+    fclose(snapshot);
+    assert_int_equal(dump_snapshot_head_check(&head, text), 0);
+    head.format_version--;
+    head.checksum = wire_hash_blake2b(&head, offsetof(struct snapshot_head, checksum));
+    assert_int_equal(dump_snapshot_head_check(&head, text), MRN_ERR_UNSUPPORTED);
+    snprintf(expected, sizeof expected, "format version %d, this program reads %d",
+             SNAPSHOT_FORMAT_VERSION - 1, SNAPSHOT_FORMAT_VERSION);
+    assert_non_null(strstr(text, expected));
+}
+
 static void test_prune(void **state) {
     (void)state;
     struct dump_store store;
@@ -848,6 +867,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_newer_format_is_refused_in_words, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_manifest_that_its_key_did_not_sign_is_refused,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_state_of_another_format_is_refused, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_prune, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_writer_killed_at_any_point, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),
