@@ -194,6 +194,13 @@ static void ask(int fd, const char *method_and_path) {
     assert_int_equal(write(fd, request, (size_t)count), count);
 }
 
+static void write_file(const char *path, const char *bytes, size_t count) {
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, count, out), count);
+    fclose(out);
+}
+
 /* Peers and tools ask until the end; the mailbox is gone by then. */
 static void test_who_asks_a_stopped_node_is_refused(void **state) {
     (void)state;
@@ -261,6 +268,19 @@ static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
     snprintf(other.config.data_dir, sizeof other.config.data_dir, "%s", node.dir);
     assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
                      MRN_ERR_EXISTS);
+    /* A store without a journal is a new one, but not while somebody else makes that. */
+    char number[96];
+    snprintf(number, sizeof number, "%s/incarnation", node.dir);
+    write_file(number, "incarnation 5 token 6\n", 22);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
+                     MRN_ERR_EXISTS);
+    assert_int_equal(access(number, F_OK), 0);
+    other.config = good;
+    snprintf(number, sizeof number, "%s/incarnation", other.dir);
+    write_file(number, "incarnation 5 token 6\n", 22);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity), 0);
+    assert_int_not_equal(access(number, F_OK), 0);
+    control_destroy(other.control);
     other.config = good;
     snprintf(other.config.cluster, sizeof other.config.cluster, "../x");
     assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
@@ -311,13 +331,6 @@ static void *prepare_thread(void *context) {
 static void need_etcd(void) {
     if (!have_etcd)
         skip();
-}
-
-static void write_file(const char *path, const char *bytes, size_t count) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_int_equal(fwrite(bytes, 1, count, out), count);
-    fclose(out);
 }
 
 /* On the fabric the first process of node 1 answers. */
