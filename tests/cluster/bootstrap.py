@@ -132,6 +132,11 @@ def away_for_a_while(cluster, arguments):
     before = cluster.status((victim + 1) % 3)["commitSeq"]
     load = cluster.start_load(seconds=600, connections=4, timeout=700, first_account=7000000)
     wait_until(lambda: cluster.status((victim + 1) % 3)["commitSeq"] > before + 2500, 180, "more epochs than memory holds")
+    pointed(cluster, before + 1)
+    for other in {0, 1, 2} - {victim}:  # a newer dump is known, and all the same the journal is kept for who is behind
+        wait_until(lambda: int(cluster.status(other)["dumps"]["pointerSeq"]) > before, 60, "the newer dump is known", alive=[cluster.nodes[other]])
+        journal = cluster.status(other)["journal"]
+        assert int(journal["cutSeq"]) <= int(journal["floorSeq"]) <= before, (journal, before)
     node.start()
     takes_part(cluster, victim)
     wait_until(lambda: int(cluster.status(victim)["bootstrap"]["stretches"]), 60, "a stretch is learned", alive=[node])
