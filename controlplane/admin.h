@@ -60,6 +60,12 @@ json_t *admin_bootstrap_json(const struct admin_setup *setup);
 /* Whether something stands in the way of dumps; in words. */
 bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALARM_BYTES]);
 void admin_dumps_metrics(const struct admin_setup *setup, FILE *out);
+void admin_bootstrap_metrics(const struct admin_setup *setup, FILE *out);
+struct admin_row {
+    const char *name, *type, *help; /* without maroon_ */
+    uint64_t value;
+};
+void admin_rows(FILE *out, const struct admin_row *rows, size_t count);
 char *admin_metrics_text(const struct admin_setup *setup);
 /* Returns NULL when ready, otherwise why not. */
 const char *admin_not_ready(const struct mailbox_facts *facts);

@@ -10,12 +10,7 @@ static void number(json_t *object, const char *name, uint64_t value) {
     (void)json_object_set_new(object, name, json_string(text));
 }
 
-struct row {
-    const char *name, *type, *help;
-    uint64_t value;
-};
-
-static void print_rows(FILE *out, const struct row *rows, size_t count) {
+void admin_rows(FILE *out, const struct admin_row *rows, size_t count) {
     for (size_t i = 0; i < count; i++)
         fprintf(out, "# HELP maroon_%s %s\n# TYPE maroon_%s %s\nmaroon_%s %" PRIu64 "\n",
                 rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name,
@@ -34,6 +29,11 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     number(object, "pointerSeq", arbiter_dump(setup->arbiter)->seq);
     number(object, "dumps", status.dumps);
     number(object, "failures", status.failures);
+    (void)json_object_set_new(object, "turn", json_boolean(setup->dumps->ours));
+    number(object, "turnsOthers", setup->dumps->others);
+    number(object, "turnsUnfenced", setup->dumps->unfenced);
+    number(object, "turnsLost", setup->arbiter->dump_turn_losses);
+    number(object, "overtaken", status.overtaken);
     number(object, "lastSeq", status.last_seq);
     number(object, "lastWallMs", status.last_wall_ms);
     number(object, "lastDurationMs", status.last_duration_ms);
@@ -51,50 +51,25 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     return object;
 }
 
-json_t *admin_bootstrap_json(const struct admin_setup *setup) {
-    struct snapshot_bootstrap b;
-    snapshot_bootstrap(setup->snapshot, &b);
-    json_t *object = json_object();
-    (void)json_object_set_new(object, "stage", json_string(snapshot_stage_name(b.stage)));
-    number(object, "neededSeq", b.needed_seq);
-    number(object, "pages", b.progress.pages);
-    number(object, "pagesDone", b.progress.pages_done);
-    number(object, "fetchedBytes", b.progress.fetched_bytes + b.loaded_bytes);
-    number(object, "fromStore", b.from_store);
-    number(object, "fromPeers", b.from_peers);
-    number(object, "stretches", b.stretches);
-    number(object, "failures", b.failures);
-    number(object, "lastSeq", b.last_seq);
-    return object;
-}
-
 void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
     struct dumper_status status;
-    struct snapshot_bootstrap b;
-    snapshot_bootstrap(setup->snapshot, &b);
-    const struct row bootstrap[] = {
-        {"bootstrap_stage", "gauge",
-         "0 none, 1 waits, 2 fetches a dump, 3 a peer's snapshot, 4 restores, 5 fetches epochs of "
-         "a "
-         "peer's journal, 6 takes them",
-         b.stage},
-        {"bootstrap_pages", "gauge", "of the dump being fetched", b.progress.pages},
-        {"bootstrap_pages_done", "gauge", "of them here", b.progress.pages_done},
-        {"bootstrap_fetched_bytes", "gauge", "of the newest fetch",
-         b.progress.fetched_bytes + b.loaded_bytes},
-        {"bootstraps_from_store_total", "counter", "dumps restored", b.from_store},
-        {"bootstraps_from_peers_total", "counter", "snapshots of peers restored", b.from_peers},
-        {"bootstrap_stretches_total", "counter", "of epochs, taken from peers' journals",
-         b.stretches},
-        {"bootstrap_failures_total", "counter", "fetches that came to nothing", b.failures},
-    };
-    print_rows(out, bootstrap, sizeof bootstrap / sizeof *bootstrap);
     if (!setup->dumps)
         return;
     dumper_status(setup->dumps->dumper, &status);
-    const struct row rows[] = {
+    const struct admin_row rows[] = {
         {"dumps_total", "counter", "dumps made by this node", status.dumps},
         {"dump_failures_total", "counter", "dumps and looks that failed", status.failures},
+        {"dump_turn", "gauge", "1 while it is this node's turn to dump (dump/turn in etcd)",
+         setup->dumps->ours},
+        {"dump_turns_others_total", "counter", "turns not had, since another node was at it",
+         setup->dumps->others},
+        {"dump_turns_unfenced_total", "counter",
+         "dumps begun without the turn: another node may have dumped the same epoch",
+         setup->dumps->unfenced},
+        {"dump_turns_lost_total", "counter", "turns that another node took over meanwhile",
+         setup->arbiter->dump_turn_losses},
+        {"dumps_overtaken_total", "counter", "dumps given up, since another node's was as new",
+         status.overtaken},
         {"dump_error", "gauge", "1 while the last one failed", status.error != 0},
         {"dump_latest_seq", "gauge", "epoch of the newest dump in the store", status.latest_seq},
         {"dump_pointer_seq", "gauge", "the same, as dump/latest in etcd says",
@@ -116,7 +91,7 @@ void admin_dumps_metrics(const struct admin_setup *setup, FILE *out) {
         {"store_downloaded_bytes_total", "counter", "tries included",
          status.counters.downloaded_bytes},
     };
-    print_rows(out, rows, sizeof rows / sizeof *rows);
+    admin_rows(out, rows, sizeof rows / sizeof *rows);
 }
 
 bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALARM_BYTES]) {

@@ -366,6 +366,7 @@ char *admin_metrics_text(const struct admin_setup *setup) {
     gauge(out, "refused_term", "a term that was won and goes back; 0: none", health->refused_term);
     gauge(out, "etcd_db_bytes", "database of the member asked last", health->db_bytes);
     gauge(out, "term_base", "added to etcd's revision to make a term", health->term_base);
+    admin_bootstrap_metrics(setup, out);
     admin_dumps_metrics(setup, out);
     if (fclose(out) != 0) {
         free(text);

@@ -190,9 +190,16 @@ int arbiter_check_genesis(const struct arbiter_setup *setup,
     const struct control_config *config = setup->config;
     if (differs("node_count", config->node_count, genesis->node_count) ||
         differs("quorum", config->quorum, genesis->quorum) ||
-        differs("durable", config->durable, genesis->durable) ||
-        differs("protocol_version", WIRE_VERSION, genesis->protocol_version))
+        differs("durable", config->durable, genesis->durable))
         return MRN_ERR_MISMATCH;
+    if (genesis->protocol_version != WIRE_VERSION) {
+        mrn_log_error("configuration_mismatch",
+                      "what=protocol_version ours=%d cluster=%" PRIu32
+                      " do=\"start the program of the cluster's version, or make a new cluster "
+                      "name\"",
+                      WIRE_VERSION, genesis->protocol_version);
+        return MRN_ERR_MISMATCH;
+    }
 #define CONTROL_LIMIT(field, name, key)                                  \
     if (limit_differs(key, config->limits.field, genesis->limits.field)) \
         return MRN_ERR_MISMATCH;
@@ -285,6 +292,18 @@ void arbiter_dump_look(struct arbiter *arbiter) {
 void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text) {
     if (seq > arbiter->dump.seq && strlen(text) < ARBITER_DUMP_TEXT_MAX)
         arbiter->operations->dump_tell(arbiter, seq, text);
+}
+
+void arbiter_turn_take(struct arbiter *arbiter, arbiter_turn_done done, void *context) {
+    arbiter->operations->turn_take(arbiter, done, context);
+}
+
+void arbiter_turn_keep(struct arbiter *arbiter) {
+    arbiter->operations->turn_keep(arbiter);
+}
+
+void arbiter_turn_end(struct arbiter *arbiter) {
+    arbiter->operations->turn_end(arbiter);
 }
 
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch) {

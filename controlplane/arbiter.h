@@ -92,6 +92,14 @@ struct arbiter_dump {
     char text[ARBITER_DUMP_TEXT_MAX];
 };
 
+/* Whose turn it is to dump. */
+enum arbiter_turn {
+    ARBITER_TURN_OURS = 0,
+    ARBITER_TURN_OTHERS, /* another node is at it */
+    ARBITER_TURN_UNKNOWN /* etcd does not say */
+};
+typedef void (*arbiter_turn_done)(void *context, enum arbiter_turn turn);
+
 /* What operators should see; also in /v1/status and /metrics. */
 struct arbiter_health {
     bool no_space;               /* etcd's quota is used up: no leader, range, publication */
@@ -160,6 +168,16 @@ void arbiter_dump_look(struct arbiter *arbiter);
  * key says so again: nothing is lost when the one that dumped dies in between. */
 void arbiter_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text);
 
+/* A node dumps when it has the turn, or nobody can say who has: it spares work, and nothing depends
+ * on it. `done` comes once, possibly before this returns, and with OURS dump/latest has been read;
+ * it does not come any more after arbiter_turn_end. One at a time. */
+void arbiter_turn_take(struct arbiter *arbiter, arbiter_turn_done done, void *context);
+/* Call it at least every 2 s while at it: a turn that was not kept for 6 s is another's who wants
+ * it (arbiter.dump_turn_losses). */
+void arbiter_turn_keep(struct arbiter *arbiter);
+/* Gives it back, if it is ours; forgets `done`. */
+void arbiter_turn_end(struct arbiter *arbiter);
+
 /* Publishes; the sink is told the outcome. Returns MRN_ERR_CLOSED when the leader key is not ours
  * or one publication is under way; then the sink is told nothing. */
 int arbiter_publish(struct arbiter *arbiter, const struct arbiter_epoch *epoch);
@@ -205,6 +223,9 @@ struct arbiter_operations {
     void (*range_sealed)(struct arbiter *arbiter, uint64_t owner, uint64_t range, uint32_t end);
     void (*dump_look)(struct arbiter *arbiter);
     void (*dump_tell)(struct arbiter *arbiter, uint64_t seq, const char *text);
+    void (*turn_take)(struct arbiter *arbiter, arbiter_turn_done done, void *context);
+    void (*turn_keep)(struct arbiter *arbiter);
+    void (*turn_end)(struct arbiter *arbiter);
     const struct etcd_metrics *(*etcd_metrics)(const struct arbiter *arbiter);
     void (*destroy)(struct arbiter *arbiter);
 };
@@ -217,6 +238,7 @@ struct arbiter { /* first member of an implementation's struct */
     struct arbiter_leader leader;
     struct epochs epochs; /* published */
     struct arbiter_dump dump;
+    uint64_t dump_turn_losses; /* turns of ours that another took over */
     struct arbiter_health health;
     uint64_t incarnation, store_token;
     uint64_t tokens[ARBITER_TOKENS]; /* drawn lately, a ring */

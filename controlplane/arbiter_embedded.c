@@ -456,6 +456,16 @@ static void dump_tell(struct arbiter *base, uint64_t seq, const char *text) {
     snprintf(base->dump.text, sizeof base->dump.text, "%s", text);
 }
 
+/* There is nobody else. */
+static void turn_take(struct arbiter *base, arbiter_turn_done done, void *context) {
+    (void)base;
+    done(context, ARBITER_TURN_OURS);
+}
+
+static void turn_kept(struct arbiter *base) {
+    (void)base;
+}
+
 static const struct etcd_metrics *no_metrics(const struct arbiter *base) {
     (void)base;
     return NULL;
@@ -483,6 +493,9 @@ static const struct arbiter_operations operations = {
     .range_sealed = range_sealed,
     .dump_look = dump_look,
     .dump_tell = dump_tell,
+    .turn_take = turn_take,
+    .turn_keep = turn_kept,
+    .turn_end = turn_kept,
     .etcd_metrics = no_metrics,
     .destroy = destroy,
 };

@@ -406,6 +406,9 @@ static const struct arbiter_operations operations = {
     .range_sealed = arbiter_etcd_range_sealed,
     .dump_look = arbiter_etcd_dump_look,
     .dump_tell = arbiter_etcd_dump_tell,
+    .turn_take = arbiter_etcd_turn_take,
+    .turn_keep = arbiter_etcd_turn_keep,
+    .turn_end = arbiter_etcd_turn_end,
     .etcd_metrics = metrics,
     .destroy = destroy,
 };

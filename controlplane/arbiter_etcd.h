@@ -6,6 +6,7 @@
  *   arbiter_etcd_ranges.c  requests of gateways
  *   arbiter_etcd_publish.c publications: latest, history/, compaction
  *   arbiter_etcd_dump.c    dump/latest
+ *   arbiter_etcd_turn.c    dump/turn
  *   arbiter_etcd_watchful.c what goes wrong with etcd itself: full, restored from the past */
 #ifndef MAROON_ARBITER_ETCD_H
 #define MAROON_ARBITER_ETCD_H
@@ -33,6 +34,7 @@ struct range_entry {
 struct range_op;
 struct batch;
 
+enum turn_what { TURN_TAKE = 0, TURN_KEEP, TURN_END };
 enum lease_state { LEASE_NONE = 0, LEASE_GRANTING, LEASE_ALIVE };
 
 struct arbiter_etcd {
@@ -93,6 +95,17 @@ struct arbiter_etcd {
     uint64_t dump_revision;          /* of the key as last seen; 0: absent */
     uint32_t dump_attempts;
     bool dump_running;
+
+    /* turn */
+    struct {
+        arbiter_turn_done done; /* somebody waits for it */
+        void *context;
+        bool running, ours, ending;
+        enum turn_what what; /* is running, or ran last */
+        uint32_t attempts;
+        uint64_t revision, seen_ns; /* of the key as seen last (0: absent); since when it is that */
+        uint64_t kept_ns;           /* when we wrote it last */
+    } turn;
 
     /* watchful */
     struct loop_timer alarm_timer, raise_timer;
@@ -159,6 +172,13 @@ void arbiter_etcd_dump_anew(struct arbiter_etcd *arbiter); /* etcd went back */
 void arbiter_etcd_dump_stop(struct arbiter_etcd *arbiter);
 void arbiter_etcd_dump_look(struct arbiter *arbiter);
 void arbiter_etcd_dump_tell(struct arbiter *arbiter, uint64_t seq, const char *text);
+/* The key as somebody read it. */
+void arbiter_etcd_dump_seen(struct arbiter_etcd *arbiter, const struct etcd_response *response);
+
+/* turn */
+void arbiter_etcd_turn_take(struct arbiter *arbiter, arbiter_turn_done done, void *context);
+void arbiter_etcd_turn_keep(struct arbiter *arbiter);
+void arbiter_etcd_turn_end(struct arbiter *arbiter);
 
 /* watchful */
 void arbiter_etcd_watchful_start(struct arbiter_etcd *arbiter);

@@ -26,7 +26,7 @@ static void read_later(struct arbiter_etcd *arbiter, uint32_t delay_ms) {
 }
 
 /* Takes what the key holds. What cannot be read counts as nothing, and is replaced. */
-static void dump_seen(struct arbiter_etcd *arbiter, const struct etcd_response *response) {
+void arbiter_etcd_dump_seen(struct arbiter_etcd *arbiter, const struct etcd_response *response) {
     const struct etcd_kv *kv = response->kv_count ? &response->kvs[0] : NULL;
     struct arbiter_dump *dump = &arbiter->base.dump;
     arbiter->dump_revision = kv ? kv->mod_revision : 0;
@@ -83,7 +83,7 @@ static void dump_written(void *context, const struct etcd_answer *answer) {
         mrn_log_info("dump_pointer", "seq=%" PRIu64, arbiter->dump_wanted.seq);
         dump_end(arbiter, 0);
     } else {
-        dump_seen(arbiter, &answer->responses[0]);
+        arbiter_etcd_dump_seen(arbiter, &answer->responses[0]);
         dump_go_on(arbiter);
     }
 }
@@ -118,7 +118,7 @@ static void dump_was_read(void *context, const struct etcd_answer *answer) {
         dump_end(arbiter, 0); /* etcd's absence is said elsewhere */
         return;
     }
-    dump_seen(arbiter, &answer->responses[0]);
+    arbiter_etcd_dump_seen(arbiter, &answer->responses[0]);
     dump_go_on(arbiter);
 }
 

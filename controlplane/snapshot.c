@@ -33,8 +33,6 @@ struct waiter {
     void *context;
 };
 
-enum source { SOURCE_STRETCH = 0, SOURCE_STORE, SOURCE_PEER, SOURCE_COUNT };
-
 struct snapshot {
     struct snapshot_setup setup;
     char dir[MAILBOX_PATH_MAX + 8];
@@ -49,13 +47,13 @@ struct snapshot {
 
     /* from the store and from peers */
     struct snapshot_bootstrap bootstrap;
-    struct dumper *dumper;    /* NULL: no store */
-    bool tried[SOURCE_COUNT]; /* for this need */
-    uint64_t stretched_seq;   /* needed_seq that the last stretch was for */
-    bool store_begun;         /* the dumper has the order */
-    bool of_store;            /* what is being restored */
-    uint64_t restore_since_ns;
-    uint64_t store_since_ns, store_reads; /* of the key, before */
+    struct dumper *dumper;                   /* NULL: no store */
+    bool tried[FETCH_SOURCE_COUNT];          /* for this need */
+    uint64_t stretched_seq;                  /* needed_seq that the last stretch was for */
+    bool store_begun;                        /* the dumper has the order */
+    enum fetch_source source;                /* that is being tried, or whose file is being taken */
+    uint64_t source_since_ns, take_since_ns; /* when that began */
+    uint64_t store_reads;                    /* of the key, before */
     struct dump_show show;
     uint8_t peer;
     bool peer_chosen; /* for this round of the sources */
@@ -173,6 +171,37 @@ void snapshot_taken(struct snapshot *snapshot, const struct mailbox_up *message)
 
 static void fetch_begin(void *context);
 
+/* The record of the fetch under way, of which something came. */
+static struct fetch_costs *costs(struct snapshot *snapshot) {
+    struct fetch_costs *of = &snapshot->bootstrap.costs[snapshot->source];
+    fetch_costs_come(of, snapshot->source_since_ns, loop_now_ns(snapshot->setup.loop));
+    return of;
+}
+
+/* Nothing is recorded of one that brought nothing. */
+static void costs_failed(struct snapshot *snapshot, int error) {
+    struct fetch_costs *of = &snapshot->bootstrap.costs[snapshot->source];
+    if (of->there && of->since_ns == snapshot->source_since_ns)
+        fetch_costs_end(of, error ? error : MRN_ERR_UNAVAILABLE, 0,
+                        loop_now_ns(snapshot->setup.loop));
+}
+
+/* The dataplane is given the file. */
+static void take_begins(struct snapshot *snapshot) {
+    struct stat info;
+    struct fetch_costs *of = costs(snapshot);
+    snapshot->take_since_ns = loop_now_ns(snapshot->setup.loop);
+    of->phases[FETCH_RUNTIME].bytes =
+        stat(snapshot->fetch_path, &info) == 0 ? (uint64_t)info.st_size : 0;
+}
+
+static void take_ended(struct snapshot *snapshot, int error, uint64_t seq) {
+    uint64_t now_ns = loop_now_ns(snapshot->setup.loop);
+    struct fetch_costs *of = costs(snapshot);
+    of->phases[FETCH_RUNTIME].us = (now_ns - snapshot->take_since_ns) / 1000;
+    fetch_costs_end(of, error, seq, now_ns);
+}
+
 static void fetch_file_drop(struct snapshot *snapshot) {
     if (snapshot->fd >= 0)
         close(snapshot->fd);
@@ -194,11 +223,10 @@ static void fetch_again(struct snapshot *snapshot) {
                    delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS, fetch_begin, snapshot);
 }
 
-static void restore_fetched(struct snapshot *snapshot, bool of_store) {
+static void restore_fetched(struct snapshot *snapshot) {
     struct mailbox_down message = {.kind = MAILBOX_DOWN_SNAPSHOT_RESTORE, .node = snapshot->peer};
     snprintf(message.text, sizeof message.text, "%.255s", snapshot->fetch_path);
-    snapshot->of_store = of_store;
-    snapshot->restore_since_ns = loop_now_ns(snapshot->setup.loop);
+    take_begins(snapshot);
     snapshot->bootstrap.stage = SNAPSHOT_RESTORING;
     snapshot->setup.send_down(snapshot->setup.context, &message);
 }
@@ -215,6 +243,9 @@ static bool fetch_data(void *context, const char *bytes, size_t count) {
         count -= (size_t)put;
         snapshot->bootstrap.loaded_bytes += (uint64_t)put;
     }
+    struct fetch_costs *of = costs(snapshot);
+    of->phases[FETCH_TRANSFER] =
+        (struct fetch_cost){of->total_us, snapshot->bootstrap.loaded_bytes};
     return true;
 }
 
@@ -223,6 +254,7 @@ static void fetch_done(void *context, const struct http_answer *answer) {
     snapshot->call = NULL;
     if (answer->error || answer->status != 200 || snapshot->bootstrap.loaded_bytes == 0) {
         snapshot->bootstrap.failures++;
+        costs_failed(snapshot, answer->error);
         mrn_log_warning("snapshot_not_fetched", "peer=%u status=%ld error=%s message=%s",
                         snapshot->peer, answer->status, mrn_error_name(answer->error),
                         mrn_log_quote(answer->text));
@@ -233,7 +265,7 @@ static void fetch_done(void *context, const struct http_answer *answer) {
     snapshot->fd = -1;
     mrn_log_info("snapshot_fetched", "peer=%u bytes=%" PRIu64, snapshot->peer,
                  snapshot->bootstrap.loaded_bytes);
-    restore_fetched(snapshot, false);
+    restore_fetched(snapshot);
 }
 
 /* Moves on to the next peer that has an admin address; false when there is none. */
@@ -255,6 +287,7 @@ static bool next_peer(struct snapshot *snapshot) {
 static void store_look(void *context);
 
 static void store_failed(struct snapshot *snapshot, int error, const char *why) {
+    costs_failed(snapshot, error);
     if (error != MRN_ERR_NOT_FOUND) {
         snapshot->bootstrap.failures++;
         mrn_log_warning("dump_not_fetched", "error=%s why=%s do=\"asking peers\"",
@@ -282,11 +315,13 @@ static void store_fetched(struct snapshot *snapshot, const struct dumper_fetch *
     snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%.255s", fetch->file);
     mrn_log_info("dump_fetched",
                  "seq=%" PRIu64 " pages=%" PRIu64 " bytes=%" PRIu64 " indexes_ms=%" PRIu64
-                 " chunks_ms=%" PRIu64 " end_ms=%" PRIu64 " ms=%" PRIu64,
+                 " chunks_ms=%" PRIu64 " gets_ms=%" PRIu64 " unpack_ms=%" PRIu64 " end_ms=%" PRIu64
+                 " ms=%" PRIu64,
                  fetch->seq, fetch->progress.pages, fetch->progress.fetched_bytes,
-                 fetch->progress.indexes_ms, fetch->progress.chunks_ms, fetch->progress.end_ms,
-                 fetch->duration_ms);
-    restore_fetched(snapshot, true);
+                 fetch->progress.indexes_us / 1000, fetch->progress.chunks_us / 1000,
+                 fetch->progress.gets_us / 1000, fetch->progress.unpack_us / 1000,
+                 fetch->progress.end_us / 1000, fetch->duration_ms);
+    restore_fetched(snapshot);
 }
 
 /* The dumper has a thread of its own: looks now and then how far it is. */
@@ -300,7 +335,7 @@ static void store_look(void *context) {
     }
     if (!snapshot->store_begun &&
         arbiter_dump(snapshot->setup.arbiter)->reads == snapshot->store_reads &&
-        now_ns - snapshot->store_since_ns < LOOK_PATIENCE_NS) {
+        now_ns - snapshot->source_since_ns < LOOK_PATIENCE_NS) {
         /* What peers have cut their journals by was in the key before: wait for what it says now.
          */
         loop_timer_set(snapshot->setup.loop, &snapshot->fetch_timer, STORE_LOOK_MS / 10, store_look,
@@ -310,13 +345,15 @@ static void store_look(void *context) {
     if (!snapshot->store_begun) {
         snapshot->store_begun = dumper_fetch(snapshot->dumper, snapshot->bootstrap.needed_seq,
                                              arbiter_dump(snapshot->setup.arbiter)->text);
-        if (!snapshot->store_begun && now_ns - snapshot->store_since_ns > STORE_BUSY_NS) {
+        if (!snapshot->store_begun && now_ns - snapshot->source_since_ns > STORE_BUSY_NS) {
             store_failed(snapshot, MRN_ERR_TIMEOUT, "a dump is under way");
             return;
         }
     } else {
         dumper_status(snapshot->dumper, &status);
         snapshot->bootstrap.progress = status.fetch.progress;
+        if (status.fetch.progress.pages)
+            fetch_costs_read(costs(snapshot), &status.fetch.progress);
         store_show(snapshot, &status.fetch.progress);
         if (!status.fetch.under_way) {
             if (status.fetch.error)
@@ -337,7 +374,8 @@ static void store_begin(struct snapshot *snapshot) {
     snapshot->store_begun = false;
     snapshot->store_reads = arbiter_dump(snapshot->setup.arbiter)->reads;
     arbiter_dump_look(snapshot->setup.arbiter);
-    snapshot->store_since_ns = now_ns;
+    snapshot->source = FETCH_STORE;
+    snapshot->source_since_ns = now_ns;
     snapshot->show = (struct dump_show){.terminal = isatty(STDERR_FILENO), .since_ns = now_ns};
     store_look(snapshot);
 }
@@ -354,6 +392,7 @@ static void stretch_done(void *context, const struct http_answer *answer) {
     close(snapshot->fd);
     snapshot->fd = -1;
     if (answer->error || answer->status != 200 || snapshot->bootstrap.loaded_bytes == 0) {
+        costs_failed(snapshot, answer->error);
         if (answer->status != 404) {
             snapshot->bootstrap.failures++;
             mrn_log_warning("stretch_not_fetched", "peer=%u status=%ld error=%s", snapshot->peer,
@@ -366,6 +405,7 @@ static void stretch_done(void *context, const struct http_answer *answer) {
         return;
     }
     snapshot->bootstrap.stage = SNAPSHOT_LEARNING;
+    take_begins(snapshot);
     struct mailbox_down message = {.kind = MAILBOX_DOWN_LEARN, .node = snapshot->peer};
     snprintf(message.text, sizeof message.text, "%.255s", snapshot->fetch_path);
     snapshot->setup.send_down(snapshot->setup.context, &message);
@@ -381,6 +421,8 @@ void snapshot_learned(struct snapshot *snapshot, const struct mailbox_up *messag
                  snapshot->peer, needed_seq, message->seq, snapshot->bootstrap.loaded_bytes,
                  (loop_now_ns(snapshot->setup.loop) - snapshot->bootstrap.since_ns) / 1000000,
                  message->error < 0 ? mrn_error_name(message->error) : "none");
+    take_ended(snapshot, message->error < 0 && message->seq <= needed_seq ? message->error : 0,
+               message->seq);
     if (message->error < 0 && message->seq <= needed_seq) {
         snapshot->bootstrap.failures++;
         fetch_begin(snapshot);
@@ -396,10 +438,10 @@ void snapshot_learned(struct snapshot *snapshot, const struct mailbox_up *messag
 /* ---- which source ---- */
 
 /* GET from the next peer, into a file. */
-static void peer_begin(struct snapshot *snapshot, enum source source) {
+static void peer_begin(struct snapshot *snapshot, enum fetch_source source) {
     const struct arbiter_member *members = arbiter_members(snapshot->setup.arbiter);
     char url[CONTROL_ADDRESS_MAX + 96];
-    bool stretch = source == SOURCE_STRETCH;
+    bool stretch = source == FETCH_STRETCH;
     if (!snapshot->peer_chosen && !(snapshot->peer_chosen = next_peer(snapshot))) {
         mrn_log_warning("snapshot_no_peer", "needed_seq=%" PRIu64, snapshot->bootstrap.needed_seq);
         fetch_again(snapshot);
@@ -410,6 +452,8 @@ static void peer_begin(struct snapshot *snapshot, enum source source) {
     snprintf(snapshot->fetch_path, sizeof snapshot->fetch_path, "%s/restore-%" PRIu64,
              snapshot->dir, snapshot->number++);
     snapshot->bootstrap.loaded_bytes = 0;
+    snapshot->source = source;
+    snapshot->source_since_ns = loop_now_ns(snapshot->setup.loop);
     snapshot->fd = open(snapshot->fetch_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     struct http_options options = {
         .url = url,
@@ -427,26 +471,26 @@ static void peer_begin(struct snapshot *snapshot, enum source source) {
     snapshot->bootstrap.stage = stretch ? SNAPSHOT_STRETCH : SNAPSHOT_PEER;
 }
 
-static bool may_try(const struct snapshot *snapshot, enum source source) {
+static bool may_try(const struct snapshot *snapshot, enum fetch_source source) {
     switch (source) {
-    case SOURCE_STRETCH: return snapshot->setup.config->durable; /* and so are its peers */
-    case SOURCE_STORE: return snapshot->dumper != NULL;
-    case SOURCE_PEER: return true;
-    case SOURCE_COUNT: break;
+    case FETCH_STRETCH: return snapshot->setup.config->durable; /* and so are its peers */
+    case FETCH_STORE: return snapshot->dumper != NULL;
+    case FETCH_PEER: return true;
+    case FETCH_SOURCE_COUNT: break;
     }
     return false;
 }
 
 static void fetch_begin(void *context) {
-    static const enum source with_state[] = {SOURCE_STRETCH, SOURCE_STORE, SOURCE_PEER};
-    static const enum source without[] = {SOURCE_STORE, SOURCE_STRETCH, SOURCE_PEER};
+    static const enum fetch_source with_state[] = {FETCH_STRETCH, FETCH_STORE, FETCH_PEER};
+    static const enum fetch_source without[] = {FETCH_STORE, FETCH_STRETCH, FETCH_PEER};
     struct snapshot *snapshot = context;
-    const enum source *order = snapshot->bootstrap.needed_seq ? with_state : without;
+    const enum fetch_source *order = snapshot->bootstrap.needed_seq ? with_state : without;
     fetch_file_drop(snapshot);
-    for (uint32_t i = 0; i < SOURCE_COUNT; i++)
+    for (uint32_t i = 0; i < FETCH_SOURCE_COUNT; i++)
         if (!snapshot->tried[order[i]] && may_try(snapshot, order[i])) {
             snapshot->tried[order[i]] = true;
-            if (order[i] == SOURCE_STORE)
+            if (order[i] == FETCH_STORE)
                 store_begin(snapshot);
             else
                 peer_begin(snapshot, order[i]);
@@ -465,7 +509,7 @@ void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message
     memset(snapshot->tried, 0, sizeof snapshot->tried);
     /* A stretch was taken and nothing of it executed: no more of the same. */
     if (snapshot->bootstrap.stretches && snapshot->stretched_seq == message->seq)
-        snapshot->tried[SOURCE_STRETCH] = true;
+        snapshot->tried[FETCH_STRETCH] = true;
     snapshot->peer_chosen = false;
     snapshot->bootstrap.since_ns = loop_now_ns(snapshot->setup.loop);
     /* next_peer goes one further, so start one before the peer that was named. */
@@ -479,9 +523,11 @@ void snapshot_needed(struct snapshot *snapshot, const struct mailbox_up *message
 void snapshot_restored(struct snapshot *snapshot, const struct mailbox_up *message) {
     if (snapshot->bootstrap.stage != SNAPSHOT_RESTORING)
         return;
+    take_ended(snapshot, message->error < 0 ? message->error : 0, message->seq);
+    bool of_store = snapshot->source == FETCH_STORE;
     if (message->error < 0) {
         char from[16] = "store";
-        if (!snapshot->of_store)
+        if (!of_store)
             snprintf(from, sizeof from, "peer %u", snapshot->peer);
         mrn_log_warning("snapshot_refused", "from=%s error=%s", mrn_log_quote(from),
                         mrn_error_name(message->error));
@@ -489,15 +535,15 @@ void snapshot_restored(struct snapshot *snapshot, const struct mailbox_up *messa
         fetch_again(snapshot);
         return;
     }
-    if (snapshot->of_store)
+    if (of_store)
         snapshot->bootstrap.from_store++;
     else
         snapshot->bootstrap.from_peers++;
     snapshot->bootstrap.last_seq = message->seq;
     mrn_log_info("snapshot_restored",
                  "from=%s peer=%u seq=%" PRIu64 " restore_ms=%" PRIu64 " ms=%" PRIu64,
-                 snapshot->of_store ? "store" : "peer", snapshot->peer, message->seq,
-                 (loop_now_ns(snapshot->setup.loop) - snapshot->restore_since_ns) / 1000000,
+                 of_store ? "store" : "peer", snapshot->peer, message->seq,
+                 snapshot->bootstrap.costs[snapshot->source].phases[FETCH_RUNTIME].us / 1000,
                  (loop_now_ns(snapshot->setup.loop) - snapshot->bootstrap.since_ns) / 1000000);
     fetch_file_drop(snapshot);
     snapshot->bootstrap.stage = SNAPSHOT_IDLE;

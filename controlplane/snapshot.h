@@ -20,6 +20,7 @@
 
 #include "controlplane/arbiter.h"
 #include "controlplane/dump/dumper.h"
+#include "controlplane/fetch_costs.h"
 #include "controlplane/http_client.h"
 #include "controlplane/loop.h"
 #include "dataplane/stages/mailbox.h"
@@ -71,6 +72,7 @@ struct snapshot_bootstrap {
     uint64_t stretches;              /* learned, of this process */
     uint64_t failures;               /* fetches that came to nothing */
     uint64_t last_seq;               /* restored last */
+    struct fetch_costs costs[FETCH_SOURCE_COUNT];
 };
 void snapshot_bootstrap(const struct snapshot *snapshot, struct snapshot_bootstrap *ret_bootstrap);
 const char *snapshot_stage_name(enum snapshot_stage stage);

@@ -3,7 +3,7 @@
 # package.sh test              builds them, looks at them with lintian, installs them in a clean root made by debootstrap, starts
 #                              a single node and a gateway there as the units would, asks them with curl; boots that root with
 #                              systemd as its process 1, which starts the units; hangs the node until the watchdog ends it;
-#                              purges them.
+#                              starts them with shared-cores.conf; purges them.
 #                              Root, and a Debian archive that can be reached. Leaves no file, mount or process behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -205,6 +205,7 @@ BOOT
     echo "under systemd $(booted systemctl --version | head -n 1): $answer"
     [ "$answer" = '{"balance":"100"}' ] || fail "under systemd the balance is: $answer"
     hang
+    shared_cores
     booted systemctl stop maroon-gateway maroon-node
     [ "$(booted systemctl show --value -p Result maroon-node)" = success ] || fail "the node does not stop cleanly"
     kill -9 "$boot"
@@ -245,6 +246,23 @@ HOLD
     echo "restarts by systemd: $restarts; then: $answer"
     booted journalctl --no-pager -u maroon-node | grep -E 'watchdog_withheld|Watchdog timeout' || fail "no word of the watchdog"
     [ "$restarts" = 1 ] && [ "$answer" = '{"balance":"100"}' ] || fail "the node did not come back"
+}
+
+# The drop-in for cores that are shared, put where its README says: both units start with it, at its weight.
+shared_cores() {
+    for unit in maroon-node maroon-gateway; do
+        mkdir -p "$root/etc/systemd/system/$unit.service.d"
+        cp "$root/usr/share/doc/maroon/systemd/shared-cores.conf" "$root/etc/systemd/system/$unit.service.d/"
+    done
+    booted systemctl daemon-reload
+    booted systemctl restart maroon-node maroon-gateway || { booted journalctl --no-pager -n 30 >&2; fail "the units do not start with shared-cores.conf"; }
+    for unit in maroon-node maroon-gateway; do
+        nice=$(booted cut -d ' ' -f 19 "/proc/$(booted systemctl show --value -p MainPID "$unit")/stat")
+        echo "with shared-cores.conf $unit runs at nice $nice"
+        [ "$nice" = -15 ] || fail "$unit runs at nice $nice"
+        rm -r "$root/etc/systemd/system/$unit.service.d"
+    done
+    booted systemctl daemon-reload
 }
 
 purge() {

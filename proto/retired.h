@@ -16,9 +16,13 @@
 
 #include "proto/wire.h"
 
-struct retired { /* range's low 32 bits, then range >> 32 (2), end (31), mark (24) */
+struct retired { /* range's low 32 bits, then range >> 32 (2), end (31), mark (24); the rest is 0 */
     uint32_t words[3];
 };
+
+#define RETIRED_RANGE_BITS 34 /* the first of them, so a range is the key in its first 8 bytes */
+#define RETIRED_BITS 89       /* of 96 */
+static_assert(WIRE_RANGE_COUNT == UINT64_C(1) << RETIRED_RANGE_BITS, "a range fits");
 
 #define RETIRED_MARK_MAX UINT32_C(0xffffff)
 #define RETIRED_END_NONE UINT32_C(0x7fffffff) /* no range ends there: a free place */

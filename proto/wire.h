@@ -25,8 +25,11 @@
 
 #include "proto/wire_hash.h"
 
-#define WIRE_MAGIC 0x726d  /* "mr" */
-#define WIRE_VERSION 2     /* 2: the arbiter draws the token of a pinned range */
+#define WIRE_MAGIC 0x726d /* "mr" */
+/* All that nodes of one cluster must have in common, also what is no frame. 2: the arbiter draws
+ * the token of a pinned range. 3: the state is laid out as format version 3 (runtime/SNAPSHOT.md).
+ */
+#define WIRE_VERSION 3
 #define WIRE_SEAL_BYTES 16 /* kept free in every packet for an AEAD tag */
 #define WIRE_PACKET_MAX_BYTES (1472 - WIRE_SEAL_BYTES) /* IPv4 + UDP in an MTU of 1500 */
 #define WIRE_BODY_MAX_BYTES 1408                       /* header and payload of one body */

@@ -7,6 +7,7 @@
 #ifndef MAROON_RUNTIME_INTERNAL_H
 #define MAROON_RUNTIME_INTERNAL_H
 
+#include "proto/retired.h"
 #include "runtime/runtime.h"
 #include "runtime/state.h"
 #include "runtime/table.h"
@@ -154,9 +155,13 @@ void runtime_region_format(struct runtime *runtime);
 /* ---- ranges.c ---- */
 /* Offset of the record of an active range, 0 when there is none. */
 uint64_t runtime_range_place(const struct runtime *runtime, uint64_t range);
-/* Key of `retired`: a range's low bytes. Its end is the value, and its last owner's mark
- * (proto/retired.h) lies between them, where entries are padded. */
-#define RETIRED_KEY_BYTES 5
+/* An entry of `retired`: the bits of struct retired (proto/retired.h), and above them the link. */
+#define RETIRED_ENTRY_BYTES 15
+static_assert(8 * RETIRED_ENTRY_BYTES == RETIRED_BITS + TABLE_PACKED_LINK_BITS, "no bit is spare");
+/* Adds a record that is not there yet; false: there is no room. */
+bool runtime_retired_insert(struct runtime *runtime, const struct retired *record);
+/* Whether every record ends within its range. */
+const char *runtime_retired_check(const struct runtime *runtime);
 int runtime_range_control(struct runtime *runtime, const struct wire_control *control);
 
 /* ---- results.c ---- */

@@ -3,7 +3,7 @@
 
 #include "runtime/internal.h"
 
-static const uint8_t REGION_MAGIC[8] = {'m', 'r', 'n', 's', 't', 'a', 't', '2'};
+static const uint8_t REGION_MAGIC[8] = {'m', 'r', 'n', 's', 't', 'a', 't', '3'};
 
 void runtime_config_defaults(struct runtime_config *ret_config) {
     *ret_config = (struct runtime_config){
@@ -263,7 +263,8 @@ int runtime_layout_make(struct runtime *runtime) {
     struct runtime_layout *layout = &runtime->layout;
     uint64_t offset = STATE_PAGE_BYTES;
     runtime_table_shape(&runtime->ranges, sizeof(uint64_t), sizeof(struct range_record), 0);
-    runtime_table_shape(&runtime->retired, RETIRED_KEY_BYTES, sizeof(uint32_t), 4);
+    static_assert((1 << 30) <= TABLE_PACKED_ENTRIES_MAX, "bounds_hold allows no more");
+    runtime_table_shape_packed(&runtime->retired, RETIRED_RANGE_BITS, RETIRED_ENTRY_BYTES, 3);
     runtime_table_shape(&runtime->keys, 16, sizeof(uint64_t), 0);
     table_place(runtime, &runtime->ranges, 0, config->ranges_max, &offset);
     table_place(runtime, &runtime->retired, 1, config->retired_max, &offset);

@@ -1,7 +1,5 @@
-#include <assert.h>
 #include <string.h>
 
-#include "proto/retired.h"
 #include "runtime/internal.h"
 
 uint64_t runtime_range_place(const struct runtime *runtime, uint64_t range) {
@@ -10,45 +8,47 @@ uint64_t runtime_range_place(const struct runtime *runtime, uint64_t range) {
 
 /* ---- retired ranges ---- */
 
-struct retired_key {
-    uint8_t bytes[8]; /* RETIRED_KEY_BYTES of them */
-};
+#define LAST_WORD_MASK ((UINT32_C(1) << (RETIRED_BITS - 64)) - 1) /* above it: the table's link */
 
-static struct retired_key key_of(uint64_t range) {
-    struct retired_key key;
-    memcpy(key.bytes, &range, sizeof key.bytes);
-    return key;
+/* 0 when there is none. */
+static uint64_t retired_place(const struct runtime *runtime, uint64_t range) {
+    return range < WIRE_RANGE_COUNT ? runtime_table_find(&runtime->retired, &range) : 0;
 }
 
-static uint64_t retired_place(const struct runtime *runtime, uint64_t range) {
-    struct retired_key key = key_of(range);
-    return runtime_table_find(&runtime->retired, key.bytes);
+static struct retired retired_of(const void *entry) {
+    struct retired record;
+    memcpy(&record, entry, sizeof record);
+    record.words[2] &= LAST_WORD_MASK;
+    return record;
 }
 
 static uint32_t retired_end_at(const struct runtime *runtime, uint64_t place) {
-    return *(const uint32_t *)runtime_state_at(&runtime->state, place);
+    struct retired record = retired_of(runtime_state_at(&runtime->state, place));
+    return retired_end(&record);
 }
 
-/* The three bytes before the value. */
-static uint32_t retired_mark_at(const struct runtime *runtime, uint64_t place) {
-    const uint8_t *at = runtime_state_at(&runtime->state, place - 3);
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
-}
-
-static bool retired_insert(struct runtime *runtime, uint64_t range, uint32_t end, uint32_t mark) {
-    struct retired_key key = key_of(range);
-    uint64_t place = runtime_table_insert(&runtime->retired, key.bytes);
+bool runtime_retired_insert(struct runtime *runtime, const struct retired *record) {
+    uint64_t range = retired_range(record);
+    uint64_t place = runtime_table_insert(&runtime->retired, &range);
     if (place == 0)
         return false;
-    const uint8_t bytes[] = {(uint8_t)mark, (uint8_t)(mark >> 8), (uint8_t)(mark >> 16)};
-    memcpy(runtime_state_change(&runtime->state, place - 3, sizeof bytes), bytes, sizeof bytes);
-    *(uint32_t *)runtime_state_change(&runtime->state, place, sizeof(uint32_t)) = end;
+    struct retired both; /* its bytes need not lie at a word */
+    void *entry = runtime_state_change(&runtime->state, place, sizeof both);
+    memcpy(&both, entry, sizeof both);
+    both.words[0] = record->words[0];
+    both.words[1] = record->words[1];
+    both.words[2] = (both.words[2] & ~LAST_WORD_MASK) | record->words[2];
+    memcpy(entry, &both, sizeof both);
     return true;
 }
 
-static void retired_erase(struct runtime *runtime, uint64_t range) {
-    struct retired_key key = key_of(range);
-    runtime_table_erase(&runtime->retired, key.bytes);
+const char *runtime_retired_check(const struct runtime *runtime) {
+    for (uint32_t i = 0; i < runtime_table_count(&runtime->retired); i++) {
+        struct retired record = retired_of(runtime_table_at(&runtime->retired, i));
+        if (retired_end(&record) > WIRE_RANGE_OFFSETS)
+            return "retired: an end beyond its range";
+    }
+    return NULL;
 }
 
 /* ---- controls ---- */
@@ -67,7 +67,7 @@ static int range_open(struct runtime *runtime, uint64_t range, uint64_t owner) {
     if (place == 0)
         return MRN_ERR_FULL;
     if (retired != 0)
-        retired_erase(runtime, range);
+        runtime_table_erase(&runtime->retired, &range);
     struct range_record *record = runtime_state_change(&runtime->state, place, sizeof *record);
     record->owner = owner;
     record->executed = record->low_water = record->results_from = start;
@@ -88,7 +88,8 @@ static int range_seal(struct runtime *runtime, uint64_t range, uint64_t end) {
         record = *(const struct range_record *)runtime_state_at(&runtime->state, place);
     if (record.executed != end)
         return MRN_ERR_MISMATCH;
-    if (!retired_insert(runtime, range, (uint32_t)end, retired_mark(record.owner)))
+    struct retired sealed = retired_pack(range, (uint32_t)end, retired_mark(record.owner));
+    if (!runtime_retired_insert(runtime, &sealed))
         return MRN_ERR_FULL;
     if (place != 0) {
         runtime_results_drop_all(runtime, place);
@@ -109,9 +110,8 @@ int runtime_range_control(struct runtime *runtime, const struct wire_control *co
 
 /* ---- reading ---- */
 
-static void active_facts(const struct runtime *runtime, uint64_t range, uint64_t place,
+static void active_facts(uint64_t range, const struct range_record *record,
                          struct runtime_range_facts *ret_range) {
-    const struct range_record *record = runtime_state_at(&runtime->state, place);
     *ret_range = (struct runtime_range_facts){.range = range,
                                               .owner = record->owner,
                                               .executed = record->executed,
@@ -119,11 +119,11 @@ static void active_facts(const struct runtime *runtime, uint64_t range, uint64_t
                                               .results_kept = record->kept_count};
 }
 
-static void retired_facts(const struct runtime *runtime, uint64_t range, uint64_t place,
-                          struct runtime_range_facts *ret_range) {
-    uint32_t end = retired_end_at(runtime, place);
-    *ret_range = (struct runtime_range_facts){.range = range,
-                                              .owner = retired_mark_at(runtime, place),
+static void retired_facts(const void *entry, struct runtime_range_facts *ret_range) {
+    struct retired record = retired_of(entry);
+    uint32_t end = retired_end(&record);
+    *ret_range = (struct runtime_range_facts){.range = retired_range(&record),
+                                              .owner = retired_owner_mark(&record),
                                               .executed = end,
                                               .low_water = end,
                                               .retired = true};
@@ -133,25 +133,26 @@ bool runtime_range_find(const struct runtime *runtime, uint64_t range,
                         struct runtime_range_facts *ret_range) {
     uint64_t place = runtime_range_place(runtime, range);
     if (place != 0) {
-        active_facts(runtime, range, place, ret_range);
+        active_facts(range, runtime_state_at(&runtime->state, place), ret_range);
         return true;
     }
     place = retired_place(runtime, range);
     if (place != 0)
-        retired_facts(runtime, range, place, ret_range);
+        retired_facts(runtime_state_at(&runtime->state, place), ret_range);
     return place != 0;
 }
 
 void runtime_ranges(const struct runtime *runtime, runtime_range_callback callback, void *user) {
-    const struct table *tables[] = {&runtime->ranges, &runtime->retired};
-    for (uint32_t t = 0; t < 2; t++)
-        for (uint32_t i = 0; i < runtime_table_count(tables[t]); i++) {
-            struct runtime_range_facts facts;
-            uint64_t range = 0;
-            memcpy(&range, runtime_table_at(tables[t], i), tables[t]->key_bytes);
-            bool found = runtime_range_find(runtime, range, &facts);
-            assert(found);
-            (void)found;
-            callback(user, &facts);
-        }
+    struct runtime_range_facts facts;
+    for (uint32_t i = 0; i < runtime_table_count(&runtime->ranges); i++) {
+        const uint8_t *entry = runtime_table_at(&runtime->ranges, i);
+        uint64_t range;
+        memcpy(&range, entry, sizeof range);
+        active_facts(range, (const void *)(entry + runtime->ranges.value_at), &facts);
+        callback(user, &facts);
+    }
+    for (uint32_t i = 0; i < runtime_table_count(&runtime->retired); i++) {
+        retired_facts(runtime_table_at(&runtime->retired, i), &facts);
+        callback(user, &facts);
+    }
 }

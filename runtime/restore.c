@@ -44,6 +44,13 @@ bool runtime_snapshot_differs(const struct runtime *runtime, const struct snapsh
                               char ret_text[RUNTIME_TEXT_BYTES]) {
     const struct runtime_config *c = &runtime->config;
     const struct snapshot_sizes *s = &head->sizes;
+    if (head->format_version != SNAPSHOT_FORMAT_VERSION) {
+        snprintf(ret_text, RUNTIME_TEXT_BYTES,
+                 "the snapshot is of format version %" PRIu32
+                 ", this program reads %d: start the program that wrote it",
+                 head->format_version, SNAPSHOT_FORMAT_VERSION);
+        return true;
+    }
     if (value_differs("state-bytes", c->state_bytes, s->state_bytes, ret_text) ||
         value_differs("ranges-max", c->ranges_max, s->ranges_max, ret_text) ||
         value_differs("ranges-retired-max", c->retired_max, s->retired_max, ret_text) ||

@@ -179,7 +179,9 @@ const char *runtime_check_by(const struct runtime *runtime, const struct runtime
         if (broken != NULL)
             return broken;
     }
-    const char *broken = runtime_results_check(runtime);
+    const char *broken = runtime_retired_check(runtime);
+    if (broken == NULL)
+        broken = runtime_results_check(runtime);
     return broken != NULL ? broken : runtime_keys_check(runtime);
 }
 

@@ -66,7 +66,7 @@
 struct runtime_config {
     uint64_t state_bytes;           /* for the applications' tables */
     uint32_t ranges_max;            /* active ranges; at least the replica's */
-    uint32_t retired_max;           /* sealed ranges remembered, 16 bytes each */
+    uint32_t retired_max;           /* sealed ranges remembered, 15.6 bytes each */
     uint32_t results_kept;          /* newest results kept per range */
     uint64_t result_bytes;          /* pool of kept results, shared by ranges */
     uint32_t idempotency_slots;     /* keys remembered */
@@ -277,8 +277,9 @@ int runtime_snapshot_write(struct runtime *runtime, runtime_write_callback write
 
 #define RUNTIME_TEXT_BYTES 256
 
-/* Whether this runtime cannot take the snapshot of this head, whose checksum is right. Then
- * `ret_text` says in what the two differ, with both values, and what to do. */
+/* Whether this runtime cannot take the snapshot of this head, which is of another format version,
+ * or whose checksum is right. Then `ret_text` says in what the two differ, with both values, and
+ * what to do. */
 bool runtime_snapshot_differs(const struct runtime *runtime, const struct snapshot_head *head,
                               char ret_text[RUNTIME_TEXT_BYTES]);
 
@@ -293,8 +294,9 @@ struct runtime_source {
 
 /* Replaces the state by a snapshot's, all or nothing: it is read into a region of its own and
  * checked first, by the crew (NULL: by the caller). Also leaves the stopped state. UNSUPPORTED:
- * another format version. MISMATCH: runtime_snapshot_differs. CORRUPT: a checksum or hash differs,
- * or it ends early or late. NO_MEMORY; an error of the source; EXISTS: a snapshot is under way. */
+ * another format version; MISMATCH: another runtime: runtime_snapshot_differs says more. CORRUPT: a
+ * checksum or hash differs, or it ends early or late. NO_MEMORY; an error of the source; EXISTS: a
+ * snapshot is under way. */
 int runtime_restore(struct runtime *runtime, const struct runtime_source *source,
                     const struct runtime_crew *crew, struct runtime_snapshot_info *ret_info);
 

@@ -4,13 +4,31 @@
 #include <stdatomic.h>
 #include <string.h>
 
+/* Of most tables. What is inlined knows it, and has no other cases. */
+static const struct table_coding WORDS = {sizeof(uint64_t), 0, UINT64_MAX};
+
+#define FOR_EACH_CODING static inline __attribute__((always_inline))
+
 void runtime_table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
                          uint32_t load_shift) {
-    table->key_bytes = key_bytes;
+    table->coding = key_bytes == WORDS.key_bytes ? WORDS : (struct table_coding){key_bytes, 0, 0};
     table->value_bytes = value_bytes;
     table->value_at = (key_bytes + 7) & ~UINT32_C(7);
-    table->next_at = table->value_at + ((value_bytes + 3) & ~UINT32_C(3));
-    table->entry_bytes = (table->next_at + 4 + 7) & ~UINT32_C(7);
+    table->link_at = table->value_at + ((value_bytes + 3) & ~UINT32_C(3));
+    table->entry_bytes = (table->link_at + 4 + 7) & ~UINT32_C(7);
+    table->load_shift = load_shift;
+}
+
+void runtime_table_shape_packed(struct table *table, uint32_t key_bits, uint32_t entry_bytes,
+                                uint32_t load_shift) {
+    assert(key_bits < 64 && entry_bytes >= sizeof(uint64_t) + sizeof(uint32_t));
+    table->coding = (struct table_coding){.key_bytes = sizeof(uint64_t),
+                                          .link_shift = 32 - TABLE_PACKED_LINK_BITS,
+                                          .key_mask = (UINT64_C(1) << key_bits) - 1};
+    table->value_bytes = entry_bytes;
+    table->value_at = 0;
+    table->link_at = entry_bytes - (uint32_t)sizeof(uint32_t);
+    table->entry_bytes = entry_bytes;
     table->load_shift = load_shift;
 }
 
@@ -29,30 +47,38 @@ static inline uint64_t mix(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static inline uint64_t table_hash(const struct table *table, const void *key) {
+static inline uint64_t load_word(const void *at) {
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+FOR_EACH_CODING uint64_t hash_coded(uint64_t seed, struct table_coding coding, const void *key) {
     const uint8_t *at = key;
-    uint64_t hash = table->seed, word;
-    uint32_t left = table->key_bytes;
-    for (; left >= 8; left -= 8, at += 8) {
-        memcpy(&word, at, 8);
-        hash = mix(hash ^ word, UINT64_C(0x9e3779b97f4a7c15));
+    uint64_t hash = seed, word;
+    uint32_t left = coding.key_bytes;
+    if (coding.key_mask != 0) {
+        hash = mix(hash ^ (load_word(at) & coding.key_mask), UINT64_C(0x9e3779b97f4a7c15));
+        left = 0;
     }
+    for (; left >= 8; left -= 8, at += 8)
+        hash = mix(hash ^ load_word(at), UINT64_C(0x9e3779b97f4a7c15));
     if (left > 0) {
         word = 0;
         memcpy(&word, at, left);
         hash = mix(hash ^ word, UINT64_C(0x9e3779b97f4a7c15));
     }
-    return mix(hash ^ UINT64_C(0xd6e8feb86659fd93), table->seed | 1);
+    return mix(hash ^ UINT64_C(0xd6e8feb86659fd93), seed | 1);
 }
 
-static inline bool key_equal(const struct table *table, const void *a, const void *b) {
-    if (table->key_bytes == 8) {
-        uint64_t x, y;
-        memcpy(&x, a, 8);
-        memcpy(&y, b, 8);
-        return x == y;
-    }
-    return memcmp(a, b, table->key_bytes) == 0;
+static uint64_t table_hash(const struct table *table, const void *key) {
+    return hash_coded(table->seed, table->coding, key);
+}
+
+FOR_EACH_CODING bool key_equal(struct table_coding coding, const void *a, const void *b) {
+    if (coding.key_mask != 0)
+        return ((load_word(a) ^ load_word(b)) & coding.key_mask) == 0;
+    return memcmp(a, b, coding.key_bytes) == 0;
 }
 
 /* Greatest power of two <= count. */
@@ -72,33 +98,54 @@ static inline uint64_t bucket_offset(const struct table *table, uint32_t bucket)
 static inline uint64_t entry_offset(const struct table *table, uint32_t entry) {
     return table->entries_offset + (uint64_t)entry * table->entry_bytes;
 }
+/* The 4 bytes of a link, which may lie across words. */
+static inline uint32_t load_packed(const void *at) {
+    uint32_t packed;
+    memcpy(&packed, at, sizeof packed);
+    return packed;
+}
+FOR_EACH_CODING uint32_t link_coded(const struct table *table, struct table_coding coding,
+                                    uint64_t offset) {
+    return load_packed(runtime_state_at(table->state, offset)) >> coding.link_shift;
+}
 static inline uint32_t load_link(const struct table *table, uint64_t offset) {
-    return *(const uint32_t *)runtime_state_at(table->state, offset);
+    return link_coded(table, table->coding, offset);
 }
 static inline void store_link(struct table *table, uint64_t offset, uint32_t link) {
-    if (load_link(table, offset) != link)
-        *(uint32_t *)runtime_state_write(table->state, offset, sizeof link) = link;
+    uint32_t shift = table->coding.link_shift;
+    uint32_t was = load_packed(runtime_state_at(table->state, offset));
+    uint32_t packed = link << shift | (was & ((UINT32_C(1) << shift) - 1));
+    if (packed != was)
+        memcpy(runtime_state_write(table->state, offset, sizeof packed), &packed, sizeof packed);
 }
 
 static inline const struct table_head *table_head(const struct table *table) {
     return runtime_state_at(table->state, table->head_offset);
 }
 
-/* Offset of the link that leads to the key's entry, 0 when there is none. */
-static uint64_t find_link(const struct table *table, const void *key) {
+FOR_EACH_CODING uint64_t find_coded(const struct table *table, struct table_coding coding,
+                                    const void *key) {
     const struct table_head *head = table_head(table);
     if (head->count == 0)
         return 0;
-    uint64_t link = bucket_offset(table, bucket_of(head->bucket_count, table_hash(table, key)));
-    uint32_t next = load_link(table, link);
+    uint64_t hash = hash_coded(table->seed, coding, key);
+    uint64_t link = bucket_offset(table, bucket_of(head->bucket_count, hash));
+    uint32_t next = link_coded(table, coding, link);
     while (next != 0) {
         uint64_t entry = entry_offset(table, next - 1);
-        if (key_equal(table, runtime_state_at(table->state, entry), key))
+        if (key_equal(coding, runtime_state_at(table->state, entry), key))
             return link;
-        link = entry + table->next_at;
-        next = load_link(table, link);
+        link = entry + table->link_at;
+        next = link_coded(table, coding, link);
     }
     return 0;
+}
+
+/* Offset of the link that leads to the key's entry, 0 when there is none. */
+static uint64_t find_link(const struct table *table, const void *key) {
+    if (table->coding.key_mask == WORDS.key_mask)
+        return find_coded(table, WORDS, key);
+    return find_coded(table, table->coding, key);
 }
 
 uint64_t runtime_table_find(const struct table *table, const void *key) {
@@ -118,11 +165,11 @@ static void split(struct table *table) {
     uint32_t next = load_link(table, keep);
     while (next != 0) {
         uint64_t entry = entry_offset(table, next - 1);
-        uint32_t after = load_link(table, entry + table->next_at);
+        uint32_t after = load_link(table, entry + table->link_at);
         uint64_t hash = table_hash(table, runtime_state_at(table->state, entry));
         uint64_t *last = bucket_of(head->bucket_count, hash) == new_bucket ? &move : &keep;
         store_link(table, *last, next);
-        *last = entry + table->next_at;
+        *last = entry + table->link_at;
         next = after;
     }
     store_link(table, keep, 0);
@@ -139,14 +186,17 @@ uint64_t runtime_table_insert(struct table *table, const void *key) {
         runtime_state_write(table->state, table->head_offset, sizeof(struct table_head));
     if (head->bucket_count == 0)
         head->bucket_count = 1;
+    uint64_t mask = table->coding.key_mask;
+    assert(mask == 0 || (load_word(key) & ~mask) == 0);
     uint32_t place = head->count++;
     uint64_t entry = entry_offset(table, place);
     uint64_t first = bucket_offset(table, bucket_of(head->bucket_count, table_hash(table, key)));
     uint8_t *bytes = runtime_state_write(table->state, entry, table->entry_bytes);
     uint32_t next = load_link(table, first);
     memset(bytes, 0, table->entry_bytes);
-    memcpy(bytes, key, table->key_bytes);
-    memcpy(bytes + table->next_at, &next, sizeof next);
+    memcpy(bytes, key, table->coding.key_bytes);
+    next <<= table->coding.link_shift;
+    memcpy(bytes + table->link_at, &next, sizeof next);
     store_link(table, first, place + 1);
     if (head->count >> table->load_shift > head->bucket_count)
         split(table);
@@ -158,7 +208,7 @@ int runtime_table_erase(struct table *table, const void *key) {
     if (link == 0)
         return 0;
     uint32_t hole = load_link(table, link) - 1;
-    store_link(table, link, load_link(table, entry_offset(table, hole) + table->next_at));
+    store_link(table, link, load_link(table, entry_offset(table, hole) + table->link_at));
     uint32_t last = table_head(table)->count - 1;
     uint64_t from = entry_offset(table, last);
     if (hole != last) {
@@ -201,7 +251,7 @@ static const char *walk_step(const struct table *table, const struct table_head 
     uint64_t hash = table_hash(table, runtime_state_at(table->state, entry));
     if (bucket_of(head->bucket_count, hash) != walk->bucket)
         return "table: entry in a foreign bucket";
-    walk->next = load_link(table, entry + table->next_at);
+    walk->next = load_link(table, entry + table->link_at);
     walk_fetch(table, walk, head->count);
     return NULL;
 }
@@ -263,17 +313,15 @@ static inline uint64_t link_hash(uint64_t seed, uint32_t link, uint32_t bucket) 
            -(uint64_t)(link != 0);
 }
 
-/* `table` is a copy, whose length of key the compiler knows where it is the usual one. */
-static inline __attribute__((always_inline)) void sum_entries(const struct table *table,
-                                                              uint32_t bucket_count, uint64_t first,
-                                                              uint64_t end,
-                                                              struct table_sums *sums) {
+FOR_EACH_CODING void sum_entries(const struct table *table, struct table_coding coding,
+                                 uint32_t bucket_count, uint64_t first, uint64_t end,
+                                 struct table_sums *sums) {
     const uint8_t *at = runtime_table_at(table, (uint32_t)first);
     uint64_t owed = 0, there = 0;
     bool walk = false;
     for (uint64_t i = first; i < end; i++, at += table->entry_bytes) {
-        uint32_t next, bucket = bucket_of(bucket_count, table_hash(table, at));
-        memcpy(&next, at + table->next_at, sizeof next);
+        uint32_t bucket = bucket_of(bucket_count, hash_coded(table->seed, coding, at));
+        uint32_t next = load_packed(at + table->link_at) >> coding.link_shift;
         owed += link_hash(table->seed, (uint32_t)i + 1, bucket);
         there += link_hash(table->seed, next, bucket);
         walk |= next > i;
@@ -284,19 +332,17 @@ static inline __attribute__((always_inline)) void sum_entries(const struct table
 }
 
 static void sum_part(const struct table_summing *s, uint64_t part, struct table_sums *sums) {
-    struct table table = *s->table;
+    const struct table *table = s->table;
     uint64_t first = s->count * part / SUM_PARTS, end = s->count * (part + 1) / SUM_PARTS;
-    if (table.key_bytes == sizeof(uint64_t)) {
-        table.key_bytes = sizeof(uint64_t);
-        sum_entries(&table, s->bucket_count, first, end, sums);
-    } else {
-        sum_entries(&table, s->bucket_count, first, end, sums);
-    }
+    if (table->coding.key_mask == WORDS.key_mask)
+        sum_entries(table, WORDS, s->bucket_count, first, end, sums);
+    else
+        sum_entries(table, table->coding, s->bucket_count, first, end, sums);
     first = s->bucket_count * part / SUM_PARTS;
     end = s->bucket_count * (part + 1) / SUM_PARTS;
     for (uint64_t i = first; i < end; i++) {
-        uint32_t next = load_link(&table, bucket_offset(&table, (uint32_t)i));
-        sums->there += link_hash(table.seed, next, (uint32_t)i);
+        uint32_t next = load_link(table, bucket_offset(table, (uint32_t)i));
+        sums->there += link_hash(table->seed, next, (uint32_t)i);
         sums->walk |= next > s->count;
     }
 }

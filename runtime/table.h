@@ -19,13 +19,21 @@ struct table_head { /* in the state */
     uint32_t bucket_count;
 };
 
+/* How keys and links are read. A link is entry + 1, 0: none. */
+struct table_coding {
+    uint32_t key_bytes;
+    uint32_t link_shift; /* a link is the upper bits of 4 bytes, these below it are the value's */
+    uint64_t key_mask;   /* a key of 8 bytes is these bits of them; 0: of another length */
+};
+
 /* Where a table lies; follows from the config, not state itself. */
 struct table {
     struct state *state;
     uint64_t head_offset, buckets_offset, entries_offset;
     uint64_t seed;
-    uint32_t key_bytes, value_bytes;
-    uint32_t value_at, next_at, entry_bytes; /* in an entry: key, value, next (entry + 1, 0: end) */
+    struct table_coding coding;
+    uint32_t value_bytes;
+    uint32_t value_at, link_at, entry_bytes; /* in an entry: key, value, link to the next */
     uint32_t entries_max;
     uint32_t load_shift; /* 2^load_shift entries per bucket on average */
 };
@@ -33,6 +41,16 @@ struct table {
 /* Sets sizes from key_bytes, value_bytes; the rest is the caller's. */
 void runtime_table_shape(struct table *table, uint32_t key_bytes, uint32_t value_bytes,
                          uint32_t load_shift);
+
+#define TABLE_PACKED_LINK_BITS 31
+#define TABLE_PACKED_ENTRIES_MAX ((UINT32_C(1) << TABLE_PACKED_LINK_BITS) - 1)
+
+/* The same for entries without a bit to spare: the low `key_bits` of the first 8 bytes are the key,
+ * the upper 31 bits of the last 4 the link, all others the value's, which begins where the entry
+ * does: who writes there leaves the other two as they are. Keys are given as 8 bytes, what is above
+ * key_bits 0. At most TABLE_PACKED_ENTRIES_MAX entries. */
+void runtime_table_shape_packed(struct table *table, uint32_t key_bits, uint32_t entry_bytes,
+                                uint32_t load_shift);
 
 /* Bytes of buckets and of entries that `entries_max` need. */
 uint64_t runtime_table_buckets_bytes(const struct table *table, uint64_t entries_max);

@@ -39,6 +39,42 @@ void ctl_alarms_print(const json_t *status) {
         printf("ALARM node %s: %s\n", ctl_text(status, "node"), json_string_value(alarm));
 }
 
+/* What the newest fetch of state from a source cost: one line, "" when there was none. */
+static void fetch_print(const json_t *status, const char *source, const json_t *fetch) {
+    static const char *const phases[] = {
+#define PHASE(name, label, sentence) label,
+#include "controlplane/fetch_phases.def"
+#undef PHASE
+    };
+    const json_t *error = json_object_get(fetch, "error");
+    bool ended = json_is_true(json_object_get(fetch, "ended"));
+    if (!json_is_object(fetch))
+        return;
+    printf("node %s, %s from %s", ctl_text(status, "node"), ended ? "fetched" : "fetches", source);
+    if (json_is_string(error))
+        printf(", failed (%s)", json_string_value(error));
+    else if (ended)
+        printf(" up to epoch %s", ctl_text(fetch, "seq"));
+    printf(", %.2f s", (double)ctl_number(fetch, "us") / 1e6);
+    const char *before = ":";
+    for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
+        const json_t *cost = json_object_get(json_object_get(fetch, "phases"), phases[i]);
+        if (!json_is_object(cost))
+            continue;
+        printf("%s %s %.2f s %.1f MB", before, phases[i], (double)ctl_number(cost, "us") / 1e6,
+               (double)ctl_number(cost, "bytes") / 1e6);
+        before = ",";
+    }
+    printf("\n");
+}
+
+static void fetches_print(const json_t *status) {
+    static const char *const sources[] = {"store", "peer", "stretch"};
+    const json_t *fetches = json_object_get(json_object_get(status, "bootstrap"), "fetches");
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+        fetch_print(status, sources[i], json_object_get(fetches, sources[i]));
+}
+
 int ctl_status(const struct ctl_options *options) {
     json_t *statuses[CTL_NODES_MAX];
     int answered = ctl_statuses(options, statuses);
@@ -70,6 +106,7 @@ int ctl_status(const struct ctl_options *options) {
         if (*why && strcmp(why, "-") != 0)
             printf("node %s is not ready: %s\n", ctl_text(statuses[i], "node"), why);
         ctl_alarms_print(statuses[i]);
+        fetches_print(statuses[i]);
     }
     bool agree = states_agree(statuses);
     if (!agree)

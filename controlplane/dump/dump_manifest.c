@@ -105,8 +105,14 @@ int dump_snapshot_head_check(const struct snapshot_head *head, char *text) {
     struct wire_hash sum = wire_hash_blake2b(head, offsetof(struct snapshot_head, checksum));
     if (memcmp(head->magic, SNAPSHOT_MAGIC, sizeof SNAPSHOT_MAGIC) != 0)
         return wrong(text, MRN_ERR_CORRUPT, "not a snapshot");
-    if (head->format_version != SNAPSHOT_FORMAT_VERSION || head->head_bytes != sizeof *head ||
-        head->page_bytes != DUMP_PAGE_BYTES)
+    if (head->format_version != SNAPSHOT_FORMAT_VERSION) {
+        snprintf(text, DUMP_TEXT_BYTES,
+                 "a state of format version %" PRIu32
+                 ", this program reads %d: use the program that wrote it",
+                 head->format_version, SNAPSHOT_FORMAT_VERSION);
+        return MRN_ERR_UNSUPPORTED;
+    }
+    if (head->head_bytes != sizeof *head || head->page_bytes != DUMP_PAGE_BYTES)
         return wrong(text, MRN_ERR_UNSUPPORTED, "a snapshot of another format version");
     if (memcmp(&sum, &head->checksum, sizeof sum) != 0 || head->region_bytes % DUMP_PAGE_BYTES ||
         !head->region_bytes || head->region_bytes >> 44)

@@ -33,6 +33,7 @@ struct slot {
     uint32_t chunk;
     uint8_t *object;
     size_t object_bytes;
+    uint64_t get_since_us, work_us;
     bool there; /* all that is wanted of it is in the file */
     int error;
     char text[DUMP_TEXT_BYTES];
@@ -50,6 +51,7 @@ struct reading {
     struct dump_pool *pool;
     struct slot slots[DUMP_READ_CHUNKS];
     uint32_t busy_count;
+    uint64_t chunks_since_us;
     struct dump_progress progress;
     void (*tell)(void *context, const struct dump_progress *progress);
     void *context;
@@ -57,10 +59,10 @@ struct reading {
     char *text;
 };
 
-static uint64_t now_ms(void) {
+static uint64_t now_us(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static int wrong(struct reading *r, int error, const char *what) {
@@ -109,8 +111,7 @@ static bool pages_fit(struct reading *r, uint64_t i, uint32_t count, const void 
     return true;
 }
 
-static void look_into_file(struct dump_job *job, struct dump_rooms *rooms) {
-    struct slot *slot = (struct slot *)job;
+static void look_into_file(struct slot *slot, struct dump_rooms *rooms) {
     struct reading *r = slot->reading;
     const void *pages[RUN_RECORDS];
     slot->there = false;
@@ -168,8 +169,7 @@ static void take_pages(struct slot *slot, const uint8_t *chunk) {
     }
 }
 
-static void take_chunk(struct dump_job *job, struct dump_rooms *rooms) {
-    struct slot *slot = (struct slot *)job;
+static void take_chunk(struct slot *slot, struct dump_rooms *rooms) {
     struct reading *r = slot->reading;
     const struct dump_chunk *chunk = &r->state.manifest.chunks[slot->chunk];
     /* What goes into the file is compared page by page with the index, whose name was. */
@@ -181,6 +181,17 @@ static void take_chunk(struct dump_job *job, struct dump_rooms *rooms) {
         slot->error = dump_chunk_decode(&view, chunk->pages, &rooms->second, slot->text);
     if (!slot->error)
         take_pages(slot, rooms->second.at);
+}
+
+/* A chunk that was fetched is taken; one that was not is looked for in the file. */
+static void slot_work(struct dump_job *job, struct dump_rooms *rooms) {
+    struct slot *slot = (struct slot *)job;
+    uint64_t since_us = now_us();
+    if (slot->object)
+        take_chunk(slot, rooms);
+    else
+        look_into_file(slot, rooms);
+    slot->work_us = now_us() - since_us;
 }
 
 /* ---- the caller's thread: from the store to the workers ---- */
@@ -198,12 +209,14 @@ static void slot_end(struct slot *slot) {
         return;
     }
     r->progress.pages_done += r->first[slot->chunk + 1] - r->first[slot->chunk];
+    r->progress.chunks_us = now_us() - r->chunks_since_us;
     if (r->tell)
         r->tell(r->context, &r->progress);
 }
 
 static void on_taken(struct dump_job *job) {
     struct slot *slot = (struct slot *)job;
+    slot->reading->progress.unpack_us += slot->work_us;
     bool damaged = slot->error == MRN_ERR_CORRUPT || slot->error == MRN_ERR_DENIED;
     if (!damaged || slot->again || slot->reading->error) {
         slot_end(slot);
@@ -218,6 +231,7 @@ static void on_taken(struct dump_job *job) {
 static void on_chunk(void *context, struct object_store_answer *answer) {
     struct slot *slot = context;
     struct reading *r = slot->reading;
+    r->progress.gets_us += now_us() - slot->get_since_us;
     if (answer->error) {
         slot_wrong(slot, answer->error, answer->text);
         slot_end(slot);
@@ -227,7 +241,7 @@ static void on_chunk(void *context, struct object_store_answer *answer) {
     slot->object = answer->bytes;
     slot->object_bytes = answer->size_bytes;
     answer->bytes = NULL;
-    slot->job.run = take_chunk;
+    slot->job.run = slot_work;
     slot->job.done = on_taken;
     dump_pool_put(r->pool, &slot->job);
 }
@@ -238,6 +252,7 @@ static void slot_get(struct slot *slot) {
     struct reading *r = slot->reading;
     char path[DUMP_NAME_MAX];
     slot->error = 0;
+    slot->get_since_us = now_us();
     dump_object_path(DUMP_CHUNK, &r->state.manifest.chunks[slot->chunk].name, path);
     int error = (slot->again ? object_store_get : object_store_get_unchecked)(
         r->store->store, path, CHUNK_OBJECT_MAX_BYTES, on_chunk, slot);
@@ -249,6 +264,7 @@ static void slot_get(struct slot *slot) {
 
 static void on_looked(struct dump_job *job) {
     struct slot *slot = (struct slot *)job;
+    slot->reading->progress.unpack_us += slot->work_us;
     if (slot->there || slot->reading->error)
         slot_end(slot);
     else
@@ -266,7 +282,7 @@ static void slot_begin(struct slot *slot, uint32_t chunk) {
         slot_get(slot);
         return;
     }
-    slot->job.run = look_into_file;
+    slot->job.run = slot_work;
     slot->job.done = on_looked;
     dump_pool_put(r->pool, &slot->job);
 }
@@ -308,6 +324,8 @@ static void fetch_chunks(struct reading *r) {
 static int plan(struct reading *r) {
     struct dump_state *state = &r->state;
     uint32_t chunks = state->manifest.chunk_count;
+    for (uint32_t i = 0; i < chunks; i++)
+        r->progress.indexes_bytes += state->manifest.chunks[i].index_bytes;
     uint64_t *fill = calloc(chunks + 1, sizeof *fill);
     r->first = calloc((size_t)chunks + 2, sizeof *r->first);
     r->leaves = calloc(state->page_count, sizeof *r->leaves);
@@ -361,7 +379,7 @@ static void finish(struct reading *r) {
         (void)wrong(r, MRN_ERR_IO, "the snapshot file cannot be written");
 }
 
-static void read_all(struct reading *r, const char *file, uint64_t since_ms) {
+static void read_all(struct reading *r, const char *file, uint64_t since_us) {
     struct stat info = {0};
     if (*file &&
         ((r->fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0 || fstat(r->fd, &info) < 0)) {
@@ -371,15 +389,15 @@ static void read_all(struct reading *r, const char *file, uint64_t since_ms) {
     r->old_file = r->fd >= 0 && info.st_size;
     if (plan(r))
         return;
-    uint64_t planned_ms = now_ms();
-    r->progress.indexes_ms = planned_ms - since_ms;
+    r->chunks_since_us = now_us();
+    r->progress.indexes_us = r->chunks_since_us - since_us;
     fetch_chunks(r);
-    uint64_t fetched_ms = now_ms();
-    r->progress.chunks_ms = fetched_ms - planned_ms;
+    uint64_t fetched_us = now_us();
+    r->progress.chunks_us = fetched_us - r->chunks_since_us;
     if (r->error)
         return;
     finish(r);
-    r->progress.end_ms = now_ms() - fetched_ms;
+    r->progress.end_us = now_us() - fetched_us;
     if (r->tell && !r->error)
         r->tell(r->context, &r->progress);
 }
@@ -389,11 +407,11 @@ int dump_read(struct dump_store *store, const struct dump_key *key, const char *
               void *context, struct dump_manifest *ret_manifest, char *text) {
     struct reading r = {
         .store = store, .key = key, .fd = -1, .tell = tell, .context = context, .text = text};
-    uint64_t since_ms = now_ms();
+    uint64_t since_us = now_us();
     int error = dump_state_load(store, key, path, &r.state, text);
     if (error)
         return error;
-    read_all(&r, file, since_ms);
+    read_all(&r, file, since_us);
     if (r.fd >= 0)
         close(r.fd);
     if (!r.error && ret_manifest) {

@@ -18,11 +18,17 @@
 
 #define DUMP_READ_CHUNKS 12
 
+/* Also where the time went. indexes_us, chunks_us and end_us come one after the other; gets_us and
+ * unpack_us are within chunks_us, added up over what went on at once (DUMP_READ_CHUNKS GETs, the
+ * pool's threads). */
 struct dump_progress {
-    uint64_t pages, pages_done; /* with content */
-    uint64_t fetched_bytes;     /* of chunks */
-    /* manifest and indexes; chunks; state hash and sync */
-    uint64_t indexes_ms, chunks_ms, end_ms;
+    uint64_t pages, pages_done;            /* with content */
+    uint64_t indexes_bytes, fetched_bytes; /* of the indexes; of chunks, tries included */
+    uint64_t indexes_us;                   /* manifest and indexes, and the plan made of them */
+    uint64_t chunks_us, gets_us;           /* chunks: so far */
+    uint64_t
+        unpack_us;   /* files looked into, objects unsealed and unpacked, pages hashed, written */
+    uint64_t end_us; /* state hash and sync */
 };
 
 /* `path` of the manifest. `file`: where the snapshot goes, "" checks only; what is there under this

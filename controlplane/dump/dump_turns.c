@@ -11,6 +11,10 @@
 #define PAUSE_NS (15 * SECOND_NS)
 #define ASKED_RETRY_NS (2 * SECOND_NS)
 #define MARK_OLD_NS (4 * SECOND_NS) /* besides the time between two looks */
+#define TURN_RETRY_NS SECOND_NS
+#define TURN_MAX_NS (600 * SECOND_NS)
+#define TURN_ASKED_NS (60 * SECOND_NS)
+#define TURN_POINTER_NS (5 * SECOND_NS) /* for etcd to name what was dumped */
 
 static void on_snapshot(void *context, int error, const char *path, uint64_t seq) {
     struct dump_turns *turns = context;
@@ -42,6 +46,8 @@ static uint64_t look_ns(const struct dump_turns *turns) {
 static bool is_due(const struct dump_turns *turns, const struct dumper_status *status,
                    uint64_t now_ns) {
     uint64_t interval_ns = turns->interval_s * SECOND_NS;
+    if (turns->others_ns && now_ns - turns->others_ns < TURN_RETRY_NS)
+        return false;
     if (turns->asked)
         return now_ns - turns->tried_ns > ASKED_RETRY_NS;
     if (!turns->fresh_ns || !interval_ns || !status->latest_known ||
@@ -57,6 +63,70 @@ static bool is_due(const struct dump_turns *turns, const struct dumper_status *s
     uint64_t since_ns =
         status->latest_change_ns > turns->fresh_ns ? status->latest_change_ns : turns->fresh_ns;
     return now_ns - since_ns >= patience * interval_ns;
+}
+
+static void begin(struct dump_turns *turns) {
+    struct dumper_status status;
+    dumper_status(turns->dumper, &status);
+    turns->tried_ns = loop_now_ns(turns->loop);
+    turns->waiting = true;
+    dumper_announce(turns->dumper);
+    snapshot_want(turns->snapshot, status.latest_seq, on_snapshot, turns);
+}
+
+static void give_back(struct dump_turns *turns) {
+    turns->ours = false;
+    arbiter_turn_end(turns->arbiter);
+}
+
+/* Ours just when another has given it back: is its dump what we were to make? Once for each, since
+ * a store may have lost what etcd names. */
+static bool look_first(struct dump_turns *turns) {
+    struct dumper_status status;
+    uint64_t named_seq = arbiter_dump(turns->arbiter)->seq;
+    dumper_status(turns->dumper, &status);
+    if (named_seq <= status.latest_seq || named_seq == turns->deferred_seq)
+        return false;
+    turns->deferred_seq = named_seq;
+    give_back(turns);
+    (void)dumper_peek(turns->dumper);
+    return true;
+}
+
+static void on_turn(void *context, enum arbiter_turn turn) {
+    struct dump_turns *turns = context;
+    uint64_t now_ns = loop_now_ns(turns->loop);
+    turns->taking = false;
+    switch (turn) {
+    case ARBITER_TURN_OURS:
+        turns->ours = true;
+        turns->ours_ns = turns->idle_ns = now_ns;
+        if (!look_first(turns))
+            begin(turns);
+        return;
+    case ARBITER_TURN_OTHERS:
+        turns->others++;
+        turns->others_ns = now_ns;
+        if (!turns->asked || now_ns - turns->asked_ns < TURN_ASKED_NS)
+            return;
+        break;
+    case ARBITER_TURN_UNKNOWN: break;
+    }
+    turns->unfenced++;
+    begin(turns);
+}
+
+/* Kept while there is a snapshot or a dump to wait for, and until etcd names what came of it. */
+static void keep_turn(struct dump_turns *turns, const struct dumper_status *status,
+                      uint64_t now_ns) {
+    if (turns->waiting || status->dumping) {
+        turns->idle_ns = now_ns;
+        if (now_ns - turns->ours_ns < TURN_MAX_NS)
+            arbiter_turn_keep(turns->arbiter);
+    } else if (arbiter_dump(turns->arbiter)->seq >= status->latest_seq ||
+               now_ns - turns->idle_ns >= TURN_POINTER_NS) {
+        give_back(turns);
+    }
 }
 
 static void on_tick(void *context) {
@@ -79,14 +149,16 @@ static void on_tick(void *context) {
         turns->dumped(turns->context, turns->told_seq = named_seq);
     if (turns->waiting)
         dumper_announce(turns->dumper);
-    if (turns->waiting || status.dumping || status.looking || status.fetch.under_way ||
-        is_pausing(&status, now_ns))
+    if (turns->ours)
+        keep_turn(turns, &status, now_ns);
+    if (turns->taking || turns->waiting || status.dumping || status.looking ||
+        status.fetch.under_way || is_pausing(&status, now_ns))
         return;
     if (is_due(turns, &status, now_ns)) {
-        turns->tried_ns = now_ns;
-        turns->waiting = true;
-        dumper_announce(turns->dumper);
-        snapshot_want(turns->snapshot, status.latest_seq, on_snapshot, turns);
+        if (turns->ours)
+            give_back(turns);
+        turns->taking = true;
+        arbiter_turn_take(turns->arbiter, on_turn, turns);
     } else if (turns->interval_s && now_ns - turns->looked_ns >= look_ns(turns)) {
         turns->looked_ns = now_ns;
         (void)dumper_peek(turns->dumper);
@@ -101,11 +173,14 @@ void dump_turns_stop(struct dump_turns *turns) {
     if (!turns->dumper)
         return;
     loop_timer_clear(turns->loop, &turns->timer);
+    arbiter_turn_end(turns->arbiter);
     dumper_stop(turns->dumper);
     turns->dumper = NULL;
 }
 
 void dump_turns_ask(struct dump_turns *turns) {
+    if (!turns->asked)
+        turns->asked_ns = loop_now_ns(turns->loop);
     turns->asked = true;
     turns->tried_ns = 0;
 }

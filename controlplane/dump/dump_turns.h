@@ -1,6 +1,14 @@
 /* dump_turns: when this node dumps. Looks into the store, waits for its turn, has a snapshot taken
  * and gives it to the dumper.
  *
+ *   idle --due--> asks for the turn --ours, or etcd does not say--> snapshot --> dump --> gives it
+ *                        '--another's, or a newer dump is named--> looks again         back
+ *
+ * The turn (arbiter_turn_take) keeps two nodes from dumping one epoch at once. Two do all the same
+ * while etcd does not answer, when a holder stood still for longer than 6 s, when its dump takes
+ * longer than TURN_MAX, and when an operator asked for a dump and another's has gone on for a
+ * minute. That does no harm: objects are named by their content, and pointers go forward only.
+ *
  * Threads: the loop's. Ownership: the dumper is its own. */
 #ifndef MAROON_DUMP_TURNS_H
 #define MAROON_DUMP_TURNS_H
@@ -21,7 +29,12 @@ struct dump_turns {
     uint64_t looked_ns, tried_ns, told_seq;
     uint64_t
         fresh_ns; /* since when there is something that the newest dump lacks; 0: there is not */
-    bool asked, waiting; /* by an operator; for a snapshot */
+    bool asked, waiting;          /* by an operator; for a snapshot */
+    bool taking, ours;            /* the turn */
+    uint64_t asked_ns, others_ns; /* by an operator; when another was found to have the turn */
+    uint64_t ours_ns, idle_ns; /* since when it is ours; since when there is nothing to do in it */
+    uint64_t deferred_seq;     /* a newer dump, named by etcd, that was looked for */
+    uint64_t others, unfenced; /* turns not had; begun though not ours */
 };
 
 /* All fields above `timer` are set. */

@@ -158,6 +158,7 @@ static void dump(struct dumper *dumper, int fd) {
         status->last_gap = report.gap[0] != '\0';
         see_latest(dumper, report.seq, pointer ? pointer : "");
     }
+    status->overtaken += newer;
     note_outcome(dumper, false, newer ? 0 : error, text);
     pthread_mutex_unlock(&dumper->lock);
     free(pointer);

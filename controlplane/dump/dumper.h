@@ -6,8 +6,9 @@
  *
  * Who dumps: every node looks at the pointer. One that has been standing still for the interval is
  * overdue; a node waits one more interval for each place behind the leader on the way round, so
- * that the leader comes last and dumps only when no other node does. A dump that takes longer than
- * that shows that it goes on (dump_mark_put); two at once do no harm.
+ * that the leader comes last and dumps only when no other node does. Whose views differ are kept
+ * apart by a key in etcd (dump_turns.h), and, also without etcd, a dump that takes longer than that
+ * shows that it goes on (dump_mark_put). Two at once do no harm.
  *
  * Threads: dumper_* are the control plane's; they never block but for a mutex held for a copy
  * (start and stop apart). Files, hashes, zstd and the network are the dump thread's. A store in
@@ -59,6 +60,7 @@ struct dumper_status {
     char pointer[DUMPER_POINTER_MAX];      /* the store's pointer to it; "" when there is none */
     uint64_t other_ns; /* when another node's dump was last seen to go on (monotonic); 0: none is */
     uint64_t dumps, failures; /* of this process */
+    uint64_t overtaken;       /* dumps given up since another node's is as new */
     uint64_t last_seq, last_duration_ms, last_wall_ms, last_sent_bytes, last_skipped_bytes;
     uint64_t last_checked_bytes; /* read back from the store */
     uint64_t lies;               /* objects that the store lost or changed, found in time */

@@ -216,8 +216,8 @@ static uint64_t may_sleep_us(const struct worker *w) {
 /* How long to sleep for a sync that takes long: a part of what it took so far, so that its end is
  * noticed by so much later at most. 0 when none does. */
 static uint64_t sync_sleep_us(const struct worker *w) {
-    const struct storage *storage = w->stage->gossip.storage;
-    if (!storage || !runs(w, WIRE_STAGE_GOSSIP))
+    const struct storage *storage = runs(w, WIRE_STAGE_GOSSIP) ? w->stage->gossip.storage : NULL;
+    if (!storage)
         return 0;
     uint64_t waiting_ns = storage_waiting_ns(storage, w->now_ns);
     if (waiting_ns < SYNC_SPIN_NS)

@@ -96,6 +96,11 @@ void stage_tell_restored(struct stage *s) {
     stage_step(s, &event);
 }
 
+/* The state is whole, and this node is not what made it. */
+static bool of_another_program(int error) {
+    return error == MRN_ERR_MISMATCH || error == MRN_ERR_UNSUPPORTED;
+}
+
 /* `ret_why` (RUNTIME_TEXT_BYTES): what is wrong with it, and what to do. */
 static int load(struct stage *s, const char *path, char *ret_why) {
     struct runtime_facts facts;
@@ -111,7 +116,7 @@ static int load(struct stage *s, const char *path, char *ret_why) {
                     ? MRN_ERR_EXISTS /* we went further while it came */
                     : runtime_restore_file(s->execute.runtime, fd, &s->execute.restored);
     close(fd);
-    if (error != MRN_ERR_MISMATCH || !runtime_snapshot_differs(s->execute.runtime, &head, ret_why))
+    if (!of_another_program(error) || !runtime_snapshot_differs(s->execute.runtime, &head, ret_why))
         snprintf(ret_why, RUNTIME_TEXT_BYTES, "%s", mrn_error_text(error));
     return error;
 }
@@ -142,8 +147,9 @@ static void restore(struct stage *s) {
         struct runtime_facts facts;
         runtime_facts(x->runtime, &facts);
         restore_done(s, error == MRN_ERR_EXISTS ? 0 : error, false, facts.exec_seq);
-    } else if (s->gossip.storage) {
-        /* A node that starts again must find on its disk what the replica builds on from here. */
+    } else if (s->setup.config->durability == CONFIG_DURABILITY_DISK) {
+        /* A node that starts again must find on its disk what the replica builds on from here. (The
+         * storage is gossip's: at the end it may be closed by now.) */
         snapshots_adopt(x->snapshots, x->restore.path.text, x->restored.seq);
         x->restore.ordered = false;
     } else
@@ -207,7 +213,7 @@ static int start_from_snapshot(struct stage *s, char *ret_error) {
         return 0;
     char why[RUNTIME_TEXT_BYTES];
     int error = load(s, path, why);
-    if (error == MRN_ERR_MISMATCH) /* the state is whole, and this node is not what made it */
+    if (of_another_program(error))
         snprintf(ret_error, NET_TEXT_BYTES, "%.160s: %s", path, why);
     else if (error)
         snprintf(ret_error, NET_TEXT_BYTES,

@@ -1,10 +1,12 @@
 """A node's disk is wiped under load: it starts from the newest dump in the store, takes the epochs since out of a peer's journal,
 recovers, and reaches the same state; also when it is killed on the way. Time and rate against a plain download of the same bytes.
-Then maroonctl bootstrap does the same beforehand, killed once, and maroonctl dump prune leaves nothing that no dump needs.
+Then maroonctl bootstrap does the same beforehand, killed once; a snapshot of another format is refused; and maroonctl dump prune leaves
+nothing that no dump needs.
 
     bootstrap.py [--mib N] [--kills N] [--directory]    size of the state; kill -9 of the node on the way; no S3 server"""
 import argparse
 import concurrent.futures
+import hashlib
 import os
 import random
 import shutil
@@ -55,6 +57,32 @@ def takes_part(cluster, index, seconds=180):
                alive=[cluster.nodes[index]])
 
 
+def check_costs(cluster, index, took):
+    """Where the time of the newest dump went is in the status, the metrics and maroonctl status, and adds up: no phase is missing, none
+    longer than what it is part of, bytes as many as the pages have."""
+    boot = cluster.status(index)["bootstrap"]
+    fetch, metrics = boot["fetches"]["store"], cluster.metrics(index)
+    cost = {phase: (int(both["us"]) / 1e6, int(both["bytes"])) for phase, both in fetch["phases"].items()}
+    assert list(cost) == ["indexes", "chunks", "gets", "unpack", "end", "runtime"] and fetch["ended"] and not fetch["error"], fetch
+    seconds = {phase: both[0] for phase, both in cost.items()}
+    pages = int(boot["pages"]) * 4096
+    assert all(both[1] > 0 for phase, both in cost.items() if phase != "gets") and all(seconds[p] > 0 for p in cost if p != "gets"), cost
+    assert cost["chunks"][1] == cost["unpack"][1] == cost["end"][1] == pages, (cost, pages)
+    assert pages < cost["runtime"][1] < pages * 1.01 + 100000, (cost, pages)
+    assert (seconds["gets"] > 0) == (cost["gets"][1] > 0) and cost["gets"][1] < 3 * pages + (8 << 20), cost  # pages that live no more, too
+    assert seconds["gets"] <= 12 * seconds["chunks"] and seconds["unpack"] <= 5 * seconds["chunks"], cost
+    one_by_one = sum(seconds[phase] for phase in ("indexes", "chunks", "end", "runtime"))
+    assert one_by_one <= int(fetch["us"]) / 1e6 <= took, (cost, fetch, took)
+    for phase, (spent, size) in cost.items():
+        assert abs(metrics[f'maroon_bootstrap_phase_seconds{{source="store",phase="{phase}"}}'] - spent) < 1e-5, (phase, metrics)
+        assert metrics[f'maroon_bootstrap_phase_bytes{{source="store",phase="{phase}"}}'] == size, phase
+    run = subprocess.run([str(c.absolute(c.CTL)), "status", "--admin", cluster.admin(index)], capture_output=True, text=True,
+                         timeout=60)
+    said = [line for line in run.stdout.splitlines() if line.startswith(f"node {index}, fetched from store up to epoch {fetch['seq']}, ")]
+    assert len(said) == 1 and all(f"{phase} {spent:.2f} s {size / 1e6:.1f} MB" in said[0] for phase, (spent, size) in cost.items()), run
+    print(said[0], flush=True)
+
+
 def wiped_under_load(cluster, store, arguments):
     victim = (cluster.leader() + 1) % 3
     node = cluster.nodes[victim]
@@ -72,6 +100,8 @@ def wiped_under_load(cluster, store, arguments):
     takes_part(cluster, victim)
     took = time.monotonic() - began
     boot = cluster.status(victim)["bootstrap"]
+    if boot["fetches"]["store"]:
+        check_costs(cluster, victim, took)
     load.popen.send_signal(2)
     load.wait()
     seq, state_hash = cluster.wait_equal(60)
@@ -102,6 +132,11 @@ def away_for_a_while(cluster, arguments):
     before = cluster.status((victim + 1) % 3)["commitSeq"]
     load = cluster.start_load(seconds=600, connections=4, timeout=700, first_account=7000000)
     wait_until(lambda: cluster.status((victim + 1) % 3)["commitSeq"] > before + 2500, 180, "more epochs than memory holds")
+    pointed(cluster, before + 1)
+    for other in {0, 1, 2} - {victim}:  # a newer dump is known, and all the same the journal is kept for who is behind
+        wait_until(lambda: int(cluster.status(other)["dumps"]["pointerSeq"]) > before, 60, "the newer dump is known", alive=[cluster.nodes[other]])
+        journal = cluster.status(other)["journal"]
+        assert int(journal["cutSeq"]) <= int(journal["floorSeq"]) <= before, (journal, before)
     node.start()
     takes_part(cluster, victim)
     wait_until(lambda: int(cluster.status(victim)["bootstrap"]["stretches"]), 60, "a stretch is learned", alive=[node])
@@ -131,6 +166,36 @@ def bootstrapped_by_hand(cluster, store):
     assert int(cluster.status(victim)["bootstrap"]["fromStore"]) == 0, "the dump was there already"
     cluster.wait_equal(60)
     print("maroonctl bootstrap, killed once: the node goes on from it", flush=True)
+
+
+def change_format(snapshot, by):
+    head = bytearray(snapshot.read_bytes()[:256])
+    version = int.from_bytes(head[8:12], "little")
+    head[8:12] = (version + by).to_bytes(4, "little")
+    with open(snapshot, "r+b") as file:
+        file.write(head + hashlib.blake2b(head, digest_size=32).digest())
+    return version
+
+
+def of_another_format(cluster):
+    """A node whose snapshot another program wrote, with a state that is laid out otherwise, says so and ends; it loses nothing."""
+    def kept(index):
+        return list((cluster.workdir / f"n{index}.data" / "snapshots").glob("snapshot-*"))
+    victim = next(i for i in range(3) if kept(i))
+    node = cluster.nodes[victim]
+    node.stop()
+    snapshots = kept(victim)
+    version = [change_format(snapshot, -1) for snapshot in snapshots][0]
+    node.start()
+    wait_until(lambda: not node.alive(), 60, "the node refuses the snapshot and ends")
+    why = f"the snapshot is of format version {version - 1}, this program reads {version}: start the program that wrote it"
+    assert node.popen.returncode == 1 and why in node.tail(), node.tail()
+    for snapshot in snapshots:
+        change_format(snapshot, 1)
+    node.start()
+    takes_part(cluster, victim)
+    cluster.wait_equal(60)
+    print(f"a snapshot of another format is refused: {why}", flush=True)
 
 
 def pruned(cluster, store):
@@ -171,6 +236,7 @@ def main(arguments):
         wiped_under_load(cluster, store, arguments)
         away_for_a_while(cluster, arguments)
         bootstrapped_by_hand(cluster, store)
+        of_another_format(cluster)
         pruned(cluster, store)
     scenario.main(bootstrap, programs=(c.NODE, c.GATEWAY, c.LOAD, c.CTL))
 

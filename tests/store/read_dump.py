@@ -145,7 +145,7 @@ def read_manifest(store, path):
 
 def read_snapshot_head(manifest):
     head, tail = one(manifest, 4), one(manifest, 5)
-    assert len(head) == 288 and head[:8] == b"mrnsnap\n" and struct.unpack_from("<II", head, 8) == (2, 288)
+    assert len(head) == 288 and head[:8] == b"mrnsnap\n" and struct.unpack_from("<II", head, 8) == (3, 288)
     assert blake(head[:256]) == head[256:]
     assert len(tail) == 80 and tail[:8] == b"mrnsend\n" and blake(head, tail[:48]) == tail[48:]
     configuration, seq, term, time_us = struct.unpack_from("<QQQQ", head, 16)

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -193,6 +194,13 @@ static void ask(int fd, const char *method_and_path) {
     assert_int_equal(write(fd, request, (size_t)count), count);
 }
 
+static void write_file(const char *path, const char *bytes, size_t count) {
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, count, out), count);
+    fclose(out);
+}
+
 /* Peers and tools ask until the end; the mailbox is gone by then. */
 static void test_who_asks_a_stopped_node_is_refused(void **state) {
     (void)state;
@@ -260,6 +268,19 @@ static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
     snprintf(other.config.data_dir, sizeof other.config.data_dir, "%s", node.dir);
     assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
                      MRN_ERR_EXISTS);
+    /* A store without a journal is a new one, but not while somebody else makes that. */
+    char number[96];
+    snprintf(number, sizeof number, "%s/incarnation", node.dir);
+    write_file(number, "incarnation 5 token 6\n", 22);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
+                     MRN_ERR_EXISTS);
+    assert_int_equal(access(number, F_OK), 0);
+    other.config = good;
+    snprintf(number, sizeof number, "%s/incarnation", other.dir);
+    write_file(number, "incarnation 5 token 6\n", 22);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity), 0);
+    assert_int_not_equal(access(number, F_OK), 0);
+    control_destroy(other.control);
     other.config = good;
     snprintf(other.config.cluster, sizeof other.config.cluster, "../x");
     assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
@@ -310,13 +331,6 @@ static void *prepare_thread(void *context) {
 static void need_etcd(void) {
     if (!have_etcd)
         skip();
-}
-
-static void write_file(const char *path, const char *bytes, size_t count) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_int_equal(fwrite(bytes, 1, count, out), count);
-    fclose(out);
 }
 
 /* On the fabric the first process of node 1 answers. */
@@ -372,6 +386,53 @@ static bool probe_other(void *context, char ret_cluster[WIRE_CLUSTER_BYTES + 1],
     return other_cluster[0] != '\0';
 }
 
+static uint64_t number_of(const json_t *object, const char *name) {
+    const char *text = json_string_value(json_object_get(object, name));
+    assert_non_null(text);
+    return strtoull(text, NULL, 10);
+}
+
+/* What the node's fetch of `bytes` from a peer cost, in status and metrics; it was begun since_ns
+ * ago, and the runtime was given runtime_us at least. Nothing came from elsewhere. */
+static void expect_costs(struct node *node, uint64_t bytes, uint64_t seq, uint64_t took_us,
+                         uint64_t runtime_us) {
+    char *text = NULL, *metrics = NULL, line[160];
+    assert_int_equal(ctl_http(node->config.admin_listen, "GET", "/v1/status", &text), 200);
+    json_t *status = json_loads(text, 0, NULL);
+    const json_t *fetches = json_object_get(json_object_get(status, "bootstrap"), "fetches");
+    const json_t *peer = json_object_get(fetches, "peer"),
+                 *phases = json_object_get(peer, "phases");
+    assert_true(json_is_null(json_object_get(fetches, "store")));
+    assert_true(json_is_null(json_object_get(fetches, "stretch")));
+    assert_int_equal(json_object_size(phases), 2);
+    const json_t *transfer = json_object_get(phases, "transfer");
+    const json_t *runtime = json_object_get(phases, "runtime");
+    assert_true(json_is_true(json_object_get(peer, "ended")));
+    assert_true(json_is_null(json_object_get(peer, "error")));
+    assert_int_equal(number_of(peer, "seq"), seq);
+    assert_int_equal(number_of(transfer, "bytes"), bytes);
+    assert_int_equal(number_of(runtime, "bytes"), bytes);
+    assert_true(number_of(transfer, "us") > 0);
+    assert_true(number_of(runtime, "us") >= runtime_us);
+    assert_true(number_of(transfer, "us") + number_of(runtime, "us") <= number_of(peer, "us"));
+    assert_true(number_of(peer, "us") <= took_us);
+    assert_int_equal(ctl_http(node->config.admin_listen, "GET", "/metrics", &metrics), 200);
+    snprintf(line, sizeof line,
+             "maroon_bootstrap_phase_bytes{source=\"peer\",phase=\"runtime\"} %" PRIu64 "\n",
+             bytes);
+    assert_non_null(strstr(metrics, line));
+    snprintf(line, sizeof line,
+             "maroon_bootstrap_phase_seconds{source=\"peer\",phase=\"runtime\"} %.6f\n",
+             (double)number_of(runtime, "us") * 1e-6);
+    assert_non_null(strstr(metrics, line));
+    assert_non_null(strstr(
+        metrics, "\nmaroon_bootstrap_phase_seconds{source=\"store\",phase=\"gets\"} 0.000000\n"));
+    assert_null(strstr(metrics, "source=\"store\",phase=\"transfer\""));
+    json_decref(status);
+    free(text);
+    free(metrics);
+}
+
 static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void **state) {
     (void)state;
     need_etcd();
@@ -411,11 +472,12 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
     char *bytes = malloc(size);
     for (size_t i = 0; i < size; i++)
         bytes[i] = (char)(i * 7919 >> 3);
+    uint64_t needed_ns = now_ns();
     send_up(&nodes[2], (struct mailbox_up){.kind = MAILBOX_UP_NEED_SNAPSHOT, .seq = 10, .peer = 0});
-    struct mailbox_down take = expect_down(&nodes[0], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    expect_down(&nodes[0], MAILBOX_DOWN_SNAPSHOT_TAKE);
     send_up(&nodes[0],
             (struct mailbox_up){.kind = MAILBOX_UP_SNAPSHOT_READY, .error = MRN_ERR_UNAVAILABLE});
-    take = expect_down(&nodes[1], MAILBOX_DOWN_SNAPSHOT_TAKE);
+    struct mailbox_down take = expect_down(&nodes[1], MAILBOX_DOWN_SNAPSHOT_TAKE);
     write_file(take.text, bytes, size);
     struct mailbox_up taken = {.kind = MAILBOX_UP_SNAPSHOT_READY, .seq = 20};
     memcpy(taken.text, take.text, sizeof taken.text);
@@ -432,11 +494,13 @@ static void test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot(void *
     send_up(&nodes[0],
             (struct mailbox_up){.kind = MAILBOX_UP_SNAPSHOT_READY, .error = MRN_ERR_UNAVAILABLE});
     restore = expect_down(&nodes[2], MAILBOX_DOWN_SNAPSHOT_RESTORE);
+    usleep(30000);
     send_up(&nodes[2], (struct mailbox_up){.kind = MAILBOX_UP_RESTORED, .seq = 20});
     for (uint64_t until = fixture_now_ms() + PATIENCE_MS;
          access(restore.text, F_OK) == 0 && fixture_now_ms() < until;)
         usleep(1000);
     assert_int_not_equal(access(restore.text, F_OK), 0); /* cleaned up */
+    expect_costs(&nodes[2], size, 20, (now_ns() - needed_ns) / 1000, 25000);
     free(bytes);
     free(got);
 

@@ -254,6 +254,91 @@ static void test_a_damaged_snapshot_or_another_cluster_is_refused(void **state) 
     dump_store_close(&store);
 }
 
+/* Adds to byte 6 of a file, the format version of an object. */
+static void add_version(const char *glob, int more) {
+    char command[300];
+    snprintf(
+        command, sizeof command,
+        "f=$(ls %s | head -1) && printf '\\%o' | dd of=$f bs=1 seek=6 conv=notrunc status=none",
+        glob, DUMP_FORMAT_VERSION + more);
+    assert_int_equal(system(command), 0);
+}
+
+/* Whoever meets a dump of a program to come says so, and leaves it as it is. */
+static void test_a_newer_format_is_refused_in_words(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"manifests/*", "indexes/*/*", "chunks/*/*"};
+    struct dump_store store;
+    struct dump_report report, other;
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES], glob[120], command[400];
+    uint64_t seq;
+    assert_int_equal(write_once(1, 10, &report), 0);
+    open_store(&store, here.url);
+    for (uint32_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        snprintf(glob, sizeof glob, "%s/objects/%s", here.dir, kinds[i]);
+        add_version(glob, 1);
+        assert_int_equal(dump_read(&store, &no_key, report.path, again, NULL, NULL, NULL, text),
+                         MRN_ERR_UNSUPPORTED);
+        assert_non_null(strstr(text, "format version 2; this program reads version 1"));
+        if (i == 0) /* nor is anything built on it */
+            assert_int_equal(write_once(1, 11, &other), MRN_ERR_UNSUPPORTED);
+        add_version(glob, 0);
+        assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text), 0);
+    }
+    snprintf(
+        command, sizeof command,
+        "cd %s/objects && sed -i 's/\"format\": 1/\"format\": 2/' latest && cp latest ../latest",
+        here.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(dump_latest(&store, path, &seq, text), MRN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(text, "newer format version"));
+    assert_int_equal(write_once(1, 12, &other), MRN_ERR_UNSUPPORTED);
+    snprintf(command, sizeof command, "cmp %s/objects/latest %s/latest", here.dir, here.dir);
+    assert_int_equal(system(command), 0);
+    dump_store_close(&store);
+}
+
+/* The right name, bytes and hashes do not do: the signature must be that of the key in it. */
+static void test_a_manifest_that_its_key_did_not_sign_is_refused(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    struct dump_signer forger;
+    char text[DUMP_TEXT_BYTES];
+    crypto_sign_keypair(forger.public_key, forger.secret_key);
+    memcpy(forger.public_key, signer.public_key, sizeof forger.public_key);
+    open_store(&store, here.url);
+    begin(&writer, &store);
+    writer.signer = &forger;
+    write_snapshot(10, 1);
+    assert_int_equal(write_dump(&writer, &report), 0);
+    assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text),
+                     MRN_ERR_DENIED);
+    assert_non_null(strstr(text, "signature"));
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
+/* Whole, and the state in it is laid out otherwise: refused by its number, nothing of it is read.
+ */
+static void test_a_state_of_another_format_is_refused(void **state) {
+    (void)state;
+    struct snapshot_head head;
+    char text[DUMP_TEXT_BYTES], expected[80];
+    write_snapshot(10, 1);
+    FILE *snapshot = fopen(here.snapshot, "r");
+    assert_int_equal(fread(&head, sizeof head, 1, snapshot), 1);
+    fclose(snapshot);
+    assert_int_equal(dump_snapshot_head_check(&head, text), 0);
+    head.format_version--;
+    head.checksum = wire_hash_blake2b(&head, offsetof(struct snapshot_head, checksum));
+    assert_int_equal(dump_snapshot_head_check(&head, text), MRN_ERR_UNSUPPORTED);
+    snprintf(expected, sizeof expected, "format version %d, this program reads %d",
+             SNAPSHOT_FORMAT_VERSION - 1, SNAPSHOT_FORMAT_VERSION);
+    assert_non_null(strstr(text, expected));
+}
+
 static void test_prune(void **state) {
     (void)state;
     struct dump_store store;
@@ -415,6 +500,20 @@ static void test_a_node_fetches_what_is_pointed_to(void **state) {
     dump_store_close(&store);
 }
 
+/* Where a fetch of all PAGES spent `took_us`: no phase is missing, none is longer than it can be.
+ */
+static void expect_costs(const struct dump_progress *p, uint64_t took_us, bool end) {
+    assert_int_equal(p->pages_done, p->pages);
+    assert_true(p->indexes_us && p->chunks_us && p->unpack_us && p->indexes_bytes);
+    assert_true((p->gets_us > 0) == (p->fetched_bytes > 0));
+    assert_int_equal(p->end_us > 0, end);
+    assert_true(p->indexes_us + p->chunks_us + p->end_us <= took_us);
+    assert_true(p->gets_us <= p->chunks_us * DUMP_READ_CHUNKS);
+    assert_true(p->unpack_us <= p->chunks_us * 5); /* workers */
+    assert_true(p->gets_us + p->unpack_us <= p->chunks_us * DUMP_READ_CHUNKS);
+    assert_true(p->indexes_bytes < p->pages * 100 && p->indexes_bytes > p->pages * 20);
+}
+
 static void note_progress(void *context, uint64_t seq, const struct dump_progress *progress) {
     (void)seq;
     *(struct dump_progress *)context = *progress;
@@ -440,8 +539,10 @@ static void test_a_fetch_goes_on_with_the_next_dump(void **state) {
     for (uint64_t dump = 10; dump <= 40; dump += 10) {
         fill_page(dump, (uint32_t)dump);
         assert_int_equal(write_once(1, dump, &report), 0);
+        uint64_t since_ns = dump_fixture_now_ns();
         assert_int_equal(dump_fetch(&fetch, got, &seq, text), 0);
         assert_int_equal(seq, dump);
+        expect_costs(&progress, (dump_fixture_now_ns() - since_ns) / 1000, true);
         if (dump == 10)
             whole = progress.fetched_bytes;
         else
@@ -763,6 +864,11 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_every_damage_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_damaged_snapshot_or_another_cluster_is_refused,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_newer_format_is_refused_in_words, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_manifest_that_its_key_did_not_sign_is_refused,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_state_of_another_format_is_refused, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_prune, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_writer_killed_at_any_point, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_fetch_is_taken_up, set_up, tear_down),

@@ -1,6 +1,8 @@
 /* Execution: order, parts, ranges, refusals without effect, the context's facts. */
 #include "support.h"
 
+#include "runtime/internal.h"
+
 static struct feed *start(void) {
     struct runtime_config config = small_config();
     struct feed *feed = feed_new(&config);
@@ -317,7 +319,7 @@ static void test_ranges_open_and_seal(void **state) {
     feed_free(feed);
 }
 
-/* 16 bytes of a sealed range: number, end, and whose it was. */
+/* What is kept of a sealed range: number, end, and whose it was. */
 static void test_retired_ranges_are_told_apart(void **state) {
     (void)state;
     struct feed *feed = start();
@@ -350,6 +352,88 @@ static void test_retired_ranges_are_told_apart(void **state) {
     assert_true(runtime_range_find(feed->runtime, 65536, &facts));
     assert_true(facts.retired && facts.executed == 4 && facts.owner == 0x104);
     feed_free(feed);
+}
+
+static const uint64_t edge_ranges[] = {0, 1, UINT32_MAX, UINT64_C(1) << 32, WIRE_RANGE_COUNT - 1};
+static const uint32_t edge_ends[] = {0, 1, WIRE_RANGE_OFFSETS - 1, WIRE_RANGE_OFFSETS};
+static const uint32_t edge_marks[] = {0, 1, RETIRED_MARK_MAX};
+
+static void expect_retired(const struct feed *feed, uint64_t range, uint32_t end, uint32_t mark) {
+    struct runtime_range_facts facts;
+    assert_true(runtime_range_find(feed->runtime, range, &facts));
+    assert_true(facts.retired && facts.range == range);
+    assert_int_equal(facts.executed, end);
+    assert_int_equal(facts.owner, mark);
+}
+
+/* Each field at its least and greatest, beside all others: 60 records in chains of several. */
+static void test_retired_records_hold_the_extremes(void **state) {
+    (void)state;
+    for (uint32_t shift = 0; shift < 12; shift++) {
+        struct feed *feed = start();
+        for (uint32_t i = 0; i < 60; i++) { /* the five, and 55 more so that buckets are split */
+            uint64_t range = i < 5 ? edge_ranges[i] : 1000 + i;
+            struct retired record =
+                retired_pack(range, edge_ends[(i + shift) % 4], edge_marks[(i + shift / 4) % 3]);
+            if (i > 0) /* range 0 is open here */
+                assert_true(runtime_retired_insert(feed->runtime, &record));
+        }
+        assert_null(runtime_check(feed->runtime));
+        for (uint32_t i = 1; i < 60; i++)
+            expect_retired(feed, i < 5 ? edge_ranges[i] : 1000 + i, edge_ends[(i + shift) % 4],
+                           edge_marks[(i + shift / 4) % 3]);
+        for (uint32_t i = 5; i < 60; i += 9) /* others move to their places */
+            feed_open(feed, 1000 + i, 7);
+        feed_run(feed);
+        for (uint32_t i = 1; i < 60; i++) {
+            struct runtime_range_facts facts;
+            if (i < 5 || (i - 5) % 9 != 0) {
+                expect_retired(feed, i < 5 ? edge_ranges[i] : 1000 + i, edge_ends[(i + shift) % 4],
+                               edge_marks[(i + shift / 4) % 3]);
+                continue;
+            }
+            assert_true(runtime_range_find(feed->runtime, 1000 + i, &facts));
+            assert_true(!facts.retired && facts.executed == edge_ends[(i + shift) % 4]);
+        }
+        feed_free(feed);
+    }
+}
+
+static void test_beyond_the_extremes_is_refused(void **state) {
+    (void)state;
+    struct runtime_range_facts facts;
+    struct feed *feed = start();
+    feed_seal(feed, 0, 0);
+    feed_run(feed);
+    assert_true(runtime_range_find(feed->runtime, 0, &facts));
+    assert_false(runtime_range_find(feed->runtime, WIRE_RANGE_COUNT, &facts));
+    assert_false(runtime_range_find(feed->runtime, UINT64_C(1) << 63, &facts));
+    feed_seal(feed, WIRE_RANGE_COUNT, 0);
+    stops_with(feed, MRN_ERR_INVALID);
+    feed = start();
+    feed_seal(feed, 1, WIRE_RANGE_OFFSETS + 1);
+    stops_with(feed, MRN_ERR_MISMATCH);
+    feed = start(); /* a region from outside may hold it */
+    struct retired record = retired_pack(8, WIRE_RANGE_OFFSETS + 1, 3);
+    assert_true(runtime_retired_insert(feed->runtime, &record));
+    const char *broken = runtime_check(feed->runtime);
+    assert_true(broken != NULL && strstr(broken, "beyond its range") != NULL);
+    feed_free(feed);
+}
+
+/* targets.md M2, with all that a page of the state costs: its hash and marks. */
+static void test_retired_record_costs_16_bytes(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct runtime_memory few, many;
+    config.retired_max = 1 << 20;
+    assert_int_equal(runtime_memory_plan(&config, &few), 0);
+    config.retired_max = 1 << 21;
+    assert_int_equal(runtime_memory_plan(&config, &many), 0);
+    uint64_t copies_bytes = many.copies_bytes - few.copies_bytes;
+    assert_true(many.most_bytes - few.most_bytes - copies_bytes <= UINT64_C(16) << 20);
+    config.retired_max = (1 << 30) + 1;
+    assert_int_equal(runtime_memory_plan(&config, &many), MRN_ERR_INVALID);
 }
 
 /* The last offset of a range, reached by way of a retired record. */
@@ -422,6 +506,9 @@ int main(void) {
                                        cmocka_unit_test(test_broken_order_stops),
                                        cmocka_unit_test(test_ranges_open_and_seal),
                                        cmocka_unit_test(test_retired_ranges_are_told_apart),
+                                       cmocka_unit_test(test_retired_records_hold_the_extremes),
+                                       cmocka_unit_test(test_beyond_the_extremes_is_refused),
+                                       cmocka_unit_test(test_retired_record_costs_16_bytes),
                                        cmocka_unit_test(test_end_of_a_range),
                                        cmocka_unit_test(test_config_is_checked)};
     return cmocka_run_group_tests(tests, NULL, NULL);

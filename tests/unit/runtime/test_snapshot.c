@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <stdio.h>
 
 #include "runtime/internal.h"
 #include "runtime/snapshot_format.h"
@@ -371,6 +372,49 @@ static void test_a_crew_restores(void **state) {
     feed_free(b);
 }
 
+/* Bytes and checksum are right, and what they hold is laid out otherwise: said by its number. */
+static void test_another_format_is_refused(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    struct file file = {0};
+    struct runtime_snapshot_info info;
+    char text[RUNTIME_TEXT_BYTES] = "", expected[80];
+    mixed(feed, 0);
+    feed_run(feed);
+    assert_int_equal(runtime_snapshot_write(feed->runtime, file_write, &file, &info), 0);
+    struct snapshot_head *head = (void *)file.bytes;
+    assert_false(runtime_snapshot_differs(feed->runtime, head, text));
+    for (int by = -1; by <= 1; by += 2) {
+        head->format_version = (uint32_t)(SNAPSHOT_FORMAT_VERSION + by);
+        head->checksum = wire_hash_blake2b(head, offsetof(struct snapshot_head, checksum));
+        assert_int_equal(restore(feed->runtime, &file, &info), MRN_ERR_UNSUPPORTED);
+        assert_true(runtime_snapshot_differs(feed->runtime, head, text));
+        snprintf(expected, sizeof expected, "format version %d, this program reads %d",
+                 SNAPSHOT_FORMAT_VERSION + by, SNAPSHOT_FORMAT_VERSION);
+        if (!strstr(text, expected))
+            fail_msg("\"%s\" does not say \"%s\"", text, expected);
+    }
+    free(file.bytes);
+    feed_free(feed);
+}
+
+/* The identity of a state is also over its layout: as long as this stands here, so does format
+ * version 3. Who changes the one changes both, and WIRE_VERSION, so that builds are not mixed. */
+static void test_layout_is_of_the_format_version(void **state) {
+    (void)state;
+    struct runtime_config config = small_config();
+    struct feed *feed = feed_new(&config);
+    const struct table *retired = &feed->runtime->retired, *ranges = &feed->runtime->ranges;
+    assert_memory_equal(region(feed->runtime)->magic, "mrnstat3", 8);
+    assert_int_equal(SNAPSHOT_FORMAT_VERSION, 3);
+    assert_int_equal(retired->entry_bytes, 15);
+    assert_int_equal(retired->load_shift, 3);
+    assert_int_equal(ranges->entry_bytes, 56);
+    assert_int_equal(sizeof(struct key_record), 56);
+    feed_free(feed);
+}
+
 static void test_another_configuration_is_refused(void **state) {
     (void)state;
     struct runtime_config config = small_config();
@@ -590,6 +634,8 @@ int main(void) {
                                        cmocka_unit_test(test_failed_write_abandons),
                                        cmocka_unit_test(test_damage_is_refused),
                                        cmocka_unit_test(test_a_crew_restores),
+                                       cmocka_unit_test(test_another_format_is_refused),
+                                       cmocka_unit_test(test_layout_is_of_the_format_version),
                                        cmocka_unit_test(test_another_configuration_is_refused),
                                        cmocka_unit_test(test_a_new_cluster_begins_with_it),
                                        cmocka_unit_test(test_config_of_a_snapshot),

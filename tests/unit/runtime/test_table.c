@@ -16,14 +16,23 @@
 struct model {
     struct state state;
     struct table table;
+    bool packed;
     uint32_t values[KEYS]; /* 0: absent */
     uint32_t count;
 };
 
+#define PACKED 0 /* for a length of key: as the runtime's retired ranges are */
+#define PACKED_KEY_BITS 34
+#define PACKED_BYTES 15
+
 static struct model *model_new(uint32_t key_bytes, uint32_t load_shift, uint32_t entries_max) {
     struct model *model = calloc(1, sizeof *model);
     assert_int_equal(runtime_state_open(&model->state, REGION_BYTES, 1 << 20), 0);
-    runtime_table_shape(&model->table, key_bytes, 12, load_shift);
+    model->packed = key_bytes == PACKED;
+    if (model->packed)
+        runtime_table_shape_packed(&model->table, PACKED_KEY_BITS, PACKED_BYTES, load_shift);
+    else
+        runtime_table_shape(&model->table, key_bytes, 12, load_shift);
     model->table.state = &model->state;
     model->table.seed = 99;
     model->table.head_offset = 64;
@@ -40,7 +49,40 @@ static void model_free(struct model *model) {
 static void key_of(uint32_t i, uint8_t key[64]) {
     memset(key, 0, 64);
     memcpy(key, &i, sizeof i);
+    key[4] = i & 3;
     memcpy(key + 16, &i, sizeof i);
+}
+
+/* What a value takes: 12 bytes, or in an entry that is packed every bit that is neither of the key
+ * nor of the link: 30 above the key, 24 behind them, one below the link. */
+static uint32_t value_get(const struct model *model, uint64_t place) {
+    const uint8_t *at = runtime_state_at(&model->state, place);
+    uint32_t value;
+    uint64_t word;
+    if (!model->packed) {
+        memcpy(&value, at, sizeof value);
+        return value;
+    }
+    memcpy(&word, at, sizeof word);
+    value = (uint32_t)(word >> PACKED_KEY_BITS);
+    assert_int_equal(at[8] | at[9] << 8 | at[10] << 16, value & 0xffffff);
+    assert_int_equal(at[11] & 1, value & 1);
+    return value;
+}
+
+static void value_set(struct model *model, uint64_t place, uint32_t value) {
+    uint8_t *at = runtime_state_write(&model->state, place, 12);
+    uint64_t word;
+    if (!model->packed) {
+        memcpy(at, &value, sizeof value);
+        return;
+    }
+    memcpy(&word, at, sizeof word);
+    word = (word & ((UINT64_C(1) << PACKED_KEY_BITS) - 1)) | (uint64_t)value << PACKED_KEY_BITS;
+    memcpy(at, &word, sizeof word);
+    for (int i = 0; i < 3; i++)
+        at[8 + i] = (uint8_t)(value >> 8 * i);
+    at[11] = (uint8_t)((at[11] & 0xfe) | (value & 1));
 }
 
 static void step(struct model *model) {
@@ -54,10 +96,12 @@ static void step(struct model *model) {
             return;
         }
         assert_int_not_equal(place, 0);
-        uint32_t *value = runtime_state_write(&model->state, place, 12);
-        assert_int_equal(value[0], model->values[i]);
+        assert_int_equal(value_get(model, place), model->values[i]);
         model->count += model->values[i] == 0;
-        model->values[i] = value[0] = (uint32_t)rand() | 1;
+        model->values[i] = (uint32_t)rand() >> 1 | 1;
+        if (rand() % 2) /* both values of the bit below the link */
+            model->values[i] = (model->values[i] & ~UINT32_C(1)) | 2;
+        value_set(model, place, model->values[i]);
     } else {
         assert_int_equal(runtime_table_erase(&model->table, key), model->values[i] != 0);
         model->count -= model->values[i] != 0;
@@ -76,8 +120,7 @@ static void compare(const struct model *model) {
         uint64_t place = runtime_table_find(&model->table, key);
         assert_int_equal(place != 0, model->values[i] != 0);
         if (place != 0)
-            assert_int_equal(*(const uint32_t *)runtime_state_at(&model->state, place),
-                             model->values[i]);
+            assert_int_equal(value_get(model, place), model->values[i]);
     }
 }
 
@@ -98,10 +141,20 @@ static void test_table_is_a_map(void **state) {
     run_model(21, 0, KEYS);
     run_model(8, 2, KEYS);
     run_model(4, 0, 700); /* often full */
+    run_model(PACKED, 3, KEYS);
+    run_model(PACKED, 0, 700);
 }
 
-static uint32_t *link_of(struct model *model, uint32_t place) {
-    return (uint32_t *)(uintptr_t)(runtime_table_at(&model->table, place) + model->table.next_at);
+static uint32_t link_of(const struct model *model, uint32_t place) {
+    uint32_t link;
+    memcpy(&link, runtime_table_at(&model->table, place) + model->table.link_at, sizeof link);
+    return link >> model->table.coding.link_shift;
+}
+
+static void link_set(struct model *model, uint32_t place, uint32_t link) {
+    uint8_t *at = (uint8_t *)(uintptr_t)runtime_table_at(&model->table, place);
+    link <<= model->table.coding.link_shift;
+    memcpy(at + model->table.link_at, &link, sizeof link);
 }
 
 static void expect_broken(const struct model *model, const char *word) {
@@ -112,9 +165,8 @@ static void expect_broken(const struct model *model, const char *word) {
 }
 
 /* What a region from outside may hold: each damage by itself, mended after it. */
-static void test_damage_is_found(void **state) {
-    (void)state;
-    struct model *model = model_new(8, 2, KEYS);
+static void find_damage(uint32_t key_bytes) {
+    struct model *model = model_new(key_bytes, 2, KEYS);
     uint32_t *buckets = (uint32_t *)runtime_state_change(&model->state, 4096, 4096 * 7);
     for (uint32_t i = 0; i < 500; i++) {
         uint8_t key[64];
@@ -123,16 +175,18 @@ static void test_damage_is_found(void **state) {
     }
     const struct table_head *head = runtime_state_at(&model->state, model->table.head_offset);
     for (uint32_t place = 0; place < 500; place += 7) {
-        uint32_t *link = link_of(model, place), was = *link;
-        *link = place + 1; /* a circle of one */
+        uint32_t was = link_of(model, place);
+        link_set(model, place, place + 1); /* a circle of one */
         expect_broken(model, was ? "" : "circle");
-        *link = 501;
+        link_set(model, place, 501);
+        expect_broken(model, "leaves the entries");
+        link_set(model, place, TABLE_PACKED_ENTRIES_MAX);
         expect_broken(model, "leaves the entries");
         if (was) {
-            *link = 0; /* what hung on it is lost */
+            link_set(model, place, 0); /* what hung on it is lost */
             expect_broken(model, "no bucket");
         }
-        *link = was;
+        link_set(model, place, was);
         assert_null(runtime_table_check(&model->table, NULL));
     }
     for (uint32_t bucket = 0; bucket < head->bucket_count; bucket += 5) {
@@ -151,9 +205,60 @@ static void test_damage_is_found(void **state) {
     model_free(model);
 }
 
-static void test_undo_puts_every_byte_back(void **state) {
+static void test_damage_is_found(void **state) {
     (void)state;
-    struct model *model = model_new(8, 0, KEYS);
+    find_damage(8);
+    find_damage(PACKED);
+}
+
+/* The greatest entry, so the greatest link, from a bucket and from an entry; one more is refused.
+ * 32 GiB of addresses, of which a few pages are touched: the entries below are only said to be
+ * there. */
+static void test_greatest_link(void **state) {
+    (void)state;
+    const uint64_t entries_max = TABLE_PACKED_ENTRIES_MAX;
+    struct state region;
+    struct table table = {.state = &region,
+                          .seed = 99,
+                          .head_offset = 64,
+                          .buckets_offset = 4096,
+                          .entries_offset = 8192,
+                          .entries_max = TABLE_PACKED_ENTRIES_MAX};
+    runtime_table_shape_packed(&table, PACKED_KEY_BITS, PACKED_BYTES, 31); /* one bucket */
+    uint64_t pages = (table.entries_offset + entries_max * PACKED_BYTES) / STATE_PAGE_BYTES + 1;
+    assert_int_equal(runtime_state_open(&region, pages * STATE_PAGE_BYTES, 1 << 20), 0);
+    struct table_head *head = runtime_state_change(&region, table.head_offset, sizeof *head);
+    const uint64_t keys[] = {(UINT64_C(1) << PACKED_KEY_BITS) - 1, 0, UINT64_C(1) << 33};
+    *head = (struct table_head){.count = TABLE_PACKED_ENTRIES_MAX - 1, .bucket_count = 1};
+
+    uint64_t last = runtime_table_insert(&table, &keys[0]);
+    assert_int_equal(last, table.entries_offset + (entries_max - 1) * PACKED_BYTES);
+    assert_int_equal(runtime_table_insert(&table, &keys[1]), 0); /* full */
+    assert_int_equal(runtime_table_find(&table, &keys[0]), last);
+    assert_int_equal(runtime_table_find(&table, &keys[1]), 0);
+
+    head->count = 0;
+    uint64_t first = runtime_table_insert(&table, &keys[1]); /* leads to the last one */
+    assert_int_equal(first, table.entries_offset);
+    uint8_t *bytes = runtime_state_change(&region, first, PACKED_BYTES);
+    uint32_t link;
+    memcpy(&link, bytes + PACKED_BYTES - sizeof link, sizeof link);
+    assert_int_equal(link, TABLE_PACKED_ENTRIES_MAX << 1);
+    bytes[4] |= 0xfc; /* every bit that is the value's */
+    memset(bytes + 5, 0xff, 6);
+    bytes[11] |= 1;
+    assert_int_equal(runtime_table_find(&table, &keys[1]), first);
+    assert_int_equal(runtime_table_find(&table, &keys[0]), last);
+    assert_int_equal(runtime_table_find(&table, &keys[2]), 0);
+    head->count = TABLE_PACKED_ENTRIES_MAX;
+    assert_int_equal(runtime_table_erase(&table, &keys[1]), 1); /* the last moves to its place */
+    assert_int_equal(runtime_table_find(&table, &keys[0]), first);
+    assert_int_equal(runtime_table_find(&table, &keys[1]), 0);
+    runtime_state_close(&region);
+}
+
+static void undo(uint32_t key_bytes) {
+    struct model *model = model_new(key_bytes, 0, KEYS);
     uint8_t *copy = malloc(REGION_BYTES);
     srand(6);
     for (uint32_t round = 0; round < 200; round++) {
@@ -173,6 +278,12 @@ static void test_undo_puts_every_byte_back(void **state) {
     }
     free(copy);
     model_free(model);
+}
+
+static void test_undo_puts_every_byte_back(void **state) {
+    (void)state;
+    undo(8);
+    undo(PACKED);
 }
 
 /* The hash depends on the bytes, not on when it was asked for or which pages were touched. */
@@ -205,9 +316,9 @@ static void test_hash_is_of_content(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table_is_a_map),
-                                       cmocka_unit_test(test_damage_is_found),
-                                       cmocka_unit_test(test_undo_puts_every_byte_back),
-                                       cmocka_unit_test(test_hash_is_of_content)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_table_is_a_map), cmocka_unit_test(test_damage_is_found),
+        cmocka_unit_test(test_greatest_link), cmocka_unit_test(test_undo_puts_every_byte_back),
+        cmocka_unit_test(test_hash_is_of_content)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
