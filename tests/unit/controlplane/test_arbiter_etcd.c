@@ -581,6 +581,11 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     arbiter_range_check(a->arbiter, 14, 77);
     arbiter_run_for(loop, 200);
     assert_true(a->checked_owned);
+    checked = a->checked_count; /* also to who asks at once, as a leader does */
+    arbiter_range_renew(a->arbiter, 14, 80);
+    arbiter_range_check(a->arbiter, 14, 80);
+    assert_true(arbiter_await(loop, a->checked_count > checked, PATIENCE_MS));
+    assert_true(a->checked_owned);
     arbiter_range_renew(a->arbiter, 15, 77); /* and nobody else's */
     arbiter_run_for(loop, 300);
     arbiter_range_check(a->arbiter, 15, 77);
