@@ -41,10 +41,6 @@ class Row:
         return [self.name, self.target, self.value, self.floor, "" if self.ratio is None else f"{self.ratio:.2f}", met]
 
 
-def p(result, name):
-    return result["latency"][name] / 1000 if result else None
-
-
 def spread(values, unit="us"):
     """Median and, in brackets, least and most."""
     values = [value for value in values if value is not None]
@@ -369,7 +365,7 @@ def http(options):
     return [
         Row("B4 rate", ">= 60 % of the library's", spread(values(rows["gateway 64"], "per_s"), "k/s"), f"{rate / 1000:.1f} k/s",
             own / rate, 0.6 * rate / own, "64 connections; one node, kernel sockets, memory"),
-        Row("B4 latency", "adds <= 60 us", f"{added:.0f} us", f"library {p(rows['floor 1'][0], 'p50'):.0f} us", None, added / 60,
+        Row("B4 latency", "adds <= 60 us", f"{added:.0f} us", f"library {median(rows['floor 1'], 'latency.p50') / 1000:.0f} us", None, added / 60,
             "with the transaction itself"),
     ], rows
 
