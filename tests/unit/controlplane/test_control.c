@@ -101,7 +101,8 @@ static uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static void show(struct node *node, enum mailbox_node_role role, uint8_t leader) {
+static void show_ranges(struct node *node, enum mailbox_node_role role, uint8_t leader,
+                        uint32_t range_count) {
     struct mailbox_facts facts = {.role = role,
                                   .node_index = node->config.node_index,
                                   .node_count = node->config.node_count,
@@ -109,11 +110,32 @@ static void show(struct node *node, enum mailbox_node_role role, uint8_t leader)
                                   .term = 42,
                                   .commit_seq = 1000,
                                   .exec_seq = 990,
-                                  .range_count = 1};
+                                  .range_count = range_count};
     facts.ranges[0].range = UINT64_C(1) << 33;
     facts.ranges[0].committed = 17;
     mailbox_facts_write(mailbox_status(node->mailbox), &facts);
     atomic_store(&mailbox_status(node->mailbox)->heartbeat_ns, now_ns());
+}
+
+static void show(struct node *node, enum mailbox_node_role role, uint8_t leader) {
+    show_ranges(node, role, leader, 1);
+}
+
+/* What maroonctl says on stdout. */
+static void expect_ctl(const struct node *node, const char *words, const char *contains,
+                       const char *lacks) {
+    char command[512], said[32768];
+    const char *program = getenv("MAROONCTL");
+    assert_non_null(program);
+    snprintf(command, sizeof command, "%s %s --admin %s", program, words,
+             node->config.admin_listen);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    size_t length = fread(said, 1, sizeof said - 1, pipe);
+    said[length] = '\0';
+    assert_int_equal(pclose(pipe), 0);
+    if (!strstr(said, contains) || (lacks && strstr(said, lacks)))
+        fail_msg("maroonctl %s said, and \"%s\" was wanted: %s", words, contains, said);
 }
 
 static void expect_page(const struct node *node, const char *path, long status,
@@ -167,6 +189,12 @@ static void test_single_node_leads_grants_and_shows(void **state) {
                 "maroon_epoch_latency_seconds_bucket{le=\"0.000131072\"} 2\n");
     expect_page(&node, "/metrics", 200, "maroon_epoch_latency_seconds_bucket{le=\"+Inf\"} 3\n");
     expect_page(&node, "/nothing", 404, NULL);
+    expect_ctl(&node, "ranges", "8589934592", "shown");
+    show_ranges(&node, MAILBOX_ROLE_LEADER, 0, 1000); /* more than the page of facts has room for */
+    expect_ctl(&node, "ranges", "node 0: 64 of 1000 ranges shown\n", NULL);
+    show(&node, MAILBOX_ROLE_LOST, MAILBOX_NODE_NONE);
+    expect_ctl(&node, "status", "ALARM node 0: more memories are lost", NULL);
+    show(&node, MAILBOX_ROLE_LEADER, 0);
     expect_page(&node, "/v1/snapshot?newer_than=x", 400, NULL);
     char *body;
     assert_int_equal(ctl_http(node.config.admin_listen, "POST", "/v1/handover", &body), 202);
