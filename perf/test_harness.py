@@ -112,7 +112,7 @@ class Table(unittest.TestCase):
 
     def measure(self, rows, **groups):
         targets.GROUPS = {**targets.GROUPS, **groups}
-        options = types.SimpleNamespace(rows=rows, cluster=True)
+        options = types.SimpleNamespace(rows=rows, cluster=True, repeat=2)
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             targets.targets(options)
         return out.getvalue(), err.getvalue()
@@ -143,6 +143,11 @@ class Table(unittest.TestCase):
         self.assertIn("| met |", shown["S1"])
         self.assertIn("met, at 0ddba11", out)
         self.assertIn("targets.svg", [path.name for path in bench.OUT.iterdir()])
+
+    def test_repeat_is_heard(self):
+        counted = []
+        self.measure("S2", S2=(lambda options: (targets.runs(lambda: counted.append(1)), {}), ("S2",)))
+        self.assertEqual(len(counted), 2)
 
     def test_a_probe_that_ends_badly_is_missing(self):
         with contextlib.redirect_stderr(io.StringIO()):
