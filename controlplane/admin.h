@@ -23,6 +23,7 @@
 #include "dataplane/stages/mailbox.h"
 
 #define ADMIN_ETCD_AWAY_FAILURES 6
+#define ADMIN_ETCD_DENIED 3
 
 struct admin;
 

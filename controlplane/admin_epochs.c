@@ -34,7 +34,11 @@ json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts
         add(array, "etcd was restored from an older snapshot: maroonctl term-base --raise");
     if (health->refused_term)
         add(array, "a term that goes back was refused: maroonctl term-base --raise");
-    if (etcd && etcd->failures_in_a_row >= ADMIN_ETCD_AWAY_FAILURES)
+    if (etcd && etcd->denied_in_a_row >= ADMIN_ETCD_DENIED)
+        add(array,
+            "etcd refuses this node (user, password, certificate or role): commits go on, no "
+            "take-over, range or publication by it");
+    else if (etcd && etcd->failures_in_a_row >= ADMIN_ETCD_AWAY_FAILURES)
         add(array, "etcd does not answer: commits go on, no take-over, range or publication");
     char dumps[ADMIN_ALARM_BYTES];
     if (admin_dumps_alarm(setup, dumps))

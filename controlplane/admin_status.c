@@ -127,6 +127,7 @@ static json_t *etcd_json(const struct admin_setup *setup) {
         return json_null();
     json_t *object = json_object();
     set_number(object, "failuresInARow", metrics->failures_in_a_row);
+    set_number(object, "deniedInARow", metrics->denied_in_a_row);
     set_number(object, "noSpace", metrics->no_space);
     set(object, "full", json_boolean(arbiter_health(setup->arbiter)->no_space));
     set(object, "wentBack", json_boolean(arbiter_health(setup->arbiter)->went_back));
@@ -295,6 +296,8 @@ static void etcd(FILE *out, const struct etcd_metrics *metrics) {
             metrics->latency_count, (double)metrics->latency_sum_us * 1e-6, metrics->latency_count);
     gauge(out, "etcd_failures_in_a_row", "requests failed since the last answer",
           metrics->failures_in_a_row);
+    gauge(out, "etcd_denied_in_a_row", "calls refused to our user since one was taken",
+          metrics->denied_in_a_row);
     head(out, "etcd_no_space_total", "counter", "answers saying that etcd's quota is used up");
     fprintf(out, "maroon_etcd_no_space_total %" PRIu64 "\n", metrics->no_space);
 }

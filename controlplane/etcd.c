@@ -295,7 +295,20 @@ static bool is_write(enum etcd_metric_op op) {
            op == ETCD_METRIC_LEASE_REVOKE;
 }
 
+/* Of keys alone: leases are renewed for anybody, and compaction, alarms and status are the whole
+ * etcd's, so that a user may do without the right to those. */
+static void count_denied(struct etcd_call *call, int error) {
+    if (call->op != ETCD_METRIC_RANGE && call->op != ETCD_METRIC_PUT && call->op != ETCD_METRIC_TXN)
+        return;
+    if (error == MRN_ERR_DENIED)
+        call->etcd->metrics.denied_in_a_row++;
+    else if (error != MRN_ERR_UNAVAILABLE && error != MRN_ERR_UNKNOWN_OUTCOME &&
+             error != MRN_ERR_TIMEOUT)
+        call->etcd->metrics.denied_in_a_row = 0;
+}
+
 static void call_end(struct etcd_call *call, struct etcd_answer *answer) {
+    count_denied(call, answer->error);
     etcd_done done = call->done;
     void *context = call->context;
     call_free(call);
@@ -309,7 +322,8 @@ static int error_of_refusal(struct etcd_call *call, long status, int code,
                             struct etcd_answer *answer) {
     answer->no_space = code == GRPC_RESOURCE_EXHAUSTED && strstr(answer->message, "space");
     switch (code) {
-    case GRPC_INVALID_ARGUMENT:
+    case GRPC_INVALID_ARGUMENT: /* without a user, where one is wanted: also this code */
+        return strstr(answer->message, "user name is empty") ? MRN_ERR_DENIED : MRN_ERR_INVALID;
     case GRPC_OUT_OF_RANGE: return MRN_ERR_INVALID;
     case GRPC_NOT_FOUND: return MRN_ERR_NOT_FOUND;
     case GRPC_ALREADY_EXISTS: return MRN_ERR_EXISTS;

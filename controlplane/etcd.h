@@ -186,8 +186,9 @@ enum etcd_metric_outcome {
 struct etcd_metrics {
     uint64_t requests[ETCD_METRIC_OP_COUNT][ETCD_OUTCOME_COUNT];
     uint64_t latency_buckets[ETCD_BUCKETS], latency_count, latency_sum_us;
-    uint64_t no_space; /* answers that said the quota is used up */
-    uint64_t failures_in_a_row;
+    uint64_t no_space;          /* answers that said the quota is used up */
+    uint64_t failures_in_a_row; /* no answer, or one that says that etcd cannot serve */
+    uint64_t denied_in_a_row;   /* of calls on keys: user, password or role */
 };
 const struct etcd_metrics *etcd_metrics(const struct etcd *etcd);
 const char *etcd_metric_op_name(enum etcd_metric_op op);

@@ -611,6 +611,40 @@ static void test_campaign_on_the_way_at_the_end_is_given_back(void **state) {
     fixture_remove_dir(node.dir);
 }
 
+static int etcdctl(const char *words) {
+    char command[256];
+    snprintf(command, sizeof command,
+             "ETCDCTL_API=3 etcdctl --dial-timeout=60s --command-timeout=60s --endpoints %s %s "
+             ">/dev/null 2>&1",
+             server.endpoint, words);
+    return system(command);
+}
+
+/* A node whose user etcd no longer takes is not one that etcd does not answer. */
+static void test_an_etcd_that_refuses_us_is_said(void **state) {
+    (void)state;
+    need_etcd();
+    if (system("command -v etcdctl >/dev/null") != 0)
+        skip(); /* Debian: etcd-client */
+    static struct node node;
+    setup(&node, 0, 1);
+    node.config.arbiter = CONTROL_ARBITER_ETCD;
+    snprintf(node.config.cluster, sizeof node.config.cluster, "denied");
+    start_node(&node);
+    send_up(&node, (struct mailbox_up){.kind = MAILBOX_UP_CAMPAIGN});
+    assert_int_equal(expect_down(&node, MAILBOX_DOWN_CAMPAIGN_RESULT).campaign,
+                     MAILBOX_CAMPAIGN_WON);
+    wait_for_page(&node, "/v1/status", "\"alarms\":[]");
+    assert_int_equal(etcdctl("user add root:pw"), 0);
+    assert_int_equal(etcdctl("user grant-role root root"), 0);
+    assert_int_equal(etcdctl("auth enable"), 0);
+    wait_for_page(&node, "/v1/status", "\"alarms\":[\"etcd refuses this node (user");
+    assert_int_equal(etcdctl("--user root:pw auth disable"), 0);
+    wait_for_page(&node, "/v1/status", "\"alarms\":[]");
+    wait_for_page(&node, "/metrics", "\nmaroon_etcd_denied_in_a_row 0\n");
+    stop_node(&node);
+}
+
 static int start(void **state) {
     (void)state;
     mrn_log_set_level(MRN_LOG_ERROR + 1);
@@ -634,6 +668,7 @@ int main(void) {
         cmocka_unit_test(test_full_mailbox_loses_no_fact),
         cmocka_unit_test(test_cluster_agrees_hands_on_leadership_and_passes_a_snapshot),
         cmocka_unit_test(test_campaign_on_the_way_at_the_end_is_given_back),
+        cmocka_unit_test(test_an_etcd_that_refuses_us_is_said),
     };
     return cmocka_run_group_tests_name("control", tests, start, stop);
 }
