@@ -373,6 +373,8 @@ static void the_shorter_way_in_is_as_the_other(void **state) {
                                         "{\"Second\":1}",
                                         "{\"aBc\":1}",
                                         "{\"firstSum\\\"\":1}",
+                                        "{\"secondx\":1}",
+                                        "{\"secon\":1}",
                                         "{\"third\":1}",
                                         "{'second':1}",
                                         "{\"second\" 1}",
