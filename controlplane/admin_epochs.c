@@ -48,6 +48,7 @@ json_t *admin_alarms(const struct admin_setup *setup, const struct mailbox_facts
     if (facts->role == MAILBOX_ROLE_QUARANTINED)
         add(array, "this node's results differ from those of k others");
     if (facts->role == MAILBOX_ROLE_LOST)
-        add(array, "this node has stopped");
+        add(array, "more memories are lost than a quorum can do without, or this node has stopped: "
+                   "its log says which; maroonctl restore begins anew from a dump");
     return array;
 }

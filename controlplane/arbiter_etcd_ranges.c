@@ -34,6 +34,7 @@ struct range_op {
     uint64_t owner, nonce, range, floor;
     uint64_t holder; /* PIN: token of the holding that it would get */
     uint32_t end;
+    bool renewing;  /* CHECK: a renewal by the same owner was under way at the last read */
     uint64_t lease; /* granted for this operation and not given to a range; 0: none */
     uint64_t deadline_ns;
     struct arbiter_range record; /* as read */
@@ -477,11 +478,27 @@ static void renewed(void *context, const struct etcd_answer *answer) {
     }
 }
 
+/* The leader asks about whom it hears by a renewal, which goes to etcd as well. In one that was
+ * restored it makes the record anew, and the answer must not come before it. */
+static bool renewal_under_way(const struct range_op *check) {
+    for (const struct range_op *op = check->arbiter->ops; op; op = op->next)
+        if (op->kind == OP_RENEW && op->range == check->range && op->owner == check->owner)
+            return true;
+    return false;
+}
+
 static void op_decide(struct range_op *op) {
     const struct arbiter_sink *sink = op->arbiter->base.setup.sink;
+    bool renewing;
     switch (op->kind) {
     case OP_PIN: decide_pin(op); return;
     case OP_CHECK:
+        renewing = renewal_under_way(op);
+        if (!op->record_revision && (renewing || op->renewing)) { /* or its end came first */
+            op->renewing = renewing;
+            op_again(op, op_read);
+            return;
+        }
         sink->range_checked(sink->context, op->range, op->owner, owned(op), op->record.start);
         op_end(op);
         return;

@@ -536,6 +536,20 @@ static int open_dumps(struct control *control) {
     return error;
 }
 
+/* A store is its number and its journal. One that lost its journal forgot what it promised: it is a
+ * new one, with a new number, and must recover from peers (protocol.md §7). The directory is
+ * locked: another process may have drawn the number and be about to make the journal. */
+static void forget_store_without_journal(const struct control_config *config) {
+    char number[MAILBOX_PATH_MAX + 32], journal[MAILBOX_PATH_MAX + 32];
+    snprintf(number, sizeof number, "%s/incarnation", config->data_dir);
+    snprintf(journal, sizeof journal, "%s/journal/store", config->data_dir);
+    if (config->durable && !access(number, F_OK) && access(journal, F_OK)) {
+        mrn_log_warning("journal_missing", "dir=%s do=\"this store is taken for a new one\"",
+                        mrn_log_quote(config->data_dir));
+        (void)unlink(number);
+    }
+}
+
 /* Registered with the node, so that whoever reads a dump can tell that a node of ours wrote it. */
 static int read_dump_key(struct control *control) {
     struct control_config *config = &control->config;
@@ -570,6 +584,7 @@ static int prepare(struct control *control) {
                                               : "make it, and let this user write to it");
         return error;
     }
+    forget_store_without_journal(config);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return MRN_ERR_NO_MEMORY;
     control->loop = loop_create();

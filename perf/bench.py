@@ -24,6 +24,7 @@ BUILD = (ROOT / os.environ.get("BUILD", "build")).resolve()
 PROBE, NET = BUILD / "perf/maroon-perf-probe", BUILD / "perf/maroon-perf-net"
 OUT = HERE / "out"
 PROBE_SECONDS = 120
+missing = []  # what was asked for and not measured: then the exit status is 1
 
 
 def probe_options(options):
@@ -35,12 +36,15 @@ def run_probe(command, name):
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
-        print(f"  {name}: no result in {PROBE_SECONDS} s", file=sys.stderr)
-        return None
+        return not_measured(name, f"no result in {PROBE_SECONDS} s")
     if done.returncode != 0:
-        print(f"  {name}: status {done.returncode} {done.stderr.strip()[-300:]}", file=sys.stderr)
-        return None
+        return not_measured(name, f"status {done.returncode} {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout)
+
+
+def not_measured(name, why):
+    print(f"  {name}: {why}", file=sys.stderr)
+    missing.append(name)
 
 
 def probe(program, measurement, **options):
@@ -364,7 +368,9 @@ def main():
     stolen_after, ticks_after = machine.steal()
     print(f"\nload at the end {os.getloadavg()[0]:.1f}, stolen by the host "
           f"{(stolen_after - stolen) / max(1, ticks_after - ticks) * 100:.1f} % of the time; results in {OUT.relative_to(ROOT)}/")
-    return 0
+    if missing:
+        print(f"not measured: {len(missing)}, first {missing[0]}", file=sys.stderr)
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def compose(options):
     if unknown:
         sys.exit(f"--parts: {unknown[0]} is none of {', '.join(PARTS)}")
     if subprocess.run(["curl", "-sf", "-m", "3", f"http://127.0.0.1:{port}/readyz"], capture_output=True).returncode:
-        print(f"  compose: no gateway is ready at 127.0.0.1:{port}; start one: make run-compose (--compose-port says another port)")
+        bench.not_measured("compose", f"no gateway is ready at 127.0.0.1:{port}; start one: make run-compose (--compose-port says another port)")
         return
     if "http" in parts:
         through_http(options, options.directory)
@@ -192,10 +192,10 @@ def compose(options):
     try:
         with Stack() as running:
             if not running.is_packets():
-                print(f"  compose: {', '.join(parts)}: their clients need a bridge; this stack's frames go through shared memory")
+                bench.not_measured("compose", f"{', '.join(parts)}: their clients need a bridge; this stack's frames go through shared memory")
                 return
             guest, servers = running.host(), [running.host() for _ in range(3)]
             for part in parts:
                 {"epoch": epoch, "throughput": throughput, "failover": failover}[part](options, running, guest, servers)
     except stack.Trouble as trouble:
-        print(f"  compose: {trouble}", file=sys.stderr)
+        bench.not_measured("compose", str(trouble))

@@ -25,7 +25,7 @@ enum perf_load_app { PERF_LOAD_BANK, PERF_LOAD_ECHO };
 
 struct perf_load_config {
     enum perf_load_app app;
-    uint32_t payload_bytes;  /* ECHO: of the payload. BANK: ignored, a transfer is 24 bytes */
+    uint32_t payload_bytes;  /* ECHO: of the payload. BANK: ignored, a transfer is 22 bytes */
     uint32_t flight;         /* most under way at once; closed loop: always so many */
     double rate_per_s;       /* 0: closed loop */
     uint64_t count, warm_up; /* transactions counted, and before them */

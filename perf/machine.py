@@ -23,7 +23,9 @@ def _text(path):
 
 
 def commit():
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
+    """Of this tree, wherever it is called from."""
+    done = subprocess.run(["git", "-C", pathlib.Path(__file__).resolve().parent, "describe", "--always", "--dirty"],
+                          capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 

@@ -27,7 +27,7 @@ soak crash_memory crash.py --durability memory --rounds "$rounds" --seed 102 --p
 soak handover_memory handover.py --count 20
 soak handover_disk handover.py --count 20 --durability disk
 soak failover failover.py --rounds "$((rounds / 2 + 1))" --quiet-seconds 60 # asserts the target: p50 30 ms, max 150 ms
-soak etcd_away etcd_away.py --seconds 60
+soak etcd_away etcd_away.py --seconds 60 --return-seconds 2 --member-gap-ms 500
 soak etcd_slow etcd_slow.py --delays 20,50,200 --rounds 5
 soak etcd_trouble etcd_trouble.py
 soak drills drills.py --rounds 20

@@ -251,6 +251,12 @@ int ctl_ranges(const struct ctl_options *options) {
             }
         }
         ctl_table_print(&table, stdout);
+        for (int i = 0; i < options->node_count; i++) {
+            uint64_t shown = json_array_size(json_object_get(statuses[i], "ranges"));
+            if (shown < ctl_number(statuses[i], "rangeCount"))
+                printf("node %s: %" PRIu64 " of %s ranges shown\n", ctl_text(statuses[i], "node"),
+                       shown, ctl_text(statuses[i], "rangeCount"));
+        }
     }
     ctl_statuses_free(statuses);
     return failed || !answered;

@@ -158,7 +158,8 @@ static void ask_arbiter(struct replica *r, uint64_t range, uint64_t owner) {
  * restores several may hold one range, and the right one must not wait for his turn among them.
  * He is asked for at each of his renewals, which goes to the arbiter besides. */
 static void hello_of_another(struct replica *r, const struct range *g, uint64_t owner) {
-    if (r->role == REPLICA_ROLE_LEADER && may_open(g, owner) && !g->open_waiting)
+    if (r->role == REPLICA_ROLE_LEADER && may_open(g, owner) && !g->open_waiting &&
+        !MUTANT(claimant_unasked))
         ask_arbiter(r, g->range, owner);
 }
 

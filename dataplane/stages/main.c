@@ -1,4 +1,5 @@
 /* maroon-node: config, control plane and dataplane of one node, wired. */
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -181,19 +182,6 @@ static int serve(const struct config *g, struct control *control,
     return why == 's' ? 0 : 1;
 }
 
-/* A store is its number and its journal. One that lost its journal forgot what it promised: it is a
- * new one, with a new number, and must recover from peers (protocol.md §7). */
-static void forget_store_without_journal(const struct control_config *c) {
-    char number[MAILBOX_PATH_MAX + 32], journal[MAILBOX_PATH_MAX + 32];
-    snprintf(number, sizeof number, "%s/incarnation", c->data_dir);
-    snprintf(journal, sizeof journal, "%s/journal/store", c->data_dir);
-    if (c->durable && !access(number, F_OK) && access(journal, F_OK)) {
-        mrn_log_warning("journal_missing", "dir=%s do=\"this store is taken for a new one\"",
-                        mrn_log_quote(c->data_dir));
-        (void)unlink(number);
-    }
-}
-
 int main(int argc, char **argv) {
     static struct config g;
     char text[NET_TEXT_BYTES > CONFIG_ERROR_BYTES ? NET_TEXT_BYTES : CONFIG_ERROR_BYTES];
@@ -233,7 +221,7 @@ int main(int argc, char **argv) {
     if (g.action == CONFIG_PREFLIGHT)
         return preflight(&g, &(struct system){g.preflight_root}, stdout).fail ? 1 : 0;
     mrn_log_set_level((enum mrn_log_level)(MRN_LOG_ERROR - (int)g.log_level));
-    if (sodium_init() < 0 || pipe(wake_pipe)) {
+    if (sodium_init() < 0 || pipe2(wake_pipe, O_CLOEXEC | O_NONBLOCK)) {
         fprintf(stderr, "maroon-node: no random numbers or no pipe\n");
         return 1;
     }
@@ -249,7 +237,6 @@ int main(int argc, char **argv) {
     c.failed = on_failed;
     c.interrupted = &interrupted;
     (void)mkdir(c.data_dir, 0700);
-    forget_store_without_journal(&c);
     struct net *net = NULL;
     int error = net_start(&n, &net, text);
     if (error) {
@@ -263,7 +250,9 @@ int main(int argc, char **argv) {
     net_probe_open(&prober.probe, net);
     c.probe = &probe;
     error = control_prepare(&c, &control, &identity);
-    if (error)
+    if (error == MRN_ERR_CLOSED) /* by a signal, while it waited for the others */
+        mrn_log_info("stopped", "why=signal");
+    else if (error)
         mrn_log_error("not_started", "error=%s why=%s", mrn_error_name(error),
                       mrn_log_quote(mrn_error_text(error)));
     int status = !error ? serve(&g, control, &identity, net) : error == MRN_ERR_CLOSED ? 0 : 1;

@@ -291,7 +291,8 @@ static void append(struct storage *s, enum journal_kind kind, const struct journ
         return;
     queue_put(s, &waiting, sizeof waiting);
     queue_put(s, pieces[0].bytes, pieces[0].length_bytes);
-    queue_put(s, pieces[1].bytes, pieces[1].length_bytes);
+    if (pieces[1].length_bytes) /* else it may be NULL, which memcpy forbids */
+        queue_put(s, pieces[1].bytes, pieces[1].length_bytes);
 }
 
 /* Gives the journal what waits, as far as it takes it. */

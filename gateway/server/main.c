@@ -1,6 +1,7 @@
 /* maroon-gateway: start and end. What it serves: server.h. */
 #include "gateway/server/server.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -190,7 +191,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     mrn_log_set_level((enum mrn_log_level)(MRN_LOG_ERROR - (int)g->log_level));
-    if (pipe(wake_pipe))
+    if (pipe2(wake_pipe, O_CLOEXEC | O_NONBLOCK))
         return 1;
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
@@ -199,6 +200,7 @@ int main(int argc, char **argv) {
     struct net *net = NULL;
     if (net_start(&n, &net, text)) {
         mrn_log_error("network_refused", "why=%s", mrn_log_quote(text));
+        net_eal_stop();
         return 1;
     }
     int status_code = serve(net);

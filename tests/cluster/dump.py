@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 
@@ -35,6 +36,22 @@ def restore_killed(words, directory):
         assert process.returncode == 0, said
         return killed, said
     raise AssertionError("never came through")
+
+
+def on_terminal(words):
+    """What a program that comes to a good end shows on a terminal."""
+    master, slave = os.openpty()
+    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 4096)
+        except OSError:  # the other side is closed
+            break
+    os.close(master)
+    assert process.wait(timeout=60) == 0, shown
+    return shown.decode()
 
 
 def reads_alike(store, seal, ctl):
@@ -109,6 +126,8 @@ def dump(cluster):
     count = len(listed.splitlines()) - 1
     assert f"{count} of {count} dumps are sound" in ctl("dump", "verify", "--all")
     ctl("dump", "fetch", str(cluster.workdir / "snapshot"))
+    shown = on_terminal([c.absolute(c.CTL), "dump", "fetch", str(cluster.workdir / "snapshot-2"), "--store-url", f"dir:{store}", *sealed])
+    assert re.search(r"\r\[#{40}\] 100 %  +[0-9.]+ MB/s", shown) and "progress pages=" not in shown, shown
     assert (cluster.workdir / "snapshot").stat().st_size > 4096
 
     metrics = http.request(admin, "/metrics").body.decode()

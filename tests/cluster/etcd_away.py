@@ -1,9 +1,11 @@
 """etcd loses a member, goes away under load, and comes back; goes away and the leader is killed; maroonctl moves
 leadership.
 
-    etcd_away.py [--seconds 60] [--slice-floor-us 0]
+    etcd_away.py [--seconds 60] [--slice-floor-us 0] [--return-seconds 2] [--member-gap-ms 500]
 
---seconds: how long etcd is away. --slice-floor-us: of the nodes; 0 is the product's default (cluster.CALM says why not here)."""
+--seconds: how long etcd is away. --return-seconds: most until a transaction is answered after etcd's return, when the leader was
+killed meanwhile. --member-gap-ms: the longest time without an answer when etcd loses a member. Both are told; on a machine that
+others use they only tell a fault from none. --slice-floor-us: of the nodes; 0 is the product's default (cluster.CALM says why not here)."""
 import argparse
 import json
 import re
@@ -17,6 +19,8 @@ from lib.process import wait_passes, wait_until
 parser = argparse.ArgumentParser()
 parser.add_argument("--seconds", type=int, default=7)
 parser.add_argument("--slice-floor-us", type=int, default=c.CALM["slice-floor-us"])
+parser.add_argument("--return-seconds", type=float, default=10)
+parser.add_argument("--member-gap-ms", type=float, default=3000)
 arguments = parser.parse_args()
 
 
@@ -64,7 +68,7 @@ def one_member(cluster):
     cluster.etcd.members[0].kill()
     since = published(cluster)
     result = load.wait()
-    assert result["longest_gap_ms"] < 3000, result  # of 4,500 without it
+    assert result["longest_gap_ms"] < arguments.member_gap_ms, result  # it is 4,500 ms when all wait for the member
     assert term(cluster) == before and len(before) == 1, "no new term"
     assert published(cluster) > since, "publications go on at the other members"
     cluster.etcd.members[0].start()
@@ -124,7 +128,7 @@ def away_and_leader_killed(cluster):
     took = time.monotonic() - came
     print(f"etcd away and the leader killed: a transaction is answered {took * 1000:.0f} ms after etcd serves again "
           f"({(time.monotonic() - started) * 1000:.0f} ms after its members were started)", flush=True)
-    assert took < 10, took
+    assert took < arguments.return_seconds, took
     wait_until(lambda: max(term(cluster)) > before, 60, "it was committed in a new term")
     cluster.etcd.wait_healthy()
     cluster.nodes[leader].start()

@@ -87,7 +87,7 @@ def main(arguments):
     def failover(cluster):
         cluster.start(nodes=3, gateways=2, node_keys={"durability": arguments.durability, **dict(key.split("=") for key in arguments.key)})
         rng = random.Random(arguments.seed)
-        seconds = 6 * arguments.rounds + 60 + arguments.quiet_seconds
+        seconds = 18 * arguments.rounds + 60 + arguments.quiet_seconds
         loads = [cluster.start_load(gateway=i, seconds=seconds, connections=8, timeout=seconds + 120,
                                     first_account=1000 + 100000 * i, seed=arguments.seed + i) for i in range(2)]
         found = []
@@ -95,12 +95,14 @@ def main(arguments):
             time.sleep(2)
             if arguments.quiet_seconds:
                 quiet(cluster, arguments)
-            for number in range(arguments.rounds):
+            for number in range(3 * arguments.rounds):  # some find a leader that had just been replaced
+                if len(found) == arguments.rounds:
+                    break
                 wait_whole(cluster)
                 time.sleep(rng.uniform(0.5, 1.5))
                 one = kill_leader(cluster, rng)
                 found += [one] if one else []
-                print(f"round {number + 1} of {arguments.rounds}: {one or 'it had just been replaced'}", flush=True)
+                print(f"{len(found)} of {arguments.rounds}: {one or 'it had just been replaced'}", flush=True)
             wait_whole(cluster)
         finally:
             for load in loads:
@@ -110,11 +112,11 @@ def main(arguments):
         assert cluster.total() == sum(result["deposited"] for result in results)
         seq, state_hash = cluster.wait_equal(60)
         print(f"all nodes at epoch {seq}, state {state_hash[:16]}")
-        if found:
-            print(takeover.spread(found), flush=True)
-            median, worst = takeover.median_and_max_ms(found)
-            assert median <= arguments.p50_ms and worst <= arguments.max_ms, \
-                f"p50 {median:.1f} ms (at most {arguments.p50_ms}), max {worst:.1f} ms (at most {arguments.max_ms})"
+        assert len(found) == arguments.rounds, f"only {len(found)} of {arguments.rounds} take-overs could be measured"
+        print(takeover.spread(found), flush=True)
+        median, worst = takeover.median_and_max_ms(found)
+        assert median <= arguments.p50_ms and worst <= arguments.max_ms, \
+            f"p50 {median:.1f} ms (at most {arguments.p50_ms}), max {worst:.1f} ms (at most {arguments.max_ms})"
     scenario.main(failover, programs=(c.NODE, c.GATEWAY, c.LOAD))
 
 

@@ -49,6 +49,20 @@ def start(cluster, arguments=()):
     return f"127.0.0.1:{port}"
 
 
+def check_ends_of_starts(cluster):
+    """A start that does not get through, and one that is stopped before it does."""
+    node, gateway = cluster.others
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        gateway.command.append(f"--udp-port={taken.getsockname()[1]}")
+        gateway.start()
+        assert gateway.popen.wait(60) == 1 and "network_refused" in gateway.tail(1), gateway.tail(1)
+    node.command += ["--arbiter=etcd", "--etcd-endpoints=http://127.0.0.1:1"]
+    node.start()
+    wait_until(lambda: "etcd_unavailable" in node.tail(), 60, "it waits for etcd", alive=[node])
+    assert node.stop() == 0 and "info stopped why=signal" in node.tail(1), node.tail()
+
+
 def local(cluster):
     address = start(cluster)
 
@@ -84,6 +98,7 @@ def local(cluster):
     assert bank("Total", {}).json() == {"total": str(100 + result["deposited"])}
     for process in cluster.others:
         assert process.stop() == 0, f"{process.name} ends cleanly on SIGTERM"
+    check_ends_of_starts(cluster)
     assert not list((cluster.workdir / "home/dpdk").iterdir()), "of DPDK's directories none is left"
 
 

@@ -32,6 +32,7 @@ def all_lost(cluster):
     time.sleep(3)
     states = [cluster.status(i) for i in range(3)]
     assert all(s["role"] == "lost" and s["commitSeq"] == 0 for s in states), states
+    assert all(any("memories are lost" in alarm for alarm in s["alarms"]) for s in states), states
     print("three memories lost: every node says so, none guesses", flush=True)
 
 

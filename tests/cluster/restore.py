@@ -76,6 +76,13 @@ def dump_now(cluster, seconds=120):
     return wait_until(dumped, seconds, "the dump is made", alive=cluster.nodes)
 
 
+def order(cluster, key, amount):
+    """A deposit to an account of its own, under an idempotency key."""
+    answer = cluster.bank("Deposit", {"account": 900, "amount": amount}, headers={"idempotency-key": key}, timeout=60)
+    assert answer.status == 200, answer
+    return answer.json()
+
+
 def end_all(cluster):
     """kill -9 of everything, and the disks are wiped."""
     for process in cluster.gateways + cluster.nodes:
@@ -111,11 +118,13 @@ def restore(cluster):
     cluster.load(count=3000, connections=16)
     point, point_hash = cluster.wait_equal()
     deposit(cluster, 5)
+    first_order = order(cluster, "order 1", 9)
     second = dump_now(cluster)
     assert first < point < second, (first, point, second)
     at_second = balances(cluster)  # reads: they change epochs, not balances
     total = cluster.total()
     deposit(cluster, 7)
+    assert first_order == {"balance": "9"} and order(cluster, "order 2", 4) == {"balance": "13"}
     last, _ = cluster.wait_equal()
     wait_until(lambda: int(json.loads(get(cluster, "latest"))["seq"]) >= last, 60, "the last epoch is published")
     said = ctl(cluster, "dump", "verify", "--cluster", "test")
@@ -166,6 +175,10 @@ def restore(cluster):
     assert f"epoch {second}," in said and f"lost: epochs {second + 1} to " in said, said
     start_again(cluster, {**KEYS, **place(STORE, "new")})
     assert balances(cluster) == at_second and cluster.total() == total, "every transaction up to the dump is there"
+    # Clients that never heard, or ask again: what is in the dump is done once, what was lost is done now.
+    assert order(cluster, "order 1", 9) == first_order and cluster.total() == total, "keys are in the dump, with their results"
+    assert order(cluster, "order 2", 4) == {"balance": "13"} and order(cluster, "order 2", 4) == {"balance": "13"}
+    assert cluster.total() == total + 4
     cluster.load(count=2000, connections=16)
     deposit(cluster, 1)
     cluster.wait_equal()

@@ -28,6 +28,7 @@ kind_of() {
     peer_owner_ignored) echo 2000000000 ;;
     bodies_gone_waited_for) echo 6000000000 ;;
     commit_unnoted) echo 7000000000 ;;
+    claimant_unasked) echo 8000000000 ;;
     esac
 }
 

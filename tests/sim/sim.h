@@ -48,7 +48,7 @@
 /* Seeds from these on are of another kind (sim_config.c): rough; gateways die all the time, odd
  * ones are rough too; rough, and memories are lost during take-overs; rough, and leaders are cut
  * off and come back; promises of dead processes; bodies that go with who promised them; slots that
- * epochs in flight fill to the last. */
+ * epochs in flight fill to the last; one range, three gateways. */
 #define SIM_SEED_ROUGH UINT64_C(1000000000)
 #define SIM_SEED_CHURN UINT64_C(2000000000)
 #define SIM_SEED_AMNESIA UINT64_C(3000000000)
@@ -56,6 +56,7 @@
 #define SIM_SEED_DEAD UINT64_C(5000000000)
 #define SIM_SEED_GONE UINT64_C(6000000000)
 #define SIM_SEED_FULL UINT64_C(7000000000)
+#define SIM_SEED_CONTEST UINT64_C(8000000000)
 
 enum sim_fault {
 #define SIM_FAULT(name, word, sentence) SIM_FAULT_##name,
@@ -108,6 +109,7 @@ struct sim_config {
     uint64_t transaction_gap_ns; /* mean, per gateway */
     uint32_t parts_max, body_bytes_max;
     bool whole;               /* every transaction fills an epoch */
+    bool contested;           /* all gateways want one range */
     uint32_t check_every;     /* steps between runs of replica_check */
     uint64_t snapshot_epochs; /* between snapshots of a node; 0: none */
     uint64_t snapshot_ns;     /* to write one */
@@ -269,6 +271,10 @@ struct sim_network {
 
 /* ---- control plane of a node, and the arbiter ---- */
 
+struct sim_renewal { /* under way, at the latest until then */
+    uint64_t range, owner, until_ns;
+};
+
 struct sim_control {
     bool campaigning, unknown; /* unknown: the answer did not come, read the key */
     uint64_t token, timeout_ns, campaign_revision;
@@ -283,6 +289,7 @@ struct sim_control {
     uint64_t revision;           /* newest that the arbiter has shown */
     uint64_t term_base;
     uint64_t term_floor; /* a term that is led must be above it */
+    struct sim_renewal renewals[SIM_GATEWAYS_MAX];
 };
 
 enum sim_request_kind {
@@ -319,7 +326,7 @@ struct sim_request {
     uint64_t sent_at;             /* newest revision that its node had seen */
     uint64_t seen_at, term_base;  /* of the arbiter as it answered */
     uint32_t end, outcome;
-    bool won, owned;
+    bool won, owned, absent; /* absent: it has no record of the range */
     struct sim_key key;
     uint64_t newest[WIRE_NODES_MAX];
     uint32_t expired_count;
@@ -493,6 +500,14 @@ struct sim_gone {
     uint64_t until_ns;
 };
 
+enum sim_contest_step { SIM_CONTEST_NONE = 0, SIM_CONTEST_GRANTS, SIM_CONTEST_DONE };
+
+struct sim_contest {
+    enum sim_contest_step step;
+    uint8_t leader;
+    uint64_t seen; /* grants of the range to which an answer was given here */
+};
+
 /* ---- checkers ---- */
 
 struct sim_epoch { /* one committed seq */
@@ -543,6 +558,7 @@ struct sim {
     struct sim_return way;
     struct sim_dead dead;
     struct sim_gone gone;
+    struct sim_contest contest;
     struct wire_digest_key digest_key;
     struct sim_check checks;
     struct replica_actions *actions;
@@ -577,6 +593,7 @@ void sim_heal(struct sim *sim);
 void sim_fault_return(struct sim *sim, struct sim_random *random);
 void sim_fault_dead(struct sim *sim, struct sim_random *random);
 void sim_fault_gone(struct sim *sim, struct sim_random *random);
+void sim_fault_contest(struct sim *sim, struct sim_random *random);
 /* How often a packet arrives again, and how much later. */
 uint32_t sim_fault_again(struct sim *sim, uint8_t from, uint8_t to,
                          uint64_t ret_late_ns[SIM_AGAIN_MAX]);
@@ -678,6 +695,7 @@ void sim_arbiter_backup(struct sim *sim, uint64_t raise_after_ns);
 void sim_control_start(struct sim *sim, struct sim_node *node);
 void sim_control_timer(struct sim *sim, struct sim_node *node);
 void sim_control_campaign(struct sim *sim, struct sim_node *node, uint64_t revision);
+void sim_control_renew(struct sim *sim, struct sim_node *node, uint64_t range, uint64_t owner);
 
 /* ---- sim_gateway.c ---- */
 void sim_gateway_start(struct sim *sim, uint8_t index);

@@ -387,6 +387,7 @@ void sim_arbiter_request(struct sim *sim, struct sim_request *request, uint32_t 
     case SIM_REQUEST_CHECK:
         r = range_of(sim, request->range);
         request->owned = r && r->owner == request->owner && !r->sealed;
+        request->absent = !r;
         request->end = r ? r->start : 0;
         break;
     case SIM_REQUEST_SEALED: sealed(sim, request); break;
@@ -517,7 +518,35 @@ static bool old_news(const struct sim_control *control, const struct sim_request
     return control->told && request->seen_at < control->known_at;
 }
 
+static struct sim_renewal *renewal_of(struct sim *sim, struct sim_node *node, uint64_t range,
+                                      uint64_t owner) {
+    struct sim_renewal *renewals = node->control.renewals;
+    for (uint32_t i = 0; i < SIM_GATEWAYS_MAX; i++)
+        if (renewals[i].range == range && renewals[i].owner == owner &&
+            renewals[i].until_ns > sim->now_ns)
+            return &renewals[i];
+    return NULL;
+}
+
+void sim_control_renew(struct sim *sim, struct sim_node *node, uint64_t range, uint64_t owner) {
+    struct sim_request request = {.kind = SIM_REQUEST_RENEW, .owner = owner, .range = range};
+    struct sim_renewal *place = renewal_of(sim, node, range, owner);
+    for (uint32_t i = 0; i < SIM_GATEWAYS_MAX && !place; i++)
+        if (node->control.renewals[i].until_ns <= sim->now_ns)
+            place = &node->control.renewals[i];
+    if (place)
+        *place = (struct sim_renewal){range, owner, sim->now_ns + 10 * sim->config.arbiter_ns};
+    sim_arbiter_ask(sim, node, &request);
+}
+
+/* A restored arbiter has no record: the renewal that is under way makes it anew. */
 static void tell_checked(struct sim *sim, struct sim_node *node, const struct sim_request *r) {
+    if (r->absent && renewal_of(sim, node, r->range, r->owner)) {
+        struct sim_request again = {
+            .kind = SIM_REQUEST_CHECK, .range = r->range, .owner = r->owner};
+        sim_arbiter_ask(sim, node, &again);
+        return;
+    }
     struct replica_event event = {.kind = REPLICA_EVENT_RANGE_CHECKED};
     event.range_checked.range = r->range;
     event.range_checked.owner = r->owner;

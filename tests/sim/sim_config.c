@@ -291,6 +291,32 @@ static void draw_full(struct sim_config *config, uint64_t seed) {
     config->transaction_gap_ns = sim_random_between(random, 50, 200) * 1000;
 }
 
+/* Three gateways hold one range that was never opened. */
+static void draw_contest(struct sim_config *config, uint64_t seed) {
+    struct sim_random stream, *random = &stream;
+    sim_random_seed(random, seed, 1008);
+    struct replica_config *c = &config->replica;
+    set_nodes(config, sim_random_u32(random, 3, 5));
+    c->seal_after_ns = 2 * SIM_SECOND; /* they speak once a second */
+    c->heartbeat_interval_ns = sim_random_between(random, 2, 5) * SIM_MS;
+    c->slice_floor_ns = 5 * c->heartbeat_interval_ns;
+    c->slice_max_ns = 100 * SIM_MS;
+    config->faults = 1u << SIM_FAULT_CONTEST;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
+    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_LOSS;
+    config->fault_gap_ns = 10 * SIM_MS;
+    config->fault_ns = 2 * SIM_SECOND;
+    config->gateways = 0; /* the schedule begins them */
+    config->contested = config->core = true;
+    config->hop_ns = sim_random_between(random, 50, 500) * 1000;
+    config->hop_spread_ns = config->hop_ns;
+    config->late_ns = sim_random_between(random, 1, 20) * SIM_MS;
+    config->arbiter_ns = sim_random_between(random, 1, 100) * SIM_MS;
+    config->lease_ns = SIM_SECOND;
+    config->range_lease_ns = 5 * SIM_SECOND;
+    config->transaction_gap_ns = sim_random_between(random, 20, 200) * SIM_MS;
+}
+
 void sim_config_draw(struct sim_config *config, uint64_t seed) {
     struct sim_random stream, *random = &stream;
     sim_random_seed(random, seed, 1000);
@@ -320,7 +346,9 @@ void sim_config_draw(struct sim_config *config, uint64_t seed) {
         config->faults |= (uint32_t)sim_random_chance(random, 150000) << fault;
     if (sim_rough(seed))
         draw_rough(config, seed);
-    if (seed >= SIM_SEED_FULL)
+    if (seed >= SIM_SEED_CONTEST)
+        draw_contest(config, seed);
+    else if (seed >= SIM_SEED_FULL)
         draw_full(config, seed);
     else if (seed >= SIM_SEED_GONE)
         draw_gone(config, seed);

@@ -169,6 +169,47 @@ void sim_fault_gone(struct sim *sim, struct sim_random *random) {
     sim_at(sim, next_ns, SIM_EVENT_FAULT, 0, 0, SIM_FAULT_GONE, NULL);
 }
 
+/* ---- one range, three gateways ---- */
+
+#define CONTESTANTS 3
+
+/* The leader cannot ask whose the range is, so nobody opens it, and its renewals do not make the
+ * record anew that a restore has taken away: the next gateway gets the range, too. */
+void sim_fault_contest(struct sim *sim, struct sim_random *random) {
+    struct sim_contest *contest = &sim->contest;
+    struct sim_arbiter *arbiter = &sim->arbiter;
+    uint8_t leader = newest_leader(sim);
+    switch (contest->step) {
+    case SIM_CONTEST_NONE:
+        if (leader == REPLICA_NODE_NONE)
+            break;
+        contest->leader = leader;
+        sim->nodes[leader].control.cut_until_ns = SIM_NEVER;
+        sim_arbiter_backup(sim, 0);
+        for (; sim->gateway_count < CONTESTANTS; sim->gateway_count++)
+            sim_at(sim, sim->now_ns + sim_random_below(random, 50 * SIM_MS), SIM_EVENT_GATEWAY,
+                   (uint8_t)sim->gateway_count, 0, 1, NULL);
+        contest->step = SIM_CONTEST_GRANTS;
+        break;
+    case SIM_CONTEST_GRANTS:
+        if (arbiter->went_back || arbiter->holdings == contest->seen)
+            break;
+        contest->seen++;
+        if (contest->seen < CONTESTANTS) {
+            sim_arbiter_backup(sim, 0); /* restored */
+            sim_arbiter_backup(sim, 0); /* and kept as it was */
+            break;
+        }
+        SIM_COUNT(sim, contest);
+        SIM_TRACE(sim, "--", "CONTEST: n%u may ask again", contest->leader);
+        sim->nodes[contest->leader].control.cut_until_ns = 0;
+        contest->step = SIM_CONTEST_DONE;
+        break;
+    case SIM_CONTEST_DONE: return;
+    }
+    sim_at(sim, sim->now_ns + SIM_MS, SIM_EVENT_FAULT, 0, 0, SIM_FAULT_CONTEST, NULL);
+}
+
 /* The winner's PREPARE does not reach the leader before it. Who promises does so and forgets it,
  * and comes back while both say that they lead. */
 void sim_fault_sent(struct sim *sim, struct sim_node *node, const struct replica_action *a) {

@@ -225,6 +225,7 @@ void sim_fault_event(struct sim *sim, enum sim_fault fault) {
     case SIM_FAULT_BACKUP: sim_arbiter_backup(sim, lasting(random, 100 * SIM_MS)); break;
     case SIM_FAULT_DEAD: sim_fault_dead(sim, random); return;
     case SIM_FAULT_GONE: sim_fault_gone(sim, random); return;
+    case SIM_FAULT_CONTEST: sim_fault_contest(sim, random); return;
     case SIM_FAULT_RETURN: sim_fault_return(sim, random); return; /* it has its own steps */
     case SIM_FAULT_LOSS:
     case SIM_FAULT_DUPLICATE:

@@ -373,6 +373,8 @@ void sim_gateway_start(struct sim *sim, uint8_t index) {
     gateway->pinned = sim_random_chance(random, sim_rough(sim->seed) ? 800000 : 300000)
                           ? sim_random_below(random, 3)
                           : WIRE_RANGE_NONE;
+    if (sim->config.contested)
+        gateway->pinned = 0;
     gateway->narrow = REPLICA_NODE_NONE;
     if (sim_faulty(sim, SIM_FAULT_NARROW) && sim_random_chance(random, 500000))
         gateway->narrow = (uint8_t)sim_random_below(random, sim_nodes(sim));

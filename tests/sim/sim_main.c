@@ -226,7 +226,9 @@ static uint64_t failures(const struct board *board) {
 static uint64_t mixed_seed(uint64_t seed, uint64_t turn) {
     static const uint64_t kinds[] = {0, SIM_SEED_ROUGH,   0, SIM_SEED_CHURN,  0, SIM_SEED_ROUGH,
                                      0, SIM_SEED_AMNESIA, 0, SIM_SEED_RETURN, 0, SIM_SEED_DEAD};
-    if (turn % 24 == 22) /* rare kinds */
+    if (turn % 96 == 34) /* rare kinds */
+        return SIM_SEED_CONTEST + seed;
+    if (turn % 24 == 22)
         return (turn % 48 == 22 ? SIM_SEED_GONE : SIM_SEED_FULL) + seed;
     return kinds[turn % (sizeof kinds / sizeof *kinds)] + seed;
 }

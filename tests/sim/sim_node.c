@@ -522,10 +522,8 @@ static void gateway_renew(struct sim *sim, struct sim_node *node, uint8_t gatewa
     event.range_hello.owner = renew.owner;
     event.range_hello.gateway = gateway;
     sim_node_step(sim, node, &event);
-    struct sim_request request = {
-        .kind = SIM_REQUEST_RENEW, .owner = renew.owner, .range = renew.range};
     if (node->seen.facts.role == REPLICA_ROLE_LEADER) /* one in the arbiter is enough */
-        sim_arbiter_ask(sim, node, &request);
+        sim_control_renew(sim, node, renew.range, renew.owner);
 }
 
 static void gateway_range(struct sim *sim, struct sim_node *node, uint8_t gateway,

@@ -182,6 +182,20 @@ static struct sim_node *source(struct sim *sim, const struct sim_node *node, uin
     return NULL;
 }
 
+/* Instead of one whose state differs, who is asked on and on when it leads: who has what is wanted.
+ */
+static struct sim_node *right_source(struct sim *sim, const struct sim_node *node,
+                                     uint64_t after_seq) {
+    for (uint8_t i = 0; i < sim_nodes(sim); i++) {
+        struct sim_node *from = &sim->nodes[i];
+        if (from != node && from->up && from->runtime->exec_seq > after_seq &&
+            !sim_node_differs(sim, from) && sim_network_open(sim, i, node->index) &&
+            sim_network_open(sim, node->index, i))
+            return from;
+    }
+    return NULL;
+}
+
 /* As a control plane does it: epochs of a peer's journal, or its newest snapshot when it has not
  * got those, when a store has a dump, or when the last stretch was of no use. */
 void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uint64_t after_seq) {
@@ -197,11 +211,13 @@ void sim_node_snapshot(struct sim *sim, struct sim_node *node, uint8_t peer, uin
         node->snapshot_asked = true;
         return;
     }
+    if (sim_node_differs(sim, from) && !(from = right_source(sim, node, after_seq)))
+        return;
     const struct sim_runtime *best = from->runtime;
     if (from->journal.snapshot && from->journal.snapshot->exec_seq > after_seq &&
         sim_random_chance(random, 500000))
         best = from->journal.snapshot;
-    if (best->exec_seq <= after_seq || sim_node_differs(sim, from))
+    if (best->exec_seq <= after_seq)
         return;
     node->snapshot_asked = true;
     sim_at(sim, sim->now_ns + sim_random_exponential(random, 5 * SIM_MS), SIM_EVENT_SNAPSHOT,

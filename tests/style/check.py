@@ -60,6 +60,32 @@ def check_rooms():
             yield f"{room}/README.md: missing: say in a few lines what the room does and which file does what"
 
 
+def literals(text, call):
+    """The strings that `call` is given, each joined from its pieces."""
+    for found in re.finditer(call + r'((?:\s*(?:"[^"]*"|PRI\w+))+)', text):
+        yield re.sub(r'"\s*(?:PRI\w+)?\s*"', "", found.group(1)).strip().strip('"')
+
+
+def check_operations():
+    """Every alarm has a row that says what to do, every row an alarm; every metric a page names is there."""
+    page = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| `([^`(]+)", re.search(r"^## Alarms$(.*?)^## ", page, re.M | re.S).group(1), re.M)
+    sources = {path: path.read_text() for room in ("controlplane", "gateway") for path in sorted((ROOT / room).rglob("*.c"))}
+    alarms = list(literals(sources[ROOT / "controlplane/admin_epochs.c"], r"add\(array,"))
+    alarms += list(literals(sources[ROOT / "controlplane/admin_dumps.c"], "ret_text, ADMIN_ALARM_BYTES,"))
+    for alarm in alarms:
+        if not any(row.strip() in alarm for row in rows):
+            yield f"docs/operations.md: no row for the alarm {alarm!r}"
+    for row in rows:
+        if not any(row.strip() in alarm for alarm in alarms):
+            yield f"docs/operations.md: nobody raises {row!r}"
+    names = set(re.findall(r'(?:"maroon_|"|maroon_)([a-z_]+)', "".join(sources.values())))
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        for metric in re.findall(r"\bmaroon_([a-z_]+[a-z])\b", path.read_text()):
+            if re.sub(r"_(bucket|sum|count)$", "", metric) not in names and metric not in names:
+                yield f"{path.name}: there is no metric maroon_{metric}"
+
+
 def check_format(paths):
     """Complaints of clang-format; None when it is not installed."""
     if not shutil.which("clang-format"):
@@ -75,7 +101,7 @@ def check_format(paths):
 
 
 def main():
-    complaints = list(check_rooms())
+    complaints = list(check_rooms()) + list(check_operations())
     code = []
     for path in files():
         if path.suffix not in (".c", ".h", ".def", ".py", ".sh", ".md") and path.name != "meson.build":

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -378,6 +379,7 @@ struct fixture_server {
     int listen_fd, port;
     char *bytes;
     size_t count;
+    _Atomic size_t piece_bytes;
     bool repeat;
     _Atomic bool stop;
 };
@@ -387,14 +389,19 @@ static void serve(struct fixture_server *server, int fd) {
     struct timeval patience = {.tv_usec = 200000};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    size_t piece = server->piece_bytes;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     if (read(fd, request, sizeof request) > 0)
         do {
             size_t sent = 0;
             while (sent < server->count) {
-                ssize_t put = write(fd, server->bytes + sent, server->count - sent);
+                size_t left = server->count - sent;
+                ssize_t put = write(fd, server->bytes + sent, piece && piece < left ? piece : left);
                 if (put <= 0)
                     return;
                 sent += (size_t)put;
+                if (piece)
+                    usleep(300); /* so that it arrives by itself */
             }
         } while (server->repeat && !server->stop);
 }
@@ -422,6 +429,10 @@ struct fixture_server *fixture_server_start(const char *bytes, size_t count, boo
     server->listen_fd = listen_on(&server->port);
     pthread_create(&server->thread, NULL, server_run, server);
     return server;
+}
+
+void fixture_server_piece(struct fixture_server *server, size_t bytes) {
+    server->piece_bytes = bytes;
 }
 
 void fixture_server_stop(struct fixture_server *server) {

@@ -45,6 +45,8 @@ uint64_t fixture_proxy_cuts(const struct fixture_proxy *proxy);
  * sends them again and again until the client goes away. */
 struct fixture_server;
 struct fixture_server *fixture_server_start(const char *bytes, size_t count, bool repeat);
+/* Connections from now on get so many bytes at a time; 0: all at once. */
+void fixture_server_piece(struct fixture_server *server, size_t bytes);
 void fixture_server_stop(struct fixture_server *server);
 int fixture_server_port(const struct fixture_server *server);
 

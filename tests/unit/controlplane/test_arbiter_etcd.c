@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "arbiter_node.h"
 #include "controlplane/log.h"
@@ -142,34 +143,72 @@ static void test_disk_node_keeps_its_incarnation_and_an_old_disk_is_refused(void
     fixture_remove_dir(second);
 }
 
+/* What goes to stderr between these two. */
+static FILE *listen_to_stderr(int *ret_kept) {
+    FILE *said = tmpfile();
+    assert_non_null(said);
+    fflush(stderr);
+    *ret_kept = dup(STDERR_FILENO);
+    assert_true(dup2(fileno(said), STDERR_FILENO) >= 0);
+    return said;
+}
+
+static void expect_said(FILE *said, int kept, const char *words) {
+    char text[8192];
+    fflush(stderr);
+    assert_true(dup2(kept, STDERR_FILENO) >= 0);
+    close(kept);
+    rewind(said);
+    size_t length = fread(text, 1, sizeof text - 1, said);
+    text[length] = '\0';
+    fclose(said);
+    if (!strstr(text, words))
+        fail_msg("\"%s\" was wanted, and said was: %s", words, text);
+}
+
+/* Each is refused with the two values. */
 static void test_other_configuration_is_refused(void **state) {
     (void)state;
     static struct arbiter_node nodes[3], other;
+    static const char *const said[] = {
+        "what=quorum ours=3 cluster=2 ",           "what=node_count ours=5 cluster=3 ",
+        "what=results-kept ours=17 cluster=4096 ", "what=idempotency-keys ours=1001 cluster=",
+        "what=durable ours=1 cluster=0 ",          "what=member_key index=1 ours=",
+    };
     open_cluster(nodes, 3, server.endpoint);
-    for (int i = 0; i < 5; i++) {
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
         arbiter_node_setup(&other, server.endpoint, 2, 3);
         snprintf(other.config.cluster, sizeof other.config.cluster, "t%d", cluster_number);
-        if (i == 0)
-            other.config.quorum = 3;
-        else if (i == 1)
-            other.config.node_count = 5, other.config.quorum = 3;
-        else if (i == 2)
-            other.config.limits.results_kept = 17;
-        else if (i == 3)
-            other.config.limits.idempotency_keys = 1001;
-        else
-            other.config.member_keys[1][5] = 1;
+        switch (i) {
+        case 0: other.config.quorum = 3; break;
+        case 1: other.config.node_count = 5, other.config.quorum = 3; break;
+        case 2: other.config.limits.results_kept = 17; break;
+        case 3: other.config.limits.idempotency_keys = 1001; break;
+        case 4: other.config.durable = !other.config.durable; break;
+        case 5: other.config.member_keys[1][5] = 1; break;
+        }
+        int kept;
+        FILE *heard = listen_to_stderr(&kept);
         arbiter_node_open(&other, loop, http);
-        assert_true(arbiter_run_until(loop, &other.ready, PATIENCE_MS));
+        bool ready = arbiter_run_until(loop, &other.ready, PATIENCE_MS);
+        expect_said(heard, kept, said[i]);
+        assert_true(ready);
         assert_int_equal(other.error, MRN_ERR_MISMATCH);
         arbiter_node_close(&other);
     }
     /* Of another program. */
     const struct arbiter_setup *setup = &((struct arbiter *)nodes[0].arbiter)->setup;
     struct arbiter_genesis genesis = *arbiter_genesis(nodes[0].arbiter);
+    char wanted[80];
+    int kept;
     assert_int_equal(arbiter_check_genesis(setup, &genesis), 0);
     genesis.protocol_version++;
-    assert_int_equal(arbiter_check_genesis(setup, &genesis), MRN_ERR_MISMATCH);
+    snprintf(wanted, sizeof wanted, "what=protocol_version ours=%d cluster=%d ", WIRE_VERSION,
+             WIRE_VERSION + 1);
+    FILE *heard = listen_to_stderr(&kept);
+    int error = arbiter_check_genesis(setup, &genesis);
+    expect_said(heard, kept, wanted);
+    assert_int_equal(error, MRN_ERR_MISMATCH);
     arbiter_nodes_close(nodes, 3);
 }
 
@@ -580,6 +619,11 @@ static void test_pinned_range_taken_sealing_and_on_at_its_end(void **state) {
     arbiter_run_for(loop, 300);
     arbiter_range_check(a->arbiter, 14, 77);
     arbiter_run_for(loop, 200);
+    assert_true(a->checked_owned);
+    checked = a->checked_count; /* also to who asks at once, as a leader does */
+    arbiter_range_renew(a->arbiter, 14, 80);
+    arbiter_range_check(a->arbiter, 14, 80);
+    assert_true(arbiter_await(loop, a->checked_count > checked, PATIENCE_MS));
     assert_true(a->checked_owned);
     arbiter_range_renew(a->arbiter, 15, 77); /* and nobody else's */
     arbiter_run_for(loop, 300);

@@ -101,7 +101,8 @@ static uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static void show(struct node *node, enum mailbox_node_role role, uint8_t leader) {
+static void show_ranges(struct node *node, enum mailbox_node_role role, uint8_t leader,
+                        uint32_t range_count) {
     struct mailbox_facts facts = {.role = role,
                                   .node_index = node->config.node_index,
                                   .node_count = node->config.node_count,
@@ -109,11 +110,32 @@ static void show(struct node *node, enum mailbox_node_role role, uint8_t leader)
                                   .term = 42,
                                   .commit_seq = 1000,
                                   .exec_seq = 990,
-                                  .range_count = 1};
+                                  .range_count = range_count};
     facts.ranges[0].range = UINT64_C(1) << 33;
     facts.ranges[0].committed = 17;
     mailbox_facts_write(mailbox_status(node->mailbox), &facts);
     atomic_store(&mailbox_status(node->mailbox)->heartbeat_ns, now_ns());
+}
+
+static void show(struct node *node, enum mailbox_node_role role, uint8_t leader) {
+    show_ranges(node, role, leader, 1);
+}
+
+/* What maroonctl says on stdout. */
+static void expect_ctl(const struct node *node, const char *words, const char *contains,
+                       const char *lacks) {
+    char command[512], said[32768];
+    const char *program = getenv("MAROONCTL");
+    assert_non_null(program);
+    snprintf(command, sizeof command, "%s %s --admin %s", program, words,
+             node->config.admin_listen);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    size_t length = fread(said, 1, sizeof said - 1, pipe);
+    said[length] = '\0';
+    assert_int_equal(pclose(pipe), 0);
+    if (!strstr(said, contains) || (lacks && strstr(said, lacks)))
+        fail_msg("maroonctl %s said, and \"%s\" was wanted: %s", words, contains, said);
 }
 
 static void expect_page(const struct node *node, const char *path, long status,
@@ -167,6 +189,12 @@ static void test_single_node_leads_grants_and_shows(void **state) {
                 "maroon_epoch_latency_seconds_bucket{le=\"0.000131072\"} 2\n");
     expect_page(&node, "/metrics", 200, "maroon_epoch_latency_seconds_bucket{le=\"+Inf\"} 3\n");
     expect_page(&node, "/nothing", 404, NULL);
+    expect_ctl(&node, "ranges", "8589934592", "shown");
+    show_ranges(&node, MAILBOX_ROLE_LEADER, 0, 1000); /* more than the page of facts has room for */
+    expect_ctl(&node, "ranges", "node 0: 64 of 1000 ranges shown\n", NULL);
+    show(&node, MAILBOX_ROLE_LOST, MAILBOX_NODE_NONE);
+    expect_ctl(&node, "status", "ALARM node 0: more memories are lost", NULL);
+    show(&node, MAILBOX_ROLE_LEADER, 0);
     expect_page(&node, "/v1/snapshot?newer_than=x", 400, NULL);
     char *body;
     assert_int_equal(ctl_http(node.config.admin_listen, "POST", "/v1/handover", &body), 202);
@@ -192,6 +220,13 @@ static void ask(int fd, const char *method_and_path) {
     int count =
         snprintf(request, sizeof request, "%s HTTP/1.1\r\nHost: node\r\n\r\n", method_and_path);
     assert_int_equal(write(fd, request, (size_t)count), count);
+}
+
+static void write_file(const char *path, const char *bytes, size_t count) {
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, count, out), count);
+    fclose(out);
 }
 
 /* Peers and tools ask until the end; the mailbox is gone by then. */
@@ -261,6 +296,19 @@ static void test_data_dir_is_locked_and_bad_configs_are_refused(void **state) {
     snprintf(other.config.data_dir, sizeof other.config.data_dir, "%s", node.dir);
     assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
                      MRN_ERR_EXISTS);
+    /* A store without a journal is a new one, but not while somebody else makes that. */
+    char number[96];
+    snprintf(number, sizeof number, "%s/incarnation", node.dir);
+    write_file(number, "incarnation 5 token 6\n", 22);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
+                     MRN_ERR_EXISTS);
+    assert_int_equal(access(number, F_OK), 0);
+    other.config = good;
+    snprintf(number, sizeof number, "%s/incarnation", other.dir);
+    write_file(number, "incarnation 5 token 6\n", 22);
+    assert_int_equal(control_prepare(&other.config, &other.control, &other.identity), 0);
+    assert_int_not_equal(access(number, F_OK), 0);
+    control_destroy(other.control);
     other.config = good;
     snprintf(other.config.cluster, sizeof other.config.cluster, "../x");
     assert_int_equal(control_prepare(&other.config, &other.control, &other.identity),
@@ -311,13 +359,6 @@ static void *prepare_thread(void *context) {
 static void need_etcd(void) {
     if (!have_etcd)
         skip();
-}
-
-static void write_file(const char *path, const char *bytes, size_t count) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_int_equal(fwrite(bytes, 1, count, out), count);
-    fclose(out);
 }
 
 /* On the fabric the first process of node 1 answers. */

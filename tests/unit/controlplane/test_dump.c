@@ -254,6 +254,72 @@ static void test_a_damaged_snapshot_or_another_cluster_is_refused(void **state) 
     dump_store_close(&store);
 }
 
+/* Adds to byte 6 of a file, the format version of an object. */
+static void add_version(const char *glob, int more) {
+    char command[300];
+    snprintf(
+        command, sizeof command,
+        "f=$(ls %s | head -1) && printf '\\%o' | dd of=$f bs=1 seek=6 conv=notrunc status=none",
+        glob, DUMP_FORMAT_VERSION + more);
+    assert_int_equal(system(command), 0);
+}
+
+/* Whoever meets a dump of a program to come says so, and leaves it as it is. */
+static void test_a_newer_format_is_refused_in_words(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"manifests/*", "indexes/*/*", "chunks/*/*"};
+    struct dump_store store;
+    struct dump_report report, other;
+    char path[DUMP_NAME_MAX], text[DUMP_TEXT_BYTES], glob[120], command[400];
+    uint64_t seq;
+    assert_int_equal(write_once(1, 10, &report), 0);
+    open_store(&store, here.url);
+    for (uint32_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        snprintf(glob, sizeof glob, "%s/objects/%s", here.dir, kinds[i]);
+        add_version(glob, 1);
+        assert_int_equal(dump_read(&store, &no_key, report.path, again, NULL, NULL, NULL, text),
+                         MRN_ERR_UNSUPPORTED);
+        assert_non_null(strstr(text, "format version 2; this program reads version 1"));
+        if (i == 0) /* nor is anything built on it */
+            assert_int_equal(write_once(1, 11, &other), MRN_ERR_UNSUPPORTED);
+        add_version(glob, 0);
+        assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text), 0);
+    }
+    snprintf(
+        command, sizeof command,
+        "cd %s/objects && sed -i 's/\"format\": 1/\"format\": 2/' latest && cp latest ../latest",
+        here.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(dump_latest(&store, path, &seq, text), MRN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(text, "newer format version"));
+    assert_int_equal(write_once(1, 12, &other), MRN_ERR_UNSUPPORTED);
+    snprintf(command, sizeof command, "cmp %s/objects/latest %s/latest", here.dir, here.dir);
+    assert_int_equal(system(command), 0);
+    dump_store_close(&store);
+}
+
+/* The right name, bytes and hashes do not do: the signature must be that of the key in it. */
+static void test_a_manifest_that_its_key_did_not_sign_is_refused(void **state) {
+    (void)state;
+    struct dump_store store;
+    struct dump_writer writer;
+    struct dump_report report;
+    struct dump_signer forger;
+    char text[DUMP_TEXT_BYTES];
+    crypto_sign_keypair(forger.public_key, forger.secret_key);
+    memcpy(forger.public_key, signer.public_key, sizeof forger.public_key);
+    open_store(&store, here.url);
+    begin(&writer, &store);
+    writer.signer = &forger;
+    write_snapshot(10, 1);
+    assert_int_equal(write_dump(&writer, &report), 0);
+    assert_int_equal(dump_read(&store, &no_key, report.path, "", NULL, NULL, NULL, text),
+                     MRN_ERR_DENIED);
+    assert_non_null(strstr(text, "signature"));
+    dump_state_free(&writer.state);
+    dump_store_close(&store);
+}
+
 /* Whole, and the state in it is laid out otherwise: refused by its number, nothing of it is read.
  */
 static void test_a_state_of_another_format_is_refused(void **state) {
@@ -797,6 +863,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_sealed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_damage_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_damaged_snapshot_or_another_cluster_is_refused,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_newer_format_is_refused_in_words, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_manifest_that_its_key_did_not_sign_is_refused,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_state_of_another_format_is_refused, set_up,
                                         tear_down),

@@ -228,6 +228,55 @@ static void test_watch_outlives_a_server_that_talks_nonsense(void **state) {
     free(bytes);
 }
 
+struct heard { /* of a watch */
+    char text[256];
+    uint32_t created, events;
+    bool enough;
+};
+
+static void on_heard(void *context, const struct etcd_change *change) {
+    struct heard *heard = context;
+    heard->created += change->kind == ETCD_CHANGE_CREATED;
+    for (uint32_t i = 0; change->kind == ETCD_CHANGE_EVENTS && i < change->event_count; i++) {
+        const struct etcd_event *event = &change->events[i];
+        size_t at = strlen(heard->text);
+        snprintf(heard->text + at, sizeof heard->text - at, "%s=%s@%llu ", event->kv.key,
+                 event->deleted ? "-" : event->kv.value,
+                 (unsigned long long)event->kv.mod_revision);
+        heard->events++;
+    }
+    heard->enough = heard->events >= 4;
+}
+
+/* A frame in many reads, several frames in one, an event a frame and several: the same is heard. */
+static void test_watch_frames_come_in_any_pieces(void **state) {
+    (void)state;
+    static const char bytes[] =
+        "HTTP/1.1 200 OK\r\n\r\n"
+        "{\"result\":{\"header\":{\"revision\":\"4\"},\"created\":true}}\n"
+        "{\"result\":{\"header\":{\"revision\":\"5\"},\"events\":[{\"kv\":{\"key\":\"L2E=\","
+        "\"mod_revision\":\"5\",\"value\":\"b25l\"}}]}}\n"
+        "{\"result\":{\"header\":{\"revision\":\"6\"},\"events\":[{\"kv\":{\"key\":\"L2E=\","
+        "\"mod_revision\":\"6\",\"value\":\"dHdv\"}},{\"type\":\"DELETE\",\"kv\":{\"key\":\"L2I=\","
+        "\"mod_revision\":\"6\"}}]}}\n"
+        "{\"result\":{\"header\":{\"revision\":\"7\"},\"events\":[{\"kv\":{\"key\":\"L2M=\","
+        "\"mod_revision\":\"7\",\"value\":\"dGhyZWU=\"}}]}}\n";
+    static const size_t pieces[] = {0, 1, 7, 100};
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        struct fixture_server *server = fixture_server_start(bytes, sizeof bytes - 1, false);
+        fixture_server_piece(server, pieces[i]);
+        struct etcd *etcd = client(fixture_server_port(server));
+        struct heard heard = {0};
+        struct etcd_watch *watch = etcd_watch_start(etcd, "/", "0", 5, on_heard, &heard);
+        run_until(&heard.enough, PATIENCE_MS);
+        etcd_watch_stop(watch);
+        assert_string_equal(heard.text, "/a=one@5 /a=two@6 /b=-@6 /c=three@7 ");
+        assert_int_equal(heard.created, 1);
+        etcd_destroy(etcd);
+        fixture_server_stop(server);
+    }
+}
+
 static int start(void **state) {
     (void)state;
     loop = loop_create();
@@ -250,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_answers_that_are_no_http_or_end_early),
         cmocka_unit_test(test_endless_answer_is_cut),
         cmocka_unit_test(test_watch_lines),
+        cmocka_unit_test(test_watch_frames_come_in_any_pieces),
         cmocka_unit_test(test_watch_outlives_a_server_that_talks_nonsense),
     };
     return cmocka_run_group_tests_name("etcd_hostile", tests, start, stop);
