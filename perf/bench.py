@@ -184,31 +184,44 @@ def epoch(options):
         cluster.epoch(options)
 
 
+def marks_build(*programs):
+    """The build with marks, made by run.sh; None, and said, when it has not got these programs."""
+    build = (ROOT / os.environ.get("MARKS", "build-marks")).resolve()
+    if all((build / program).exists() for program in programs):
+        return build
+    return not_measured("breakdown by hop", "meson setup build-marks -Dperf_marks=true && ninja -C build-marks")
+
+
 def hops(options):
-    """The breakdown needs a build with marks: MARKS=build-marks, made here by run.sh. Under load one transaction at a time is watched."""
-    marked = (ROOT / os.environ.get("MARKS", "build-marks") / "perf/maroon-perf-probe").resolve()
-    if not marked.exists():
-        print("  no breakdown by hop: meson setup build-marks -Dperf_marks=true && ninja -C build-marks")
+    """The breakdown by hop of one process. Under load one transaction at a time is watched."""
+    build = marks_build("perf/maroon-perf-probe")
+    if not build:
         return
-    rows = Rows(options.repeat)
+    marked, rows = build / "perf/maroon-perf-probe", Rows(options.repeat)
     rows.add("one in flight", lambda: probe(marked, "inproc", flight=1, count=20000))
     rows.add("64 in flight", lambda: probe(marked, "inproc", flight=64, count=100000))
     rows.add("at 500 k/s", lambda: probe(marked, "inproc", flight=4096, parts=8192, rate=500000, count=500000))
     rows.add("floor: 4 hops, in memory", lambda: probe(PROBE, "hops", count=200000))
     rows.measure()
-    middle = {name: rows.typical(name, "latency.p50") for name in list(rows.plans)[:-1]}
+    show_hops(rows, list(rows.plans)[:-1], (rows.median("floor: 4 hops, in memory", "latency.p50") or 0) / 4,
+              "one thread, in memory", "hops")
+
+
+def show_hops(rows, names, floor_ns, where, file):
+    """floor_ns: of an empty packet to another host on the same fabric."""
+    middle = {name: rows.typical(name, "latency.p50") for name in names}
     middle = {name: run["hops"] for name, run in middle.items() if run and run["hops"]}
     if not middle:
+        not_measured(f"breakdown by hop, {where}", "no transaction was seen at every mark")
         return
     first = next(iter(middle.values()))
-    floor_ns = (rows.median("floor: 4 hops, in memory", "latency.p50") or 0) / 4
-    table(f"By hop (one thread, in memory; medians of each hop); floor: an empty packet to another host, {us(floor_ns)} us",
+    table(f"By hop ({where}; medians of each hop); floor: an empty packet to another host, {us(floor_ns)} us",
           [""] + [column if column != "p50 us" else f"{name}: {column}" for name in middle for column in ("p50 us", "p99", "/ floor")],
           [[hop["hop"]] + [cell for found in middle.values() for cell in
                            (us(found[i]["p50_ns"]), us(found[i]["p99_ns"]), ratio(found[i]["p50_ns"], floor_ns))]
            for i, hop in enumerate(first)])
-    save("hops", rows)
-    plot.bars(OUT / "hops.svg", "Where a transaction's time goes", "us, median of the hop",
+    save(file, rows)
+    plot.bars(OUT / f"{file}.svg", f"Where a transaction's time goes, {where}", "us, median of the hop",
               [(f"{hop['hop']}, {name}", hop["p50_ns"] / 1000) for name, found in middle.items() for hop in found], None)
 
 

@@ -21,7 +21,9 @@ from lib import http as admin  # noqa: E402
 from lib.process import wait_until  # noqa: E402
 
 RATES = (1000, 10000, 50000, 100000, 200000, 400000, 600000, 800000)
+DISK_RATES = (1000, 10000, 50000, 100000, 200000, 400000)
 TRIPS = "floor: round trip, 4 pollers"
+SYNC = "floor: write + fdatasync"
 NAMES = {"memory": "af_packet over veth, memory", "disk": "af_packet over veth, disk"}
 
 
@@ -144,8 +146,7 @@ def epoch(options):
             if durability == "memory":
                 part.add("peer: etcd transaction", lambda: etcd_transactions(cluster))
             else:
-                part.add("floor: write + fdatasync", lambda: bench.probe(bench.PROBE, "sync", count=500,
-                                                                         directory=str(cluster.workdir)))
+                part.add(SYNC, lambda: bench.probe(bench.PROBE, "sync", count=500, directory=str(cluster.workdir)))
             part.measure()
             rows.results.update(part.results)
     for fabric in ("memif", "vhost"):
@@ -161,30 +162,54 @@ def epoch(options):
             rows.results.update(part.results)
     trip = rows.median(TRIPS, "latency.p50")
     floor = 2 * trip if trip else None
-    sync = rows.median("floor: write + fdatasync", "latency.p50")
+    sync = rows.median(SYNC, "latency.p50")
     shown = [bench.latency_row(rows, NAMES["memory"], floor),
              bench.latency_row(rows, NAMES["disk"], floor + sync if floor and sync else None)]
     for fabric in ("memif", "vhost"):
         trip_of = rows.median(f"floor: round trip, 4 pollers, {fabric}", "latency.p50")
         shown.append(bench.latency_row(rows, f"{fabric}, memory", 2 * trip_of if trip_of else None))
     shown += [bench.latency_row(rows, name, floor) for name in
-              (TRIPS, "floor: write + fdatasync", "peer: etcd transaction")]
+              (TRIPS, SYNC, "peer: etcd transaction")]
     bench.table("Three nodes, client and etcd as processes in namespaces; floor: two round trips (disk: and one sync)",
                 bench.LATENCY_HEAD, shown)
     bench.save("epoch_processes", rows)
     plot.lines(bench.OUT / "epoch_processes.svg", "Latency, one in flight, processes in namespaces", "share of transactions",
                "us", bench.curves(rows, list(rows.results)), True, True, bench.NINES)
+    hops(options)
+
+
+def hops(options):
+    """The breakdown over processes, whose marks are in a file that all of them map."""
+    build = bench.marks_build("maroon-node", "perf/maroon-perf-net")
+    if not build:
+        return
+    with Bench(build=build) as cluster:
+        cluster.start_network()
+        host, servers = cluster.host(), [cluster.host() for _ in range(3)]
+        rows = bench.Rows(options.repeat).add(TRIPS, lambda: cluster.echo(host, servers, count=3000)).measure()
+        cluster.start_rest(nodes=3, gateways=0)
+        cluster.leader()
+        rows.plans.clear()
+        rows.add("one in flight", lambda: cluster.client(host, flight=1, count=3000 if options.quick else 20000, seconds=20))
+        rows.add("64 in flight", lambda: cluster.client(host, flight=64, seconds=3)).measure()
+    bench.show_hops(rows, list(rows.plans), (rows.median(TRIPS, "latency.p50") or 0) / 2, "af_packet over veth, memory", "hops_processes")
 
 
 def throughput(options):
-    with Bench() as cluster:
-        cluster.start_network()
-        host, servers = cluster.host(), [cluster.host() for _ in range(3)]
-        trips = bench.Rows(options.repeat).add(TRIPS, lambda: cluster.echo(host, servers, count=3000)).measure()
-        cluster.start_rest(nodes=3, gateways=0)
-        cluster.leader()
-        rows = sweep(options, cluster, host, RATES)
-    show_sweep(rows, trips, RATES, "throughput_processes", "af_packet over veth, memory")
+    for durability, rates in (("memory", RATES), ("disk", DISK_RATES)):
+        with Bench() as cluster:
+            cluster.start_network()
+            host, servers = cluster.host(), [cluster.host() for _ in range(3)]
+            floors = bench.Rows(options.repeat).add(TRIPS, lambda: cluster.echo(host, servers, count=3000))
+            floors.add(SYNC, lambda: bench.probe(bench.PROBE, "sync", count=500, directory=str(cluster.workdir))).measure()
+            cluster.start_rest(nodes=3, gateways=0, node_keys={"durability": durability})
+            cluster.leader()
+            rows = sweep(options, cluster, host, rates)
+        trip, sync = floors.median(TRIPS, "latency.p50") or 0, floors.median(SYNC, "latency.p50") or 0
+        if durability == "memory":
+            show_sweep(rows, floors, rates, "throughput_processes", NAMES[durability])
+        else:
+            show_sweep(rows, floors, rates, "throughput_disk", NAMES[durability], 2 * trip + sync, "two round trips and one sync")
 
 
 def sweep(options, cluster, host, rates):

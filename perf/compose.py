@@ -20,7 +20,7 @@ PARTS = ("http", "epoch", "throughput", "failover")
 RATES = (1000, 10000, 50000, 100000, 200000)
 FIRST_GUEST = 200  # last byte of an address: Docker hands out the low ones
 HTTP_FLOOR_PORT = 5890
-SYNC = "floor: write + fdatasync"
+SYNC = cluster.SYNC
 
 
 class Node:

@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 build=${BUILD:-build} marks=${MARKS:-build-marks}
 ninja -C "$build" --quiet
 [ -f "$marks/build.ninja" ] || meson setup "$marks" -Dperf_marks=true >/dev/null
-ninja -C "$marks" --quiet perf/maroon-perf-probe
+ninja -C "$marks" --quiet maroon-node perf/maroon-perf-probe perf/maroon-perf-net
 # shellcheck disable=SC2086
 exec "$build/maroon-perf" ${PROFILES:-} "$@"

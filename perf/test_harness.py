@@ -84,6 +84,9 @@ class Guard(unittest.TestCase):
                 self.assertIn("short: has no budget", out.getvalue())
                 with contextlib.redirect_stdout(io.StringIO()):
                     self.assertEqual(check.main([PROBE, "--update"]), 0)
+                first, second = ({name: round(cost * 300) for name, cost in check.count(PROBE, "short", directory)[1].items()}
+                                 for _ in range(2))
+                self.assertEqual(first, second, "two runs of one build count the same to the instruction")
                 budget = json.loads(check.BUDGET.read_text())
                 known = budget["workloads"]["short"]
                 culprit = max(known["functions"], key=known["functions"].get)
@@ -110,7 +113,7 @@ class Table(unittest.TestCase):
 
     def measure(self, rows, **groups):
         targets.GROUPS = {**targets.GROUPS, **groups}
-        options = types.SimpleNamespace(rows=rows, cluster=True)
+        options = types.SimpleNamespace(rows=rows, cluster=True, repeat=2)
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             targets.targets(options)
         return out.getvalue(), err.getvalue()
@@ -141,6 +144,11 @@ class Table(unittest.TestCase):
         self.assertIn("| met |", shown["S1"])
         self.assertIn("met, at 0ddba11", out)
         self.assertIn("targets.svg", [path.name for path in bench.OUT.iterdir()])
+
+    def test_repeat_is_heard(self):
+        counted = []
+        self.measure("S2", S2=(lambda options: (targets.runs(lambda: counted.append(1)), {}), ("S2",)))
+        self.assertEqual(len(counted), 2)
 
     def test_a_probe_that_ends_badly_is_missing(self):
         with contextlib.redirect_stderr(io.StringIO()):
