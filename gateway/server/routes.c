@@ -103,7 +103,8 @@ static const ProtobufCMethodDescriptor *find_method(struct request *r, const cha
                       "no such path; calls go to /package.Service/Method");
         return NULL;
     }
-    snprintf(service, room, "%.*s", (int)(slash - url - 1), url + 1);
+    memcpy(service, url + 1, (size_t)(slash - url - 1));
+    service[slash - url - 1] = 0;
     const struct mrn_service *s =
         mrn_service_find(server_applications, SERVER_APPLICATIONS, service);
     const ProtobufCMethodDescriptor *m =

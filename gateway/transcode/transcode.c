@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/transcode/transcode_flat.h"
 #include <jansson.h>
 #include <maroon/error.h>
 #include <sodium.h>
@@ -410,6 +411,8 @@ static int pack(const ProtobufCMessage *message, uint8_t **ret_bytes, size_t *re
 int gateway_transcode_in(const ProtobufCMessageDescriptor *type, const char *json,
                          size_t json_bytes, uint8_t **ret_bytes, size_t *ret_length_bytes,
                          char *ret_error) {
+    if (gateway_flat_in(type, json, json_bytes, ret_bytes, ret_length_bytes))
+        return 0;
     struct context c = {.error = ret_error};
     json_error_t where = {.line = 0};
     json_t *object = json_bytes ? parse(&c, json, json_bytes, &where) : json_object();
@@ -593,6 +596,8 @@ static json_t *give_message(const ProtobufCMessage *message) {
 
 int gateway_transcode_out(const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
                           size_t length_bytes, char **ret_json) {
+    if (gateway_flat_out(type, bytes, length_bytes, ret_json))
+        return 0;
     ProtobufCMessage *message = unpack(type, bytes, length_bytes);
     if (!message)
         return MRN_ERR_MALFORMED;

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/transcode/transcode.h"
+#include "gateway/transcode/transcode_flat.h"
 #include "tests/unit/gateway/shapes.pb-c.h"
 #include <maroon/error.h>
 
@@ -297,6 +297,186 @@ static void mutations(void **state) {
     }
 }
 
+/* ---- the shorter way ---- */
+
+static const ProtobufCMessageDescriptor *const sums = &shapes__v1__sums__descriptor;
+static const ProtobufCMessageDescriptor *const sums_and_text =
+    &shapes__v1__sums_and_text__descriptor;
+
+/* Whether the text is done the shorter way. What comes of it, or why it is refused, is what the
+ * other way says. */
+static bool same_in(const char *json, size_t length) {
+    char whys[2][TRANSCODE_TEXT_BYTES] = {"", ""};
+    uint8_t *bytes[2] = {NULL, NULL};
+    size_t lengths[2];
+    int a = gateway_transcode_in(sums, json, length, &bytes[0], &lengths[0], whys[0]);
+    int b = gateway_transcode_in(sums_and_text, json, length, &bytes[1], &lengths[1], whys[1]);
+    if (a != b || (a && !strstr(whys[0], "Sums") && strcmp(whys[0], whys[1])))
+        fail_msg("%.*s: %d %s, %d %s", (int)length, json, a, whys[0], b, whys[1]);
+    if (!a) {
+        assert_int_equal(lengths[0], lengths[1]);
+        assert_memory_equal(bytes[0], bytes[1], lengths[0]);
+    }
+    free(bytes[0]);
+    free(bytes[1]);
+    bytes[0] = NULL;
+    bool flat = gateway_flat_in(sums, json, length, &bytes[0], &lengths[0]);
+    assert_true(flat ? a == 0 : bytes[0] == NULL);
+    free(bytes[0]);
+    return flat;
+}
+
+static void the_shorter_way_in_is_as_the_other(void **state) {
+    (void)state;
+    static const char *const flat[] = {
+        "{}", " {\t} \r\n", "{\"firstSum\":\"0\"}",
+        "{ \"first_sum\" : 999999999999999999 , \"aBC\":\"7\",\"second\":1 }",
+        "{\"a_b_c\":\"100000000000000000\"}"};
+    static const char *const other[] = {"",
+                                        "{",
+                                        "{\"",
+                                        "{\"second",
+                                        "{\"second\"",
+                                        "{\"second\":",
+                                        "{\"second\":\"",
+                                        "{\"second\":\"1",
+                                        "{\"second\":\"1\"",
+                                        "{\"second\":1",
+                                        "{\"second\":1,",
+                                        "{\"second\":1,}",
+                                        "{,}",
+                                        "{}}",
+                                        "{} x",
+                                        "[]",
+                                        "7",
+                                        "{\"second\":\"\"}",
+                                        "{\"second\":}",
+                                        "{\"second\":01}",
+                                        "{\"second\":\"01\"}",
+                                        "{\"second\":-1}",
+                                        "{\"second\":1.0}",
+                                        "{\"second\":1e3}",
+                                        "{\"second\":\"1 \"}",
+                                        "{\"second\":\" 1\"}",
+                                        "{\"second\":null}",
+                                        "{\"second\":true}",
+                                        "{\"second\":[1]}",
+                                        "{\"second\":{}}",
+                                        "{\"second\":1000000000000000000}",
+                                        "{\"second\":18446744073709551615}",
+                                        "{\"second\":\"18446744073709551615\"}",
+                                        "{\"second\":\"18446744073709551616\"}",
+                                        "{\"second\":1,\"second\":2}",
+                                        "{\"firstSum\":1,\"first_sum\":2}",
+                                        "{\"sec\\u006fnd\":1}",
+                                        "{\"second\":\"\\u0031\"}",
+                                        "{\"Second\":1}",
+                                        "{\"aBc\":1}",
+                                        "{\"firstSum\\\"\":1}",
+                                        "{\"secondx\":1}",
+                                        "{\"secon\":1}",
+                                        "{\"third\":1}",
+                                        "{'second':1}",
+                                        "{\"second\" 1}",
+                                        "{\"second\":1 \"aBC\":1}"};
+    for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++)
+        if (!same_in(flat[i], strlen(flat[i])))
+            fail_msg("not the shorter way: %s", flat[i]);
+    for (size_t i = 0; i < sizeof other / sizeof other[0]; i++)
+        if (same_in(other[i], strlen(other[i])))
+            fail_msg("the shorter way: %s", other[i]);
+    assert_false(same_in("{}\0", 3));
+    assert_false(same_in("{\"second\":1\0}", 13));
+}
+
+static void random_texts_are_taken_alike(void **state) {
+    (void)state;
+    static const char *const pieces[] = {"{",
+                                         "}",
+                                         "\"firstSum\"",
+                                         "\"first_sum\"",
+                                         "\"second\"",
+                                         ":",
+                                         ",",
+                                         "\"aBC\"",
+                                         "1",
+                                         "\"20\"",
+                                         "\"",
+                                         " ",
+                                         "0",
+                                         "\n",
+                                         "-",
+                                         "\\",
+                                         "18446744073709551615"};
+    static const char *const names[] = {"firstSum", "first_sum", "second", "aBC", "a_b_c", "x"};
+    uint32_t taken = 0;
+    srand(11);
+    for (uint32_t i = 0; i < 100000; i++) {
+        char json[400] = "";
+        size_t at = 0;
+        if (i % 4 == 0) /* anything */
+            for (int n = rand() % 12; n > 0; n--)
+                at += (size_t)snprintf(json + at, sizeof json - at, "%s",
+                                       pieces[(size_t)rand() % (sizeof pieces / sizeof *pieces)]);
+        else { /* an object, one byte of it changed now and then */
+            const char *between = "{";
+            for (int n = rand() % 4; n >= 0; n--, between = ", ")
+                at += (size_t)snprintf(json + at, sizeof json - at,
+                                       rand() % 2 ? "%s\"%s\":%.*s" : "%s\"%s\": \"%.*s\"", between,
+                                       names[rand() % 6], 1 + rand() % 20, "12034500000987654321");
+            at += (size_t)snprintf(json + at, sizeof json - at, "}");
+            if (rand() % 3 == 0)
+                json[(size_t)rand() % at] = (char)(rand() % 256);
+        }
+        taken += same_in(json, at);
+    }
+    assert_in_range(taken, 10000, 60000);
+}
+
+static void the_shorter_way_out_is_as_the_other(void **state) {
+    (void)state;
+    uint32_t taken = 0, alike = 0;
+    srand(12);
+    for (uint32_t i = 0; i < 100000; i++) {
+        uint8_t bytes[32];
+        size_t length = (size_t)rand() % (sizeof bytes + 1);
+        for (size_t b = 0; b < length; b++)
+            bytes[b] = (uint8_t)(rand() % 3 == 0   ? 8 * (1 + rand() % 3)
+                                 : rand() % 2 == 0 ? rand() % 128
+                                                   : rand());
+        if (i % 3 == 0) { /* values of all lengths */
+            Shapes__V1__Sums message = SHAPES__V1__SUMS__INIT;
+            message.first_sum = (uint64_t)rand() << (rand() % 33);
+            message.a_b_c = UINT64_MAX >> (rand() % 64);
+            length = shapes__v1__sums__pack(&message, bytes);
+        }
+        char *a = NULL, *b = NULL, *flat = NULL;
+        int error = gateway_transcode_out(sums, bytes, length, &a);
+        int other = gateway_transcode_out(sums_and_text, bytes, length, &b);
+        size_t end = b ? strlen(b) - strlen(",\"text\":\"\"}") : 0;
+        if (b && strcmp(b + end, ",\"text\":\"\"}") == 0) { /* or the fourth field is there */
+            assert_int_equal(error, 0);
+            memcpy(b + end, "}", 2);
+            assert_string_equal(a, b);
+            alike++;
+        }
+        assert_true(!error || other);
+        if (gateway_flat_out(sums, bytes, length, &flat)) {
+            assert_string_equal(flat, a);
+            taken++;
+        }
+        free(a);
+        free(b);
+        free(flat);
+    }
+    assert_true(taken > 30000 && alike >= taken);
+    char *json;
+    assert_int_equal(gateway_transcode_out(sums, NULL, 0, &json), 0);
+    assert_string_equal(json, "{\"firstSum\":\"0\",\"second\":\"0\",\"aBC\":\"0\"}");
+    free(json);
+    assert_false(gateway_flat_out(type, NULL, 0, &json));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),
@@ -309,6 +489,9 @@ int main(void) {
         cmocka_unit_test(depth_has_an_end),
         cmocka_unit_test(protobuf_is_made_canonical_or_refused),
         cmocka_unit_test(mutations),
+        cmocka_unit_test(the_shorter_way_in_is_as_the_other),
+        cmocka_unit_test(random_texts_are_taken_alike),
+        cmocka_unit_test(the_shorter_way_out_is_as_the_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
