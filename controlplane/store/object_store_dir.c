@@ -314,8 +314,10 @@ static bool list_file(struct dir_store *dir, const struct operation *operation, 
 static bool clean_file(struct dir_store *dir, const struct operation *operation, const char *name,
                        const char *path, const struct stat *info, struct outcome *outcome) {
     const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
+    struct timespec now; /* time() may be behind a stamp that was just given */
+    clock_gettime(CLOCK_REALTIME, &now);
     if (strncmp(last, TEMPORARY, strlen(TEMPORARY)) != 0 ||
-        info->st_mtim.tv_sec + (time_t)operation->older_s > time(NULL))
+        info->st_mtim.tv_sec + (time_t)operation->older_s > now.tv_sec)
         return true;
     if (unlink(path) == 0 || errno == ENOENT)
         return true;

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -128,12 +129,14 @@ def memif_again(workdir):
         for count in (8 * COUNT, 32 * COUNT, 128 * COUNT):  # as many as this machine does not finish at once
             client = row.start("client", "--count", count, *ask)
             assert client.stdout.readline() == "begun\n", "packets go to and fro"
-            time.sleep(0.2)
-            if client.poll() is None:
+            time.sleep(0.1)
+            client.send_signal(signal.SIGSTOP)  # so that it does not end between the look and the kill
+            if os.waitid(os.P_PID, client.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED:
                 break
         assert client.poll() is None, "the client is still at it"
         server.kill()
         server.wait()
+        client.send_signal(signal.SIGCONT)
         time.sleep(0.3)
         server = row.server(*serve)
         output, errors = client.communicate(timeout=240)
