@@ -203,6 +203,9 @@ static void test_watch_resumes_without_gap_or_repeat(void **state) {
     struct watched watched = {.wanted = 40};
     uint64_t first = put(writer, "/w/0", "0", 0).answer.revision;
     watched.watch = etcd_watch_start(etcd, "/w/", "/w0", first + 1, on_change, &watched);
+    uint64_t until_ms = fixture_now_ms() + PATIENCE_MS;
+    while (!watched.created && fixture_now_ms() < until_ms) /* else nothing is there to be cut */
+        loop_run_once(loop, 20);
     for (int i = 0; i < 40; i++) {
         put(writer, "/w/1", "x", 0);
         if (i % 10 == 5) {
