@@ -262,7 +262,7 @@ class Proxy:
             folder = (url.partition("?")[0].split("/") + ["", "", ""])[3]
             with self.lock:
                 self.stats["put_bytes"][folder] = self.stats["put_bytes"].get(folder, 0) + int(headers.get("content-length", 0))
-        slow = faults["slow"].number("bytes_per_s") if "slow" in faults else 0
+        slow = faults.get("slow")
         body = self.read_body(connection, stream, int(headers.get("content-length", 0)), slow, faults)
         if "delay" in faults:
             time.sleep(faults["delay"].number("ms") / 1000)
@@ -281,18 +281,23 @@ class Proxy:
         self.send(connection, status, answer_headers, answer, slow, faults)
         return True
 
+    def pace(self, slow):
+        """Waits, and returns how many bytes may pass then; 0: any number, the fault is over, also for what began under it."""
+        if slow is None or slow not in self.faults:
+            return 0
+        time.sleep(0.05)
+        return max(slow.number("bytes_per_s") // 20, 1)
+
     def read_body(self, connection, stream, count, slow, faults):
         if "cut_up" in faults and count:
             stream.read(min(count, faults["cut_up"].number("bytes")))
             raise Cut
         body = bytearray()
         while len(body) < count:
-            piece = stream.read(min(count - len(body), max(slow // 20, 1) if slow else 1 << 20))
+            piece = stream.read(min(count - len(body), self.pace(slow) or 1 << 20))
             if not piece:
                 raise Cut
             body += piece
-            if slow:
-                time.sleep(0.05)
         with self.lock:
             self.stats["up_bytes"] += count
         return bytes(body)
@@ -333,11 +338,11 @@ class Proxy:
         connection.sendall(head.encode("latin-1"))
         with self.lock:
             self.stats["down_bytes"] += len(body)
-        step = max(slow // 20, 1) if slow else len(body)
-        for at in range(0, len(body), step or 1):
+        at = 0
+        while at < len(body):
+            step = self.pace(slow) or len(body)
             connection.sendall(body[at:at + step])
-            if slow:
-                time.sleep(0.05)
+            at += step
         if cut:
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(1)
