@@ -62,11 +62,14 @@ json_t *admin_bootstrap_json(const struct admin_setup *setup);
 bool admin_dumps_alarm(const struct admin_setup *setup, char ret_text[ADMIN_ALARM_BYTES]);
 void admin_dumps_metrics(const struct admin_setup *setup, FILE *out);
 void admin_bootstrap_metrics(const struct admin_setup *setup, FILE *out);
+/* Metrics of one value each. */
 struct admin_row {
     const char *name, *type, *help; /* without maroon_ */
     uint64_t value;
 };
 void admin_rows(FILE *out, const struct admin_row *rows, size_t count);
+/* A member that is a number, as a string: it may be above 2^53. */
+void admin_number(json_t *object, const char *name, uint64_t number);
 char *admin_metrics_text(const struct admin_setup *setup);
 /* Returns NULL when ready, otherwise why not. */
 const char *admin_not_ready(const struct mailbox_facts *facts);

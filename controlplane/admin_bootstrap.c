@@ -2,28 +2,23 @@
 #include <stdio.h>
 
 #include "controlplane/admin.h"
-#include "controlplane/arbiter_values.h"
 #include "maroon/error.h"
-
-static void number(json_t *object, const char *name, uint64_t value) {
-    (void)json_object_set_new(object, name, arbiter_json_number(value));
-}
 
 static json_t *costs_json(enum fetch_source source, const struct fetch_costs *costs) {
     if (!costs->there)
         return json_null();
     json_t *object = json_object(), *phases = json_object();
-    number(object, "seq", costs->seq);
+    admin_number(object, "seq", costs->seq);
     (void)json_object_set_new(object, "ended", json_boolean(costs->ended));
     (void)json_object_set_new(
         object, "error", costs->error ? json_string(mrn_error_name(costs->error)) : json_null());
-    number(object, "us", costs->total_us);
+    admin_number(object, "us", costs->total_us);
     for (enum fetch_phase phase = 0; phase < FETCH_PHASE_COUNT; phase++) {
         if (!fetch_has_phase(source, phase))
             continue;
         json_t *cost = json_object();
-        number(cost, "us", costs->phases[phase].us);
-        number(cost, "bytes", costs->phases[phase].bytes);
+        admin_number(cost, "us", costs->phases[phase].us);
+        admin_number(cost, "bytes", costs->phases[phase].bytes);
         (void)json_object_set_new(phases, fetch_phase_name(phase), cost);
     }
     (void)json_object_set_new(object, "phases", phases);
@@ -35,15 +30,15 @@ json_t *admin_bootstrap_json(const struct admin_setup *setup) {
     snapshot_bootstrap(setup->snapshot, &b);
     json_t *object = json_object(), *fetches = json_object();
     (void)json_object_set_new(object, "stage", json_string(snapshot_stage_name(b.stage)));
-    number(object, "neededSeq", b.needed_seq);
-    number(object, "pages", b.progress.pages);
-    number(object, "pagesDone", b.progress.pages_done);
-    number(object, "fetchedBytes", b.progress.fetched_bytes + b.loaded_bytes);
-    number(object, "fromStore", b.from_store);
-    number(object, "fromPeers", b.from_peers);
-    number(object, "stretches", b.stretches);
-    number(object, "failures", b.failures);
-    number(object, "lastSeq", b.last_seq);
+    admin_number(object, "neededSeq", b.needed_seq);
+    admin_number(object, "pages", b.progress.pages);
+    admin_number(object, "pagesDone", b.progress.pages_done);
+    admin_number(object, "fetchedBytes", b.progress.fetched_bytes + b.loaded_bytes);
+    admin_number(object, "fromStore", b.from_store);
+    admin_number(object, "fromPeers", b.from_peers);
+    admin_number(object, "stretches", b.stretches);
+    admin_number(object, "failures", b.failures);
+    admin_number(object, "lastSeq", b.last_seq);
     for (enum fetch_source source = 0; source < FETCH_SOURCE_COUNT; source++)
         (void)json_object_set_new(fetches, fetch_source_name(source),
                                   costs_json(source, &b.costs[source]));
@@ -78,8 +73,7 @@ void admin_bootstrap_metrics(const struct admin_setup *setup, FILE *out) {
     const struct admin_row rows[] = {
         {"bootstrap_stage", "gauge",
          "0 none, 1 waits, 2 fetches a dump, 3 a peer's snapshot, 4 restores, 5 fetches epochs of "
-         "a "
-         "peer's journal, 6 takes them",
+         "a peer's journal, 6 takes them",
          b.stage},
         {"bootstrap_pages", "gauge", "of the dump being fetched", b.progress.pages},
         {"bootstrap_pages_done", "gauge", "of them here", b.progress.pages_done},

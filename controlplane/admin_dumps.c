@@ -4,19 +4,6 @@
 #include "controlplane/admin.h"
 #include "maroon/error.h"
 
-static void number(json_t *object, const char *name, uint64_t value) {
-    char text[24];
-    snprintf(text, sizeof text, "%" PRIu64, value);
-    (void)json_object_set_new(object, name, json_string(text));
-}
-
-void admin_rows(FILE *out, const struct admin_row *rows, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        fprintf(out, "# HELP maroon_%s %s\n# TYPE maroon_%s %s\nmaroon_%s %" PRIu64 "\n",
-                rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name,
-                rows[i].value);
-}
-
 json_t *admin_dumps_json(const struct admin_setup *setup) {
     struct dumper_status status;
     if (!setup->dumps)
@@ -25,25 +12,25 @@ json_t *admin_dumps_json(const struct admin_setup *setup) {
     json_t *object = json_object();
     (void)json_object_set_new(object, "store", json_string(setup->config->store.url));
     (void)json_object_set_new(object, "dumping", json_boolean(status.dumping));
-    number(object, "latestSeq", status.latest_seq);
-    number(object, "pointerSeq", arbiter_dump(setup->arbiter)->seq);
-    number(object, "dumps", status.dumps);
-    number(object, "failures", status.failures);
+    admin_number(object, "latestSeq", status.latest_seq);
+    admin_number(object, "pointerSeq", arbiter_dump(setup->arbiter)->seq);
+    admin_number(object, "dumps", status.dumps);
+    admin_number(object, "failures", status.failures);
     (void)json_object_set_new(object, "turn", json_boolean(setup->dumps->ours));
-    number(object, "turnsOthers", setup->dumps->others);
-    number(object, "turnsUnfenced", setup->dumps->unfenced);
-    number(object, "turnsLost", setup->arbiter->dump_turn_losses);
-    number(object, "overtaken", status.overtaken);
-    number(object, "lastSeq", status.last_seq);
-    number(object, "lastWallMs", status.last_wall_ms);
-    number(object, "lastDurationMs", status.last_duration_ms);
-    number(object, "lastPages", status.last_pages);
-    number(object, "lastChangedPages", status.last_changed_pages);
-    number(object, "lastSentBytes", status.last_sent_bytes);
-    number(object, "lastSkippedBytes", status.last_skipped_bytes);
-    number(object, "lastCheckedBytes", status.last_checked_bytes);
-    number(object, "lies", status.lies);
-    number(object, "lastEpochs", status.last_epochs);
+    admin_number(object, "turnsOthers", setup->dumps->others);
+    admin_number(object, "turnsUnfenced", setup->dumps->unfenced);
+    admin_number(object, "turnsLost", setup->arbiter->dump_turn_losses);
+    admin_number(object, "overtaken", status.overtaken);
+    admin_number(object, "lastSeq", status.last_seq);
+    admin_number(object, "lastWallMs", status.last_wall_ms);
+    admin_number(object, "lastDurationMs", status.last_duration_ms);
+    admin_number(object, "lastPages", status.last_pages);
+    admin_number(object, "lastChangedPages", status.last_changed_pages);
+    admin_number(object, "lastSentBytes", status.last_sent_bytes);
+    admin_number(object, "lastSkippedBytes", status.last_skipped_bytes);
+    admin_number(object, "lastCheckedBytes", status.last_checked_bytes);
+    admin_number(object, "lies", status.lies);
+    admin_number(object, "lastEpochs", status.last_epochs);
     (void)json_object_set_new(object, "lastGap", json_boolean(status.last_gap));
     (void)json_object_set_new(
         object, "error", status.error ? json_string(mrn_error_name(status.error)) : json_null());

@@ -47,7 +47,7 @@ static void set(json_t *object, const char *name, json_t *value) {
     (void)json_object_set_new(object, name, value); /* a lost member is a lost member */
 }
 
-static void set_number(json_t *object, const char *name, uint64_t number) {
+void admin_number(json_t *object, const char *name, uint64_t number) {
     set(object, name, arbiter_json_number(number));
 }
 
@@ -63,15 +63,15 @@ static json_t *peers_json(const struct admin_setup *setup, const struct mailbox_
         set(peer, "node", json_integer(i));
         set(peer, "address", json_string(members[i].address));
         set(peer, "admin", json_string(members[i].admin));
-        set_number(peer, "incarnation",
-                   members[i].incarnation > facts->peer_incarnation[i]
-                       ? members[i].incarnation
-                       : facts->peer_incarnation[i]); /* etcd may have been restored */
-        set_number(peer, "genesis", arbiter_genesis(setup->arbiter)->incarnations[i]);
+        admin_number(peer, "incarnation",
+                     members[i].incarnation > facts->peer_incarnation[i]
+                         ? members[i].incarnation
+                         : facts->peer_incarnation[i]); /* etcd may have been restored */
+        admin_number(peer, "genesis", arbiter_genesis(setup->arbiter)->incarnations[i]);
         if (i != setup->config->node_index) {
             set(peer, "differs", json_boolean(facts->differing >> i & 1));
-            set_number(peer, "commitSeq", facts->peer_commit_seq[i]);
-            set_number(peer, "delayNs", facts->peer_rtt_ns[i]);
+            admin_number(peer, "commitSeq", facts->peer_commit_seq[i]);
+            admin_number(peer, "delayNs", facts->peer_rtt_ns[i]);
             set(peer, "silenceUs",
                 facts->peer_silence_us[i] == UINT64_MAX
                     ? json_null()
@@ -86,8 +86,8 @@ static json_t *ranges_json(const struct mailbox_facts *facts) {
     json_t *array = json_array();
     for (uint32_t i = 0; i < facts->range_count && i < MAILBOX_FACTS_RANGES_MAX; i++) {
         json_t *range = json_object();
-        set_number(range, "range", facts->ranges[i].range);
-        set_number(range, "owner", facts->ranges[i].owner);
+        admin_number(range, "range", facts->ranges[i].range);
+        admin_number(range, "owner", facts->ranges[i].owner);
         set(range, "received", json_integer(facts->ranges[i].received));
         set(range, "committed", json_integer(facts->ranges[i].committed));
         set(range, "executed", json_integer(facts->ranges[i].executed));
@@ -101,23 +101,23 @@ static json_t *takeover_json(const struct mailbox_takeover *t) {
     if (!t->term)
         return json_null();
     json_t *object = json_object();
-    set_number(object, "term", t->term);
-    set_number(object, "heardAtUs", t->heard_at_us);
+    admin_number(object, "term", t->term);
+    admin_number(object, "heardAtUs", t->heard_at_us);
     set(object, "distance", json_integer(t->distance));
-    set_number(object, "silentUs", t->silent_us);
-    set_number(object, "aloneUs", t->alone_us);
-    set_number(object, "campaignUs", t->campaign_us);
-    set_number(object, "wonUs", t->won_us);
-    set_number(object, "promisedUs", t->promised_us);
-    set_number(object, "establishedUs", t->established_us);
-    set_number(object, "committedUs", t->committed_us);
-    set_number(object, "pausedUs", t->paused_us);
-    set_number(object, "sliceUs", t->slice_us);
-    set_number(object, "sliceFloorUs", t->floor_us);
-    set_number(object, "sliceRttUs", t->rtt_us);
-    set_number(object, "sliceEtcdUs", t->etcd_us);
-    set_number(object, "sliceGapUs", t->gap_us);
-    set_number(object, "longestGapUs", t->longest_gap_us);
+    admin_number(object, "silentUs", t->silent_us);
+    admin_number(object, "aloneUs", t->alone_us);
+    admin_number(object, "campaignUs", t->campaign_us);
+    admin_number(object, "wonUs", t->won_us);
+    admin_number(object, "promisedUs", t->promised_us);
+    admin_number(object, "establishedUs", t->established_us);
+    admin_number(object, "committedUs", t->committed_us);
+    admin_number(object, "pausedUs", t->paused_us);
+    admin_number(object, "sliceUs", t->slice_us);
+    admin_number(object, "sliceFloorUs", t->floor_us);
+    admin_number(object, "sliceRttUs", t->rtt_us);
+    admin_number(object, "sliceEtcdUs", t->etcd_us);
+    admin_number(object, "sliceGapUs", t->gap_us);
+    admin_number(object, "longestGapUs", t->longest_gap_us);
     return object;
 }
 
@@ -126,13 +126,13 @@ static json_t *etcd_json(const struct admin_setup *setup) {
     if (!metrics)
         return json_null();
     json_t *object = json_object();
-    set_number(object, "failuresInARow", metrics->failures_in_a_row);
-    set_number(object, "deniedInARow", metrics->denied_in_a_row);
-    set_number(object, "noSpace", metrics->no_space);
+    admin_number(object, "failuresInARow", metrics->failures_in_a_row);
+    admin_number(object, "deniedInARow", metrics->denied_in_a_row);
+    admin_number(object, "noSpace", metrics->no_space);
     set(object, "full", json_boolean(arbiter_health(setup->arbiter)->no_space));
     set(object, "wentBack", json_boolean(arbiter_health(setup->arbiter)->went_back));
-    set_number(object, "latencyUs", arbiter_health(setup->arbiter)->latency_us);
-    set_number(object, "dbBytes", arbiter_health(setup->arbiter)->db_bytes);
+    admin_number(object, "latencyUs", arbiter_health(setup->arbiter)->latency_us);
+    admin_number(object, "dbBytes", arbiter_health(setup->arbiter)->db_bytes);
     return object;
 }
 
@@ -144,51 +144,51 @@ char *admin_status_json(const struct admin_setup *setup) {
     json_t *root = json_object();
     set(root, "node", json_integer(setup->config->node_index));
     set(root, "cluster", json_string(setup->config->cluster));
-    set_number(root, "clusterId", setup->identity->cluster_id);
-    set_number(root, "configurationId", setup->identity->configuration_id);
-    set_number(root, "incarnation", setup->identity->incarnation);
-    set_number(root, "processToken", setup->identity->process_token);
+    admin_number(root, "clusterId", setup->identity->cluster_id);
+    admin_number(root, "configurationId", setup->identity->configuration_id);
+    admin_number(root, "incarnation", setup->identity->incarnation);
+    admin_number(root, "processToken", setup->identity->process_token);
     set(root, "role", json_string(admin_role_name(facts.role)));
     set(root, "ready", json_boolean(!not_ready));
     set(root, "notReady", not_ready ? json_string(not_ready) : json_null());
     set(root, "nodeCount", json_integer(setup->config->node_count));
     set(root, "quorum", json_integer(setup->config->quorum));
     set(root, "durable", json_boolean(setup->config->durable));
-    set_number(root, "term", facts.term);
+    admin_number(root, "term", facts.term);
     set(root, "leader", node_or_null(facts.leader));
-    set_number(root, "commitSeq", facts.commit_seq);
-    set_number(root, "execSeq", facts.exec_seq);
-    set_number(root, "lastSeq", facts.last_seq);
-    set_number(root, "acknowledgedSeq", facts.acknowledged_seq);
+    admin_number(root, "commitSeq", facts.commit_seq);
+    admin_number(root, "execSeq", facts.exec_seq);
+    admin_number(root, "lastSeq", facts.last_seq);
+    admin_number(root, "acknowledgedSeq", facts.acknowledged_seq);
     set(root, "quarantinedSeq",
         facts.quarantined_seq ? arbiter_json_number(facts.quarantined_seq) : json_null());
-    set_number(root, "logicalTimeUs", facts.logical_time_us);
+    admin_number(root, "logicalTimeUs", facts.logical_time_us);
     set(root, "commitHash", hex(&facts.commit_hash));
     set(root, "resultHash", hex(&facts.result_hash));
-    set_number(root, "stateHashSeq", facts.state_hash_seq);
+    admin_number(root, "stateHashSeq", facts.state_hash_seq);
     set(root, "stateHash", hex(&facts.state_hash));
     set(root, "ringPosition", json_integer(facts.ring_position));
-    set_number(root, "takeoverDelayUs", facts.takeover_delay_us);
-    set_number(root, "sliceUs", facts.slice_us);
+    admin_number(root, "takeoverDelayUs", facts.takeover_delay_us);
+    admin_number(root, "sliceUs", facts.slice_us);
     set(root, "takeover", takeover_json(&facts.takeover));
     const struct mailbox_status *page = mailbox_status(setup->mailbox);
-    set_number(root, "epochsCommitted", atomic_load(&page->epochs_committed));
-    set_number(root, "transactionsCommitted", atomic_load(&page->transactions_committed));
+    admin_number(root, "epochsCommitted", atomic_load(&page->epochs_committed));
+    admin_number(root, "transactionsCommitted", atomic_load(&page->transactions_committed));
     json_t *journal = json_object();
-    set_number(journal, "bytes", atomic_load(&page->log_bytes));
-    set_number(journal, "reservedBytes", atomic_load(&page->log_reserved_bytes));
-    set_number(journal, "floorSeq", atomic_load(&page->log_floor_seq));
-    set_number(journal, "cutSeq", atomic_load(&page->log_cut_seq));
+    admin_number(journal, "bytes", atomic_load(&page->log_bytes));
+    admin_number(journal, "reservedBytes", atomic_load(&page->log_reserved_bytes));
+    admin_number(journal, "floorSeq", atomic_load(&page->log_floor_seq));
+    admin_number(journal, "cutSeq", atomic_load(&page->log_cut_seq));
     set(root, "journal", journal);
-    set_number(root, "termBase", arbiter_health(setup->arbiter)->term_base);
-    set_number(root, "termFloor", arbiter_health(setup->arbiter)->term_floor);
-    set_number(root, "publications", arbiter_health(setup->arbiter)->publications);
+    admin_number(root, "termBase", arbiter_health(setup->arbiter)->term_base);
+    admin_number(root, "termFloor", arbiter_health(setup->arbiter)->term_floor);
+    admin_number(root, "publications", arbiter_health(setup->arbiter)->publications);
     const struct epochs_entry *newest = epochs_newest(arbiter_epochs(setup->arbiter));
-    set_number(root, "publishedSeq", newest ? newest->seq : 0);
+    admin_number(root, "publishedSeq", newest ? newest->seq : 0);
     json_t *leader_key = json_object();
     set(leader_key, "node", node_or_null(key->node));
-    set_number(leader_key, "revision", key->revision);
-    set_number(leader_key, "term", key->term);
+    admin_number(leader_key, "revision", key->revision);
+    admin_number(leader_key, "term", key->term);
     set(leader_key, "ours", json_boolean(key->ours));
     set(root, "leaderKey", leader_key);
     set(root, "rangeCount", json_integer(facts.range_count));
@@ -214,6 +214,13 @@ static void counter(FILE *out, const char *name, const char *help, const _Atomic
     head(out, name, "counter", help);
     fprintf(out, "maroon_%s %" PRIu64 "\n", name,
             atomic_load_explicit(value, memory_order_relaxed));
+}
+
+void admin_rows(FILE *out, const struct admin_row *rows, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        head(out, rows[i].name, rows[i].type, rows[i].help);
+        fprintf(out, "maroon_%s %" PRIu64 "\n", rows[i].name, rows[i].value);
+    }
 }
 
 static void gauge(FILE *out, const char *name, const char *help, uint64_t value) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/transcode/camel.h"
 #include "gateway/transcode/transcode_flat.h"
 #include <jansson.h>
 #include <maroon/error.h>
@@ -27,14 +28,8 @@ static int refuse(struct context *c, const char *field, const char *why) {
 
 static void camel(const char *name, char *text, size_t room) {
     size_t at = 0;
-    for (bool up = false; *name && at + 1 < room; name++) {
-        if (*name == '_') {
-            up = true;
-            continue;
-        }
-        text[at++] = up && *name >= 'a' && *name <= 'z' ? (char)(*name - 32) : *name;
-        up = false;
-    }
+    for (char c; at + 1 < room && (c = camel_next(&name));)
+        text[at++] = c;
     text[at] = 0;
 }
 

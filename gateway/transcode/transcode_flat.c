@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/transcode/camel.h"
 #include "runtime/flat.h"
 
 #define DIGITS_MAX 18 /* any such number fits */
@@ -46,16 +47,9 @@ static bool names(const char *key, size_t length, const char *name) {
     if (strlen(name) == length && memcmp(key, name, length) == 0)
         return true;
     size_t at = 0;
-    for (bool up = false; *name; name++) {
-        if (*name == '_') {
-            up = true;
-            continue;
-        }
-        char wanted = up && *name >= 'a' && *name <= 'z' ? (char)(*name - 32) : *name;
+    for (char wanted; (wanted = camel_next(&name));)
         if (at == length || key[at++] != wanted)
             return false;
-        up = false;
-    }
     return at == length;
 }
 
@@ -128,14 +122,8 @@ bool gateway_flat_in(const ProtobufCMessageDescriptor *type, const char *json, s
 /* ---- out ---- */
 
 static char *give_name(char *to, const char *name) {
-    for (bool up = false; *name; name++) {
-        if (*name == '_') {
-            up = true;
-            continue;
-        }
-        *to++ = up && *name >= 'a' && *name <= 'z' ? (char)(*name - 32) : *name;
-        up = false;
-    }
+    for (char c; (c = camel_next(&name));)
+        *to++ = c;
     return to;
 }
 

@@ -97,6 +97,11 @@ static uint32_t draw_faults(struct sim_random *random) {
     return mask;
 }
 
+/* A fault beside a kind's own, in three of ten. */
+static uint32_t perhaps(struct sim_random *random, enum sim_fault fault) {
+    return (uint32_t)sim_random_chance(random, 300000) << fault;
+}
+
 /* Much is in flight, leaders change all the time, gateways are soon taken for dead: so that logs
  * differ above what is committed whenever something happens. */
 static void draw_rough(struct sim_config *config, uint64_t seed) {
@@ -125,7 +130,7 @@ static void draw_rough(struct sim_config *config, uint64_t seed) {
         1u << (sim_random_chance(random, 500000) ? SIM_FAULT_HANDOVER : SIM_FAULT_LOSS);
     config->faults |=
         1u << (sim_random_chance(random, 500000) ? SIM_FAULT_GATEWAY : SIM_FAULT_DISK);
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_WIPE;
+    config->faults |= perhaps(random, SIM_FAULT_WIPE);
     if (sim_random_chance(random, 400000)) { /* memories are lost all the time */
         c->durable = false;
         config->faults |= 1u << SIM_FAULT_CRASH;
@@ -189,8 +194,8 @@ static void draw_amnesia(struct sim_config *config, uint64_t seed) {
     set_nodes(config, one_of(random, nodes, sizeof nodes / sizeof *nodes));
     c->durable = sim_random_chance(random, 300000);
     config->faults = 1u << SIM_FAULT_AMNESIA | 1u << SIM_FAULT_HANDOVER | 1u << SIM_FAULT_DELAY;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PARTITION;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PAUSE;
+    config->faults |= perhaps(random, SIM_FAULT_PARTITION);
+    config->faults |= perhaps(random, SIM_FAULT_PAUSE);
     config->fault_gap_ns = sim_random_between(random, 6, 30) * SIM_MS;
     config->fault_ns = sim_random_between(random, 300, 800) * SIM_MS;
     config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
@@ -211,9 +216,9 @@ static void draw_return(struct sim_config *config, uint64_t seed) {
     c->durable = sim_random_chance(random, 600000);
     c->epochs_in_flight = sim_random_u32(random, 8, 16);
     config->faults = 1u << SIM_FAULT_RETURN | 1u << SIM_FAULT_DELAY;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DUPLICATE;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PAUSE;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DISK;
+    config->faults |= perhaps(random, SIM_FAULT_DUPLICATE);
+    config->faults |= perhaps(random, SIM_FAULT_PAUSE);
+    config->faults |= perhaps(random, SIM_FAULT_DISK);
     config->fault_gap_ns = sim_random_between(random, 10, 40) * SIM_MS;
     config->fault_ns = sim_random_between(random, 400, 1000) * SIM_MS;
     config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
@@ -231,7 +236,7 @@ static void draw_dead(struct sim_config *config, uint64_t seed) {
     set_nodes(config, 5);
     c->durable = sim_random_chance(random, 300000);
     config->faults = 1u << SIM_FAULT_DEAD | 1u << SIM_FAULT_HANDOVER;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
+    config->faults |= perhaps(random, SIM_FAULT_DELAY);
     config->fault_gap_ns = sim_random_between(random, 5, 20) * SIM_MS;
     config->fault_ns = sim_random_between(random, 300, 800) * SIM_MS;
     config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
@@ -251,8 +256,8 @@ static void draw_gone(struct sim_config *config, uint64_t seed) {
     set_nodes(config, one_of(random, nodes, sizeof nodes / sizeof *nodes));
     c->durable = false;
     config->faults = 1u << SIM_FAULT_GONE;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_LOSS;
+    config->faults |= perhaps(random, SIM_FAULT_DELAY);
+    config->faults |= perhaps(random, SIM_FAULT_LOSS);
     config->fault_gap_ns = sim_random_between(random, 10, 40) * SIM_MS;
     config->fault_ns = sim_random_between(random, 300, 800) * SIM_MS;
     config->arbiter_ns = sim_random_between(random, 50, 500) * 1000;
@@ -281,9 +286,9 @@ static void draw_full(struct sim_config *config, uint64_t seed) {
     config->whole = true;
     config->gateways = 3;
     config->faults = 1u << SIM_FAULT_DISK;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_CRASH;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_PAUSE;
+    config->faults |= perhaps(random, SIM_FAULT_DELAY);
+    config->faults |= perhaps(random, SIM_FAULT_CRASH);
+    config->faults |= perhaps(random, SIM_FAULT_PAUSE);
     config->fault_gap_ns = sim_random_between(random, 20, 100) * SIM_MS;
     config->fault_ns = sim_random_between(random, 100, 400) * SIM_MS;
     config->hop_ns = sim_random_between(random, 50, 500) * 1000;
@@ -302,8 +307,8 @@ static void draw_contest(struct sim_config *config, uint64_t seed) {
     c->slice_floor_ns = 5 * c->heartbeat_interval_ns;
     c->slice_max_ns = 100 * SIM_MS;
     config->faults = 1u << SIM_FAULT_CONTEST;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_DELAY;
-    config->faults |= (uint32_t)sim_random_chance(random, 300000) << SIM_FAULT_LOSS;
+    config->faults |= perhaps(random, SIM_FAULT_DELAY);
+    config->faults |= perhaps(random, SIM_FAULT_LOSS);
     config->fault_gap_ns = 10 * SIM_MS;
     config->fault_ns = 2 * SIM_SECOND;
     config->gateways = 0; /* the schedule begins them */

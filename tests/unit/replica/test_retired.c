@@ -407,15 +407,19 @@ static void test_a_claimant_that_was_denied_lets_the_other_speak(void **state) {
     free(b->replica);
 }
 
+static void lead_with_slow_seals(struct bench *b) {
+    struct replica_config config = config_of(16, 64);
+    config.seal_after_ns = 2000 * MS;
+    bench_open(b, &config);
+    bench_lead(b);
+}
+
 /* Three hold it after two restores. Of the two that the arbiter does not know one always speaks
  * before the third, whose range it is: he waits for his own renewal, not for theirs. */
 static void test_claimants_do_not_keep_the_owner_out(void **state) {
     (void)state;
     static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    config.seal_after_ns = 2000 * MS;
-    bench_open(&b, &config);
-    bench_lead(&b);
+    lead_with_slow_seals(&b);
     b.arbiter_owner = 603;
     b.arbiter_start = 0;
     for (int i = 0; i < 2; i++) {
@@ -441,10 +445,7 @@ static void test_claimants_do_not_keep_the_owner_out(void **state) {
 static void test_progress_is_told_to_the_owner_alone(void **state) {
     (void)state;
     static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    config.seal_after_ns = 2000 * MS;
-    bench_open(&b, &config);
-    bench_lead(&b);
+    lead_with_slow_seals(&b);
     b.arbiter_owner = 603;
     b.arbiter_start = 0;
     expire(&b, 12, 602); /* asked about him, the leader asks about nobody for half a second */
@@ -479,10 +480,7 @@ static void checked(struct bench *b, uint64_t range, uint64_t owner, bool owned)
 static void test_progress_waits_for_the_arbiters_word(void **state) {
     (void)state;
     static struct bench b;
-    struct replica_config config = config_of(16, 64);
-    config.seal_after_ns = 2000 * MS;
-    bench_open(&b, &config);
-    bench_lead(&b);
+    lead_with_slow_seals(&b);
     b.arbiter_away = true;
     b.progress_told = 0;
     for (int i = 0; i < 3; i++) {
